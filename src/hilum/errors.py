@@ -1,0 +1,96 @@
+"""Every failure that a user can meet, as one tree; the command line turns each into a line and an exit status.
+
+    HilumError                        exit status 1
+    ├── UsageError (ValueError)       exit status 2: an argument, a path or a setting is wrong
+    │   ├── RecipeError               a key or value of a recipe
+    │   └── MissingExtraError         an optional package is not installed; names the extra
+    ├── DataError                     the data failed a check
+    │   ├── ImageError                one file cannot become a radiograph; its message is the reason
+    │   └── LayoutError               a folder or table is of no known layout, or of more than one
+    ├── BundleError                   a bundle is damaged, incomplete or of an unknown format
+    └── TrainingError                 training cannot start or go on
+
+A message says what arrived, what was expected and how to mend it, in one or two lines.
+"""
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from types import ModuleType
+
+
+class HilumError(Exception):
+    """Anything that Hilum refuses or cannot do, told in words for the person who asked."""
+
+    exit_status = 1
+
+
+class UsageError(HilumError, ValueError):
+    """An argument, a path or a setting is wrong."""
+
+    exit_status = 2
+
+
+class RecipeError(UsageError):
+    """A recipe has an unknown key, a wrong value or an impossible combination."""
+
+
+class MissingExtraError(UsageError):
+    """An optional package is not installed."""
+
+
+class DataError(HilumError):
+    """The data failed a check."""
+
+
+class ImageError(DataError):
+    """One file cannot become a radiograph; the message is the reason, without the file's name."""
+
+
+class LayoutError(DataError):
+    """A folder or table follows no known layout, or more than one."""
+
+
+class BundleError(HilumError):
+    """A bundle is damaged, incomplete or of an unknown format."""
+
+
+class TrainingError(HilumError):
+    """Training cannot start or cannot go on."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Returns the known names for an error message, the nearest to `name` first.
+
+    Args:
+        name: What arrived.
+        known: What would have been right.
+
+    Returns:
+        For example `"pneumonia (did you mean it?), effusion, edema"`.
+    """
+    names = list(known)
+    lowered = {candidate.lower(): candidate for candidate in names}
+    close = [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.6)]
+    ordered = close + sorted(candidate for candidate in names if candidate not in close)
+    if close:
+        ordered[0] = f"{ordered[0]} (did you mean it?)"
+    return ", ".join(ordered)
+
+
+def require(module: str, *, extra: str) -> ModuleType:
+    """Imports an optional package, or names the extra that installs it.
+
+    Args:
+        module: The module to import, for example `"torch"`.
+        extra: The extra of this project that installs it, for example `"torch"`.
+
+    Raises:
+        MissingExtraError: The package is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
+            raise
+        raise MissingExtraError(f"{module} is not installed; install it with: pip install 'hilum[{extra}]'") from None
