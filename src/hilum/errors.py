@@ -93,4 +93,6 @@ def require(module: str, *, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
             raise
-        raise MissingExtraError(f"{module} is not installed; install it with: pip install 'hilum[{extra}]'") from None
+        raise MissingExtraError(
+            f"{module} is not installed; install it with: pip install 'hilum[{extra}]'"
+        ) from None

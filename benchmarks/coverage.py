@@ -1,0 +1,186 @@
+"""How often the 95 % intervals hold the truth: simulated patients of 1 to 10 images, prevalence 1 to 50 %.
+
+`python benchmarks/coverage.py --write` puts the tables into docs/statistics.md (about a quarter of an hour on two
+cores); without --write they are printed.
+"""
+
+import argparse
+import os
+from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.special import expit
+
+from hilum.files import write_text
+from hilum.stats import METRICS, Estimate, compare, evaluate
+from hilum.stats.delong import delong
+from hilum.stats.inputs import check
+from hilum.stats.intervals import wilson
+from hilum.stats.metrics import weigh
+from hilum.stats.scores import tally_of
+
+DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "statistics.md"
+MARKS = ("<!-- coverage: written by benchmarks/coverage.py -->", "<!-- end of coverage -->")
+SIMULATIONS = 1_000
+REPLICATES = 1_000
+TRUTH_PATIENTS = 200_000
+PREVALENCE = 0.1
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Patients in a set, the log odds that set the prevalence and the standard deviation of the scores."""
+
+    patients: int
+    level: float
+    spread: float = 1.5
+
+    @property
+    def threshold(self) -> float:
+        """Of the first model's probabilities, a little above their middle."""
+        return float(expit(0.8 * self.level + 0.7 * self.spread - 0.35))
+
+
+SCENARIOS = (
+    Scenario(20, -1.95), Scenario(50, -4.1), Scenario(100, -6.2), Scenario(250, -6.2), Scenario(400, -6.2),
+    Scenario(1000, -6.2), Scenario(400, -4.1), Scenario(100, -1.95), Scenario(100, 0.0), Scenario(150, -3.9, 4.0),
+)  # fmt: skip
+COLUMNS = ("recommended", "percentile", "bca")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/statistics.md")
+    parser.add_argument("--simulations", type=int, default=SIMULATIONS, help="sets a scenario (%(default)s)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (%(default)s)")
+    arguments = parser.parse_args()
+    with ProcessPoolExecutor(arguments.workers) as pool:
+        results = list(pool.map(simulate, SCENARIOS, [arguments.simulations] * len(SCENARIOS)))
+    text = tables(results, arguments.simulations)
+    if arguments.write:
+        before, rest = DOCUMENT.read_text().split(MARKS[0])
+        write_text(DOCUMENT, f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{rest.split(MARKS[1])[1]}")
+    print(text)
+
+
+@dataclass(frozen=True)
+class Result:
+    """Of one scenario: what it is like, and (column, metric) -> intervals given, intervals that hold the truth."""
+
+    scenario: Scenario
+    prevalence: float
+    positive_patients: float
+    truth: dict[str, float]
+    counts: dict[tuple[str, str], list[int]]
+
+
+def simulate(scenario: Scenario, simulations: int) -> Result:
+    big = draw(scenario, TRUTH_PATIENTS, np.random.default_rng(1))
+    truth, second_auroc = truths(scenario, *big)
+    rng = np.random.default_rng(
+        [2, scenario.patients, round(-1000 * scenario.level), round(10 * scenario.spread)]
+    )
+    counts: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
+    positive_patients = []
+
+    def count(column: str, metric: str, low: float | None, high: float | None, true: float) -> None:
+        if low is not None and high is not None:
+            counts[column, metric][0] += 1
+            counts[column, metric][1] += low <= true <= high
+
+    for number in range(simulations):
+        labels, first, second, patients = draw(scenario, scenario.patients, rng)
+        present = labels == 1
+        positive_patients.append(len(np.unique(patients[present])))
+        for column in COLUMNS:
+            scores = evaluate(
+                labels, first, thresholds=scenario.threshold, clusters=patients, prevalence=PREVALENCE,
+                replicates=REPLICATES, seed=number, method=column,
+            )  # fmt: skip
+            for metric, one in scores.findings["finding 1"].metrics.items():
+                count(column, metric, one.low, one.high, truth[metric])
+        difference: Estimate = compare(
+            labels, first, second, clusters=patients, replicates=REPLICATES, seed=number
+        ).findings["finding 1"].differences["auroc"]  # fmt: skip
+        count(
+            "recommended", "auroc difference", difference.low, difference.high, truth["auroc"] - second_auroc
+        )
+        if min(present.sum(), (~present).sum()) > 1:
+            for column, clusters in (("DeLong", None), ("DeLong, patients", patients)):
+                low, high = delong(present, first, clusters=clusters).interval(confidence=0.95)
+                count(column, "auroc", low, high, truth["auroc"])
+            called = first >= scenario.threshold
+            for metric, right, of in (("sensitivity", called, present), ("specificity", ~called, ~present)):
+                low, high = wilson((right & of).sum(), of.sum(), confidence=0.95)
+                count("Wilson", metric, low, high, truth[metric])
+    return Result(scenario, float(big[0].mean()), float(np.mean(positive_patients)), truth, dict(counts))
+
+
+def draw(scenario: Scenario, patients: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Labels, two models' probabilities and patients; half of a score's variance is the patient's."""
+    sizes = rng.integers(1, 11, patients)
+    of = np.repeat(np.arange(patients), sizes)
+    own, shared = rng.normal(size=len(of)), rng.normal(size=patients)[of]
+    odds = scenario.level + scenario.spread * np.sqrt(0.5) * (own + shared)
+    labels = rng.random(len(of)) < expit(odds + 0.7 * rng.normal(size=patients)[of])
+    other = odds + 0.8 * rng.normal(size=len(of))
+    return labels.astype(float), expit(0.8 * odds - 0.2), expit(0.8 * other - 0.2), of
+
+
+def truths(
+    scenario: Scenario, labels: np.ndarray, first: np.ndarray, second: np.ndarray, patients: np.ndarray
+) -> tuple[dict[str, float], float]:
+    values = []
+    for probabilities in (first, second):
+        inputs = check(labels, probabilities, clusters=patients)
+        tally = tally_of(inputs, inputs.probabilities >= scenario.threshold, [0], prevalence=PREVALENCE)
+        values.append(weigh([tally], [np.ones((inputs.num_clusters, 1))])[0, :, 0])
+    return dict(zip(METRICS, values[0].tolist(), strict=True)), float(values[1][0])
+
+
+def tables(results: list[Result], simulations: int) -> str:
+    lines = [
+        (
+            f"{simulations:,} simulated sets a column, {REPLICATES:,} resamples each. Share (%) of the printed "
+            "intervals that hold the truth; in brackets the share of sets that got an interval, where that is not "
+            f"all. Simulation error: {100 * 1.96 * np.sqrt(0.95 * 0.05 / simulations):.1f} points."
+        ),
+        "",
+    ]
+    heads = ["Patients", "Prevalence, %", "Patients with the finding, mean", "True AUROC"]
+    rows = [
+        [str(r.scenario.patients) for r in results],
+        [f"{100 * r.prevalence:.1f}" for r in results],
+        [f"{r.positive_patients:.0f}" for r in results],
+        [f"{r.truth['auroc']:.2f}" for r in results],
+    ]
+    lines += ["| | " + " | ".join(rows[0]) + " |", "| --- |" + " ---: |" * len(results)]
+    lines[-2] = lines[-2].replace("| |", f"| {heads[0]} |", 1)
+    lines += [f"| {head} | " + " | ".join(row) + " |" for head, row in zip(heads[1:], rows[1:], strict=True)]
+    groups = [(column, metric) for column in COLUMNS for metric in (*METRICS, "auroc difference")]
+    groups += [
+        ("DeLong", "auroc"),
+        ("DeLong, patients", "auroc"),
+        ("Wilson", "sensitivity"),
+        ("Wilson", "specificity"),
+    ]
+    for column, metric in groups:
+        if any((column, metric) in r.counts for r in results):
+            cells = [cell(r.counts.get((column, metric), [0, 0]), simulations) for r in results]
+            lines.append(f"| {column}: {metric} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def cell(count: list[int], simulations: int) -> str:
+    given, held = count
+    if not given:
+        return "none"
+    share = f"{100 * held / given:.1f}"
+    return share if given == simulations else f"{share} ({100 * given / simulations:.0f})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""Runs the command line: exceptions become one or two lines and an exit status."""
+
+import os
+import sys
+
+EXIT_INTERRUPTED = 130
+
+
+def main() -> None:
+    """Runs `hilum`; exits 0 done, 1 the data or the model failed a check, 2 wrong use, 130 interrupted."""
+    from hilum.cli import app
+    from hilum.errors import HilumError
+
+    debug = "--debug" in sys.argv or bool(os.environ.get("HILUM_DEBUG"))
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        app(args=arguments, prog_name="hilum", standalone_mode=True)
+    except HilumError as error:
+        if debug:
+            raise
+        _fail(f"error: {error}", error.exit_status)
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        _fail("stopped", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if debug:
+            raise
+        _fail(
+            f"error: {type(error).__name__}: {error}\n"
+            "this is a fault of Hilum, not of your data; run again with --debug and report what it prints",
+            1,
+        )
+
+
+def _fail(message: str, status: int) -> None:
+    print(message, file=sys.stderr)  # noqa: T201
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

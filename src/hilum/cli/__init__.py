@@ -1,0 +1,488 @@
+"""The command line: one function a command, thin over the library, which is imported inside."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from hilum import __version__
+
+app = typer.Typer(
+    name="hilum",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: loading what draws boxes would double the time to answer
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="From a folder of chest radiographs to a classifier that can be trusted. Research use only.",
+    epilog="Start with: hilum demo -o runs/demo.  Any command takes --debug for the full traceback of an error.",
+)
+data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Data sets: any supported layout -> a table.")
+bundle_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Sealed models: show and verify.")
+app.add_typer(data_app, name="data")
+app.add_typer(bundle_app, name="bundle")
+
+
+class EngineName(StrEnum):
+    """The engines that exist."""
+
+    torch = "torch"
+
+
+SourceOption = Annotated[
+    Optional[Path],  # noqa: UP045 (Typer reads the annotation at run time)
+    typer.Option(
+        "--data", help="A data set's folder, its CSV file, or a table (.parquet).", show_default=False
+    ),
+]
+LayoutOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--as", help="The data set's layout, where detection is not enough.", show_default=False),
+]
+ImagesOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--images", help="Where the images lie, if not where the table says.", show_default=False),
+]
+RemapOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--remap", help="OLD=NEW: rewrites the beginning of image paths.", show_default=False),
+]
+SetOption = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        "--set", help="section.key=value changes a recipe's key; may be repeated.", show_default=False
+    ),
+]
+EngineOption = Annotated[EngineName, typer.Option("--engine", help="The training framework.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
+ExpectOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--expect", help="Refuse any bundle whose hash does not begin with this.", show_default=False
+    ),
+]
+BundleArgument = Annotated[
+    Path, typer.Argument(help="A bundle, or a run's folder that holds one.", show_default=False)
+]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"hilum {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
+
+
+@app.command(epilog="Example: hilum demo -o runs/demo")
+def demo(
+    output: Annotated[Path, typer.Option("-o", "--output", help="The run's folder.")] = Path("runs/demo"),
+    engine: EngineOption = EngineName.torch,
+    changes: SetOption = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last finished epoch.")] = False,
+) -> None:
+    """The whole way on synthetic radiographs: train, seal, evaluate, explain, report."""
+    run = _train("demo", None, output, engine=engine, changes=changes, resume=resume)
+    _evaluate(run.folder, None, split="test", output=run.folder / "evaluation", as_json=False)
+
+
+@app.command(
+    epilog="Example: hilum train kermany-densenet121 --data chest_xray -o runs/k --set train.epochs=5",
+)
+def train(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name (hilum recipes) or a TOML file.")],
+    data: SourceOption = None,
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "-o", "--output", help="The run's folder; runs/RECIPE if not given.", show_default=False
+        ),
+    ] = None,
+    engine: EngineOption = EngineName.torch,
+    changes: SetOption = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last finished epoch.")] = False,
+    layout: LayoutOption = None,
+    images: ImagesOption = None,
+    remap: RemapOption = None,
+) -> None:
+    """Train a model and seal it into a bundle.
+
+    Ctrl-C after the first epoch keeps the best epoch so far; --resume goes on after anything else.
+    """
+    table = _table(data, layout=layout, images=images, remap=remap) if data else None
+    folder = output or Path("runs") / Path(recipe).stem
+    run = _train(recipe, table, folder, engine=engine, changes=changes, resume=resume)
+    typer.echo(f"next: hilum evaluate {run.folder}", err=True)
+
+
+@app.command(epilog="Example: hilum evaluate runs/k        (the test split of the run's own data)")
+def evaluate(
+    model: BundleArgument,
+    data: SourceOption = None,
+    split: Annotated[
+        str, typer.Option("--split", help="train, val, test, or all; data from elsewhere has no test: all.")
+    ] = "test",
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "-o",
+            "--output",
+            help="The folder for the report; RUN/evaluation if not given.",
+            show_default=False,
+        ),
+    ] = None,
+    layout: LayoutOption = None,
+    images: ImagesOption = None,
+    remap: RemapOption = None,
+    expect: ExpectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score a model on labelled radiographs and write the report."""
+    table = _table(data, layout=layout, images=images, remap=remap) if data else None
+    _evaluate(model, table, split=split, output=output, as_json=as_json, expect=expect, images=images)
+
+
+@app.command(epilog="Example: hilum predict runs/k patient.dcm folder/ -o predictions.csv")
+def predict(
+    model: BundleArgument,
+    paths: Annotated[list[Path], typer.Argument(help="Image files, folders of them, ARCHIVE.zip::MEMBER.")],
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("-o", "--output", help="A .csv or .json file.", show_default=False),
+    ] = None,
+    maps: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--maps", help="A folder for pictures of the maps, as hilum explain makes.", show_default=False
+        ),
+    ] = None,
+    expect: ExpectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell what a model sees in radiographs. Exit status 1 if a file could not be read."""
+    from hilum import predict as prediction, runtime
+    from hilum.cli.terminal import RESEARCH, Terminal, show, show_json
+    from hilum.errors import UsageError
+
+    if output is not None and output.suffix not in (".csv", ".json"):
+        raise UsageError(f"predictions are written to .csv or .json files, not {output.name!r}")
+    found = prediction.find_images(paths)
+    loaded = runtime.load(model, expect=expect)
+    watch = Terminal()
+    watch.stage("Predicting", len(found))
+    results = prediction.predict(loaded, found, on_progress=watch.advance)
+    unreadable = sum(bool(result.error) for result in results)
+    watch.finish(
+        f"{len(results) - unreadable:,} images predicted, {unreadable:,} could not be read. {RESEARCH}"
+    )
+    if output is not None:
+        prediction.write(output, loaded, results)
+        watch.say(f"written: {output}")
+    if maps is not None:
+        _write_panels(
+            loaded,
+            [location for location, result in zip(found, results, strict=True) if not result.error],
+            maps,
+        )
+    if as_json:
+        show_json(prediction.to_dict(loaded, results))
+    elif output is None:
+        frame = prediction.to_frame(loaded, results)
+        show(
+            [
+                [
+                    row.image,
+                    row.finding,
+                    f"{row.probability:.3f}",
+                    f"{row.threshold:.3f}",
+                    row.decision,
+                    row.warnings,
+                ]
+                for row in frame.itertuples()
+            ],
+            header=["image", "finding", "probability", "threshold", "decision", "warnings"],
+            right=(2, 3),
+        )
+    if unreadable:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: hilum explain runs/k patient.dcm -o maps")
+def explain(
+    model: BundleArgument,
+    paths: Annotated[list[Path], typer.Argument(help="Image files, folders of them, ARCHIVE.zip::MEMBER.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder for the pictures.")] = Path(
+        "maps"
+    ),
+    finding: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--finding", help="Only this finding; may be repeated.", show_default=False),
+    ] = None,
+    expect: ExpectOption = None,
+) -> None:
+    """Show where in a radiograph a model sees a finding: image, map, and map with its scale, as PNG."""
+    from hilum import predict as prediction, runtime
+
+    found = prediction.find_images(paths)
+    unreadable = _write_panels(runtime.load(model, expect=expect), found, output, finding)
+    if unreadable:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: hilum recipes kermany-densenet121 > my.toml")
+def recipes(
+    name: Annotated[Optional[str], typer.Argument(help="A recipe to print.", show_default=False)] = None,  # noqa: UP045
+    architectures: Annotated[
+        bool, typer.Option("--architectures", help="List the backbones instead.")
+    ] = False,
+) -> None:
+    """List the shipped recipes, print one with every key, or list the architectures."""
+    from hilum import recipe
+    from hilum.architectures import ARCHITECTURES
+    from hilum.cli.terminal import show
+
+    if architectures:
+        rows = [[a.name, ", ".join(a.engines), str(a.input_size), a.paper] for a in ARCHITECTURES.values()]
+        show(rows, header=["architecture", "engines", "size", "what it is"], right=(2,))
+    elif name is None:
+        show([[n, recipe.load(n).description] for n in recipe.shipped()], header=["recipe", "what it trains"])
+    else:
+        typer.echo(recipe.load(name).to_toml(), nl=False)
+
+
+@data_app.command("index", epilog="Example: hilum data index chest_xray -o table.parquet")
+def data_index(
+    source: Annotated[Path, typer.Argument(help="A data set's folder or CSV file.", show_default=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The table to write.")] = Path(
+        "table.parquet"
+    ),
+    layout: LayoutOption = None,
+    images: ImagesOption = None,
+    remap: RemapOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Read a data set of any supported layout into a table."""
+    from hilum.cli.terminal import show, show_json, show_pairs
+
+    table = _table(source, layout=layout, images=images, remap=remap)
+    table.write(output)
+    labels = table.labels(table.findings)
+    counts = {
+        finding: {"present": int((column == 1).sum()), "absent": int((column == 0).sum())}
+        for finding, column in zip(table.findings, labels.T, strict=True)
+    }
+    splits = {name or "none": int(count) for name, count in table.frame["split"].value_counts().items()}
+    summary: dict[str, Any] = {
+        "table": str(output),
+        "sources": [part.name for part in table.sources],
+        "images": len(table),
+        "patients": table.num_patients,
+        "boxes": len(table.boxes),
+        "split": splits,
+        "findings": counts,
+        "notes": list(table.notes),
+    }
+    if as_json:
+        show_json(summary)
+        return
+    pairs = {
+        "table": str(output),
+        "source": ", ".join(summary["sources"]),
+        "images": f"{len(table):,} of {table.num_patients:,} patients",
+        "boxes": f"{len(table.boxes):,}",
+        "split": ", ".join(f"{name} {count:,}" for name, count in splits.items()),
+    }
+    show_pairs(pairs)
+    show(
+        [[finding, f"{count['present']:,}", f"{count['absent']:,}"] for finding, count in counts.items()],
+        header=["finding", "present", "absent"],
+        right=(1, 2),
+    )
+
+
+@bundle_app.command("show", epilog="Example: hilum bundle show runs/k")
+def bundle_show(model: BundleArgument, expect: ExpectOption = None, as_json: JsonOption = False) -> None:
+    """Tell what a bundle is, how it was trained, and what it expects."""
+    from hilum import bundle
+    from hilum.cli.terminal import show, show_json, show_pairs
+
+    found = bundle.read(model, expect=expect)
+    manifest = found.manifest
+    if as_json:
+        show_json({"bundle": found.hash, **manifest.model_dump(mode="json")})
+        return
+    training, seen = manifest.training, manifest.seen
+    show_pairs(
+        {
+            "bundle": found.hash,
+            "name": manifest.name,
+            "intended use": manifest.intended_use,
+            "task": manifest.task,
+            "input": f"{manifest.size} x {manifest.size} pixels, {manifest.fit}",
+            "model": f"{training.architecture} ({training.engine}, {training.precision})",
+            "initial weights": training.initial_weights,
+            "trained on": f"{training.num_train:,} images of {training.num_patients:,} patients "
+            f"({', '.join(seen.sources)}); validation {training.num_val:,}, test {training.num_test:,}",
+            "split": training.split_description,
+            "views, ages": f"{', '.join(seen.views) or 'unknown'}; "
+            + (f"{seen.ages[0]:g} to {seen.ages[1]:g} years" if seen.ages else "unknown"),
+            "epochs": f"{training.epochs}, best {training.best_epoch}; {training.seconds:.0f} s",
+        }
+    )
+    calibration = manifest.calibration
+    show(
+        [
+            [finding, f"{threshold:.3f}", f"{temperature:.3f}"]
+            for finding, threshold, temperature in zip(
+                manifest.findings, calibration.thresholds, calibration.temperatures, strict=True
+            )
+        ],
+        header=["finding", f"threshold ({calibration.rule})", "temperature"],
+        right=(1, 2),
+    )
+
+
+@bundle_app.command("verify", epilog="Example: hilum bundle verify runs/k --expect 3f9a12bc")
+def bundle_verify(model: BundleArgument, expect: ExpectOption = None, as_json: JsonOption = False) -> None:
+    """Check every file's hash, the graph, and its golden output. Exit status 1 if anything differs."""
+    from hilum import runtime
+    from hilum.cli.terminal import show_json
+
+    loaded = runtime.load(model, expect=expect)
+    if as_json:
+        show_json({"bundle": loaded.bundle.hash, "whole": True})
+    else:
+        typer.echo(f"whole: bundle {loaded.bundle.hash}, golden output reproduced")
+
+
+def _table(source: Path, *, layout: str | None, images: Path | None, remap: str | None) -> Any:
+    from hilum.cli.terminal import Terminal
+    from hilum.data import readers
+    from hilum.errors import UsageError
+
+    pair = None
+    if remap is not None:
+        old, equals, new = remap.partition("=")
+        if not equals or not old:
+            raise UsageError(f"--remap {remap!r} is not of the form OLD=NEW")
+        pair = (old, new)
+    watch = Terminal()
+    watch.stage(f"Reading {source}")
+    table = readers.read(source, name=layout, images=images, remap=pair)
+    watch.finish(
+        f"{len(table):,} images of {table.num_patients:,} patients ({', '.join(s.name for s in table.sources)})"
+    )
+    for note in table.notes:
+        watch.say(f"note: {note}")
+    return table
+
+
+def _train(
+    recipe_name: str, table: Any, folder: Path, *, engine: EngineName, changes: list[str] | None, resume: bool
+) -> Any:
+    from hilum import recipe as recipes
+    from hilum.cli.terminal import RESEARCH, Terminal
+    from hilum.errors import UsageError
+
+    recipe = recipes.load(recipe_name, changes or ())
+    if table is None and not recipe.data.phantoms:
+        raise UsageError(f"recipe {recipe.name} needs --data: a data set's folder, CSV file or table")
+    from hilum.training import train as training
+
+    watch = Terminal()
+    if table is None:
+        table = training.draw_phantoms(recipe, watch)
+    run = training.train(recipe, table, folder, engine=engine.value, resume=resume, watch=watch)
+    ended = {
+        "epochs": "all epochs done",
+        "patience": "no better epoch for a while",
+        "interrupted": "interrupted",
+    }
+    watch.say(
+        f"{ended[run.stopped]}; best epoch {run.best_epoch} of {len(run.history)}; "
+        f"bundle {run.bundle.folder} ({run.bundle.hash[:16]}). {RESEARCH}"
+    )
+    return run
+
+
+def _evaluate(
+    model: Path,
+    table: Any,
+    *,
+    split: str,
+    output: Path | None,
+    as_json: bool,
+    expect: str | None = None,
+    images: Path | None = None,
+) -> None:
+    from hilum import evaluate as evaluation
+    from hilum.cli.terminal import RESEARCH, Terminal, show, show_json
+    from hilum.report import page, words
+
+    watch = Terminal()
+    subject = evaluation.subject(model, table, expect=expect, images=images)
+    result = evaluation.evaluate(subject, split=split, watch=watch)
+    folder = output or subject.default_output
+    watch.stage("Writing the report")
+    report = page.write(folder, result)
+    watch.finish()
+    if as_json:
+        show_json(result.metrics)
+        return
+    for warning in result.warnings:
+        watch.say(f"warning: {warning}")
+    names = ("auroc", "average_precision", "accuracy", "sensitivity", "specificity")
+    entries = list(result.metrics["findings"].items())
+    if len(entries) > 1:
+        entries.append(("macro mean", result.metrics["macro"]))
+    show(
+        [
+            [finding, str(entry.get("positives", "")), *(words.estimate(entry.get(name)) for name in names)]
+            for finding, entry in entries
+        ],
+        header=[
+            "finding",
+            "positives",
+            "AUROC (95 %)",
+            "average precision",
+            "accuracy",
+            "sensitivity",
+            "specificity",
+        ],
+        right=(1, 2, 3, 4, 5, 6),
+    )
+    where = f"{result.split} split" if result.split != "all" else "all images"
+    watch.say(
+        f"{result.data}, {where}: {len(result.images):,} images of {len(set(result.patients)):,} patients. {RESEARCH}"
+    )
+    typer.echo(f"report: {report}")
+
+
+def _write_panels(model: Any, sources: list[Any], folder: Path, findings: list[str] | None = None) -> int:
+    """Writes a picture an image and finding; returns how many images could not be read."""
+    from hilum import explain as explanation
+    from hilum.cli.terminal import Terminal
+    from hilum.errors import ImageError
+    from hilum.report import panels
+
+    wanted = explanation.choose(model, findings)
+    watch = Terminal()
+    watch.stage("Explaining", len(sources))
+    unreadable = written = 0
+    for number, source in enumerate(sources, start=1):
+        try:
+            cases = explanation.explain(model, source, findings=wanted)
+        except ImageError as error:
+            unreadable += 1
+            watch.say(f"{source}: {error}")
+            continue
+        written += len(panels.write(folder, cases, model.bundle.hash))
+        watch.advance(number)
+    watch.finish(f"{written:,} pictures written to {folder}")
+    return unreadable

@@ -1,0 +1,95 @@
+"""What the command line shows: one line a stage, a progress bar where there is a terminal, a short table at the end."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+RESEARCH = "Research use only: not a medical device."
+
+
+class Terminal:
+    """A Watcher on standard error: bars on a terminal, else only the lines that stay."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+
+    def stage(self, title: str, total: int | None = None) -> None:
+        """Begins a stage."""
+        self._end()
+        if not self.console.is_terminal:
+            return
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self.console,
+            transient=True,
+        )
+        self._progress.start()
+        self._task = self._progress.add_task(title, total=total, note="")
+
+    def advance(self, done: int, total: int | None = None, note: str = "") -> None:
+        """Moves the bar."""
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, completed=done, total=total, note=note)
+
+    def finish(self, line: str = "") -> None:
+        """Ends the stage with a line that stays."""
+        self._end()
+        if line:
+            self.say(line)
+
+    def say(self, line: str) -> None:
+        """Prints a line to standard error."""
+        self.console.print(line, markup=False)
+
+    def _end(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = self._task = None
+
+
+def show(rows: Sequence[Sequence[str]], *, header: Sequence[str], right: Sequence[int] = ()) -> None:
+    """Prints a table to standard output.
+
+    Args:
+        rows: Cells.
+        header: One a column.
+        right: Columns to align right.
+    """
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, name in enumerate(header):
+        table.add_column(name, justify="right" if number in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False, markup=False).print(table)
+
+
+def show_pairs(pairs: Mapping[str, str]) -> None:
+    """Prints names and values to standard output, one pair a line."""
+    width = max(map(len, pairs))
+    for name, value in pairs.items():
+        sys.stdout.write(f"{name:<{width}}  {value}\n")
+
+
+def show_json(value: Any) -> None:
+    """Prints JSON to standard output."""
+    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")

@@ -1,0 +1,215 @@
+"""Turns a cache and rows of a table into batches: one seeded stream that either engine trains on."""
+
+import dataclasses
+import hashlib
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from types import ModuleType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hilum.data.augment import augment
+from hilum.data.cache import Cached
+from hilum.errors import DataError, TrainingError, UsageError, require
+from hilum.recipe import AugmentSettings
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Batch:
+    """What an engine gets at each step.
+
+    Attributes:
+        images: uint8 (batch, size, size), grey value x 255.
+        labels: float32 (batch, findings), 1 present, 0 absent, NaN unknown.
+        rows: int64 (batch,), the rows of the table that these are.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.float32]
+    rows: NDArray[np.int64]
+
+
+def training_batches(
+    cached: Cached,
+    rows: NDArray[np.int64],
+    labels: NDArray[np.float32],
+    *,
+    batch_size: int,
+    augment: AugmentSettings,
+    seed: int,
+    num_workers: int,
+) -> "Batches":
+    """Prepares shuffled, augmented batches.
+
+    Args:
+        cached: The images of the whole table.
+        rows: (n,) rows of the table to train on. A row that stands here twice comes twice an epoch.
+        labels: (rows of the table, findings) 1, 0 or NaN: the labels of the whole table, not of `rows` alone.
+        batch_size: Images a batch.
+        augment: How far images are changed.
+        seed: Not negative. Order and changes follow from it and the epoch's number alone.
+        num_workers: Threads that prepare batches ahead; 0 prepares each when it is asked for.
+
+    Raises:
+        UsageError: A number is out of range or `labels` do not belong to the table.
+        DataError: There are no rows, or rows without a readable image.
+    """
+    if num_workers < 0 or seed < 0:
+        raise UsageError(f"seed is {seed} and num_workers {num_workers}; expected no negative number")
+    rows, labels = _checked(cached, rows, labels, batch_size)
+    return Batches(
+        cached=cached,
+        rows=rows,
+        labels=labels,
+        batch_size=batch_size,
+        augment=augment,
+        seed=seed,
+        num_workers=num_workers,
+    )
+
+
+def evaluation_batches(
+    cached: Cached, rows: NDArray[np.int64], labels: NDArray[np.float32], *, batch_size: int
+) -> Iterator[Batch]:
+    """Yields the images of `rows` once, in this order, as they are.
+
+    Args and errors are those of `training_batches`; the last batch may be short.
+    """
+    rows, labels = _checked(cached, rows, labels, batch_size)
+    return (
+        Batch(images=cached.images(part), labels=labels[part], rows=part)
+        for part in (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Batches:
+    """An endless stream of epochs; the n-th epoch is always the same, whoever asks and however often.
+
+    In an epoch each entry of `rows` comes exactly once. The last batch is short where the numbers do not
+    divide, but a single image joins the batch before it, since batch norm cannot take one alone.
+    `training_batches` makes and checks one.
+    """
+
+    cached: Cached
+    rows: NDArray[np.int64]
+    labels: NDArray[np.float32]
+    batch_size: int
+    augment: AugmentSettings
+    seed: int
+    num_workers: int
+
+    @property
+    def steps(self) -> int:
+        """The number of batches in an epoch."""
+        return len(self._spans())
+
+    def sample(self, count: int) -> NDArray[np.uint8]:
+        """Returns some training images as they are, uint8 (at most count, size, size); always the same."""
+        chosen = np.random.default_rng(self.seed).permutation(self.rows)[:count]
+        return self.cached.images(chosen)
+
+    def epoch(self, number: int, *, start: int = 0) -> Iterator[Batch]:
+        """Yields the batches of one epoch.
+
+        Args:
+            number: Which epoch, from 0.
+            start: Batches to leave out at the beginning; the others are those of the whole epoch.
+        """
+        grain = _grain()
+        order_seed, augment_seed = np.random.SeedSequence((self.seed, number)).generate_state(2, np.uint64)
+        # Not Grain's shuffle: of few rows it takes milliseconds an index, and its epoch e of seed s is
+        # epoch 0 of seed s + e, so that runs that should be independent would see the same orders.
+        order = np.random.default_rng(order_seed).permutation(self.rows)
+        images = grain.MapDataset.source(order).random_map(self._image, seed=int(augment_seed))
+
+        def batch(span: tuple[int, int]) -> Batch:
+            first, end = span
+            rows = order[first:end]
+            return Batch(
+                images=np.stack([images[index] for index in range(first, end)]),
+                labels=self.labels[rows],
+                rows=rows,
+            )
+
+        options = grain.ReadOptions(num_threads=self.num_workers, prefetch_buffer_size=2 * self.num_workers)
+        spans = grain.MapDataset.source(self._spans()[start:])
+        iterator = iter(spans.map(batch).to_iter_dataset(options))
+        try:
+            yield from iterator
+        finally:
+            iterator.close()
+
+    def state(self, epoch: int, batch: int) -> dict[str, int | str]:
+        """Says in a small JSON-able dict where training stands: `batch` batches of `epoch` are done."""
+        return {"epoch": epoch, "batch": batch, "stream": self._fingerprint()}
+
+    def resume(self, state: Mapping[str, int | str]) -> Iterator[Batch]:
+        """Yields what is left of the epoch that `state` stands in.
+
+        Raises:
+            TrainingError: The state is of other rows, labels or settings, so that the rest would not fit.
+        """
+        if state["stream"] != self._fingerprint():
+            raise TrainingError(
+                "the saved state is of a run with other images, labels, seed, batch size or augmentation; "
+                "resume with the same recipe and data, or start a new run"
+            )
+        return self.epoch(int(state["epoch"]), start=int(state["batch"]))
+
+    def _spans(self) -> list[tuple[int, int]]:
+        starts = list(range(0, len(self.rows), self.batch_size))
+        if len(starts) > 1 and self.batch_size > 1 and len(self.rows) - starts[-1] == 1:
+            starts.pop()
+        return list(zip(starts, [*starts[1:], len(self.rows)], strict=True))
+
+    def _image(self, row: np.int64, rng: np.random.Generator) -> NDArray[np.uint8]:
+        return augment(self.cached.pixels[self.cached.slots[row]], self.augment, rng)
+
+    def _fingerprint(self) -> str:
+        digest = hashlib.sha256(repr((self.seed, self.batch_size, self.augment)).encode())
+        digest.update(self.rows.tobytes())
+        digest.update(self.labels[self.rows].tobytes())
+        return digest.hexdigest()[:16]
+
+
+def _checked(
+    cached: Cached, rows: NDArray[np.int64], labels: NDArray[np.float32], batch_size: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    rows = np.asarray(rows, dtype=np.int64)
+    labels = np.asarray(labels, dtype=np.float32)
+    if batch_size < 1:
+        raise UsageError(f"batch_size is {batch_size}; expected at least 1")
+    if labels.ndim != 2 or len(labels) != len(cached.slots):
+        raise UsageError(
+            f"labels have the shape {labels.shape}; expected one row for each of the table's rows, "
+            f"{len(cached.slots)}"
+        )
+    if not len(rows):
+        raise DataError(
+            "there are no images to make batches of; look at the split and at the task's findings"
+        )
+    unreadable = int((cached.slots[rows] < 0).sum())
+    if unreadable:
+        raise DataError(
+            f"{unreadable} of {len(rows)} images could not be read; leave out the rows whose slot is -1 "
+            "(the quarantine says why)"
+        )
+    return rows, labels
+
+
+def _grain() -> ModuleType:
+    """Imports Grain when it is first used: it takes a second, and only training needs it."""
+    if "grain" in sys.modules:
+        return require("grain", extra="torch")
+    # On import it warns that jax is absent, and where logging is not set up, absl sets it up to say so.
+    handler, disabled = logging.NullHandler(), logging.root.manager.disable
+    logging.root.addHandler(handler)
+    logging.disable(logging.WARNING)
+    try:
+        return require("grain", extra="torch")
+    finally:
+        logging.disable(disabled)
+        logging.root.removeHandler(handler)

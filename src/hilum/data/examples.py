@@ -1,0 +1,99 @@
+"""A Table and a task -> Examples: the rows that the task asks about, with the images that can be read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from hilum.data import cache
+from hilum.data.cache import Cached
+from hilum.data.table import Table
+from hilum.errors import DataError
+from hilum.progress import Watcher
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Labelled images, ready for a network.
+
+    Attributes:
+        table: Their rows, width and height filled in; every image of it can be read.
+        cached: Their pixels, row for row.
+        quarantine: Columns image and reason: the rows whose image could not be read.
+    """
+
+    table: Table
+    cached: Cached
+    quarantine: pd.DataFrame
+
+    def rows(self, split: str) -> np.ndarray:
+        """The rows, int64, of a part of the split; all for `all`."""
+        if split == "all":
+            return np.arange(len(self.table))
+        return np.flatnonzero(self.table.frame["split"].to_numpy() == split)
+
+
+def load(
+    table: Table,
+    *,
+    kind: str,
+    findings: Sequence[str],
+    negatives: str,
+    size: int,
+    fit: str,
+    watch: Watcher,
+) -> Examples:
+    """Selects a task's rows and prepares their images.
+
+    Args:
+        table: Any table that knows the findings.
+        kind: `binary` or `multilabel`.
+        findings: The task's findings.
+        negatives: For `binary`: `no-finding` keeps images that have the finding and those of which every finding of
+            the table is known to be absent. Otherwise images are kept of which at least one finding is known.
+        size: Side of the square.
+        fit: How images are brought to it.
+        watch: Told of the preparation.
+
+    Raises:
+        UsageError: The table does not know a finding.
+        DataError: No row answers the task, or no image can be read.
+    """
+    chosen = _answering(table, kind=kind, findings=findings, negatives=negatives)
+    watch.stage("Preparing images", len(chosen))
+    cached = cache.build(
+        chosen, size=size, fit=fit, on_progress=lambda done, total: watch.advance(done, total)
+    )
+    readable = cached.slots >= 0
+    if not readable.any():
+        first = cached.quarantine.iloc[0]
+        raise DataError(
+            f"none of {len(chosen):,} images could be read (first: {first['image']}: {first['reason']}); "
+            "say where they lie with --images DIR, or --remap OLD=NEW if they were moved"
+        )
+    unreadable = len(chosen) - int(readable.sum())
+    watch.finish(
+        f"{int(readable.sum()):,} images prepared ({cached.hits:,} were in the cache)"
+        + (f", {unreadable:,} cannot be read and are left out" if unreadable else "")
+    )
+    kept = chosen.select(readable)
+    pixels = replace(
+        cached, slots=cached.slots[readable], width=cached.width[readable], height=cached.height[readable]
+    )
+    frame = kept.frame.assign(width=pixels.width.astype(np.int64), height=pixels.height.astype(np.int64))
+    return Examples(replace(kept, frame=frame), pixels, cached.quarantine)
+
+
+def _answering(table: Table, *, kind: str, findings: Sequence[str], negatives: str) -> Table:
+    labels = table.labels(findings)
+    keep = ~np.isnan(labels).all(axis=1)
+    if kind == "binary" and negatives == "no-finding":
+        nothing_found = (table.labels(table.findings) == 0).all(axis=1)
+        keep &= (labels[:, 0] == 1) | nothing_found
+    if not keep.any():
+        raise DataError(
+            f"none of {len(table):,} images tells anything about {', '.join(findings)}; "
+            "check the table's labels and the recipe's [task]"
+        )
+    return table.select(keep)

@@ -1,0 +1,145 @@
+"""A folder or a CSV file of any known layout -> a Table. The layouts are in `READERS`."""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from hilum.data.readers import csv_map, folders, kermany, labeled, nih
+from hilum.data.readers.base import ColumnMap, Reader, Request, remapped
+from hilum.data.table import Table, absolute
+from hilum.errors import DataError, LayoutError, UsageError, nearest
+
+__all__ = ["READERS", "ColumnMap", "Reader", "Request", "read"]
+
+READERS: dict[str, Reader] = {
+    "kermany": kermany.READER,
+    "nih": nih.READER,
+    "labeled": labeled.READER,
+    "folders": folders.READER,
+    "csv": csv_map.READER,
+}
+"""Layout's name -> its reader."""
+
+_log = logging.getLogger(__name__)
+
+
+def read(
+    source: Path,
+    *,
+    name: str | None = None,
+    images: Path | None = None,
+    remap: tuple[str, str] | None = None,
+    columns: ColumnMap | None = None,
+) -> Table:
+    """Reads a data set of any known layout.
+
+    Args:
+        source: A folder, a CSV file, or a table (`.parquet`) written before.
+        name: The layout, one of `READERS`; without it the layout is detected.
+        images: The folder of the images where it is not the source's own; only rows whose image is in it are
+            kept.
+        remap: (OLD, NEW): image paths that begin with OLD, since they were written on another machine, begin
+            with NEW here.
+        columns: Which columns of a CSV file mean what; the layout is then `csv`.
+
+    Returns:
+        The table; what was left out, changed or could not be known stands in its `notes` and is logged.
+
+    Raises:
+        UsageError: A path is not there, the layout's name is unknown, or an argument does not suit the
+            layout.
+        LayoutError: No layout or several fit, or images lie in several places.
+        DataError: The layout is clear, but its content is not as it should be.
+    """
+    request = _request(source, images=images, remap=remap, columns=columns)
+    if request.source.suffix == ".parquet":
+        table = _read_stored(request, name)
+    else:
+        reader = _reader(request, name)
+        _check_arguments(request, reader)
+        table = reader.read(request)
+    for note in table.notes:
+        _log.info("%s", note)
+    return table
+
+
+def _request(
+    source: Path, *, images: Path | None, remap: tuple[str, str] | None, columns: ColumnMap | None
+) -> Request:
+    place = absolute(source)
+    if not place.exists():
+        raise UsageError(f"there is no file or folder {source}")
+    if place.is_dir() and not any(place.iterdir()):
+        raise DataError(f"the folder {source} is empty; radiographs or a CSV file of labels were expected")
+    if images is not None and not Path(images).is_dir():
+        raise UsageError(f"there is no folder {images} to read images from")
+    folder = None if images is None else absolute(images)
+    return Request(source=place, images=folder, remap=remap, columns=columns)
+
+
+def _read_stored(request: Request, name: str | None) -> Table:
+    if name is not None or request.columns is not None:
+        raise UsageError(
+            f"{request.source} is a table already: neither a layout nor a column map applies to it"
+        )
+    table = Table.read(request.source, images=request.images)
+    if request.remap is None:
+        return table
+    roots = [remapped(source.root.as_posix(), request.remap) for source in table.sources]
+    if roots == [source.root.as_posix() for source in table.sources]:
+        raise UsageError(f"no folder of images of {request.source} begins with {request.remap[0]}")
+    moved = (replace(old, root=Path(root)) for old, root in zip(table.sources, roots, strict=True))
+    return replace(table, sources=tuple(moved))
+
+
+def _reader(request: Request, name: str | None) -> Reader:
+    if name is None and request.columns is not None:
+        name = "csv"
+    if name is not None:
+        if name not in READERS:
+            raise UsageError(f"unknown layout {name!r}; known are: {nearest(name, READERS)}")
+        return READERS[name]
+    fitting = [known for known, reader in READERS.items() if reader.matches(request)]
+    # The general layouts fit much that is better known; they stand back for a reader of one data set.
+    special = [known for known in fitting if not READERS[known].general]
+    chosen: Sequence[str] = special or fitting
+    if len(chosen) == 1:
+        return READERS[chosen[0]]
+    if chosen:
+        raise LayoutError(
+            f"{request.source} fits several layouts: {', '.join(chosen)}. Choose with --as NAME."
+        )
+    known = "\n".join(f"  {known}: {reader.expects}" for known, reader in READERS.items())
+    raise LayoutError(
+        f"{request.source} is of no known layout; it holds {_seen(request.source)}.\n"
+        f"Known layouts, to be named with --as NAME where detection is not enough:\n{known}"
+    )
+
+
+def _check_arguments(request: Request, reader: Reader) -> None:
+    name = next(known for known, candidate in READERS.items() if candidate is reader)
+    if request.remap is not None and not reader.has_paths:
+        raise UsageError(f"--remap changes image paths written in a CSV file; the layout {name} has none")
+    if request.columns is not None and name != "csv":
+        raise UsageError(f"a column map belongs to the layout csv, not to {name}")
+
+
+def _seen(source: Path) -> str:
+    """Describes a source that no reader knows, without names of image files, which may belong to patients."""
+    if source.is_file():
+        return f"one file that ends in {source.suffix or 'nothing'}" + _header(source)
+    entries = sorted(source.iterdir())
+    folders = [entry.name for entry in entries if entry.is_dir()]
+    endings = Counter(entry.suffix.lower() or "none" for entry in entries if not entry.is_dir())
+    shown = ", ".join(folders[:8]) + (", ..." if len(folders) > 8 else "")
+    counted = ", ".join(f"{ending} {count:,}" for ending, count in endings.most_common(8))
+    return f"folders: {shown or 'none'}; files by ending: {counted or 'none'}"
+
+
+def _header(source: Path) -> str:
+    if source.suffix.lower() != ".csv":
+        return ""
+    with source.open(encoding="utf-8", errors="replace") as lines:
+        return f" with the columns {lines.readline(2000).strip()}"

@@ -1,0 +1,351 @@
+"""What the readers share: their contract, and CSV cells and file names -> columns of a Table."""
+
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hilum.data.table import MEMBER, SPLITS, Table, archive_members
+from hilum.errors import DataError, nearest
+from hilum.findings import NO_FINDING, VOCABULARY, named, tokens
+from hilum.images import IMAGE_SUFFIXES
+
+OLDEST = 120.0
+"""Years; an age above is an error of entry and becomes unknown."""
+
+
+@dataclass(frozen=True)
+class ColumnMap:
+    """Which columns of a CSV file mean what; an empty name means that the file has no such column.
+
+    Attributes:
+        image: Paths of the images.
+        patient: Patients; without it, file names of a known form say, or each image is its own patient.
+        study: Studies.
+        label: All findings of an image in one cell, joined by `separator`; `No Finding` for none.
+        separator: What joins them.
+        findings: One column a finding, named by it, with 1, 0, empty (unknown) or -1 (uncertain, read as
+            unknown); a column `No Finding` of 1 makes the others of its row absent where they are empty.
+        view: PA, AP or LATERAL.
+        sex: F or M.
+        age: Years, or DICOM's form such as 060Y, 013M, 001D.
+        split: train, val or test.
+    """
+
+    image: str
+    patient: str = ""
+    study: str = ""
+    label: str = ""
+    separator: str = "|"
+    findings: tuple[str, ...] = ()
+    view: str = ""
+    sex: str = ""
+    age: str = ""
+    split: str = ""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be read; paths are absolute and exist. See `readers.read` for the meaning."""
+
+    source: Path
+    images: Path | None = None
+    remap: tuple[str, str] | None = None
+    columns: ColumnMap | None = None
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One layout.
+
+    Attributes:
+        expects: What it looks like, one line, for a person whose folder fits nothing.
+        matches: Tells quickly and without error whether a request is of this layout.
+        read: Reads it.
+        general: The layout fits much; readers of one data set go before it.
+        has_paths: Image paths are written in a CSV file, so that remapping them makes sense.
+    """
+
+    expects: str
+    matches: Callable[[Request], bool]
+    read: Callable[[Request], Table]
+    general: bool = False
+    has_paths: bool = False
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """Reads a CSV file as text, header names trimmed, empty cells as empty text.
+
+    Raises:
+        DataError: The file is not a CSV file in UTF-8, or has no rows.
+    """
+    try:
+        with warnings.catch_warnings():
+            # pandas only warns where rows have more cells than the header, and drops the rest.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            # Objects, since looking up Arrow's strings is several times slower.
+            frame = pd.read_csv(
+                path, dtype=object, keep_default_na=False, index_col=False, encoding="utf-8-sig"
+            )
+    except (
+        pd.errors.ParserError,
+        pd.errors.ParserWarning,
+        pd.errors.EmptyDataError,
+        UnicodeDecodeError,
+    ) as error:
+        raise DataError(
+            f"{path} is no CSV file in UTF-8 with a header ({str(error).splitlines()[0]})"
+        ) from None
+    if not len(frame):
+        raise DataError(f"{path} has a header but no rows")
+    frame.columns = frame.columns.str.strip()
+    return frame
+
+
+def read_header(path: Path) -> tuple[str, ...]:
+    """Returns the trimmed header cells of a CSV file, none where it cannot be read; never raises."""
+    if path.suffix.lower() != ".csv" or not path.is_file():
+        return ()
+    try:
+        columns = pd.read_csv(path, nrows=0, dtype=str, encoding="utf-8-sig").columns
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError):
+        return ()
+    return tuple(str(name).strip() for name in columns)
+
+
+def require_columns(frame: pd.DataFrame, names: Iterable[str], *, path: Path) -> None:
+    """Raises a DataError that names the columns there, the nearest first, where one of `names` is missing."""
+    for name in names:
+        if name not in frame.columns:
+            raise DataError(
+                f"{path} has no column {name!r}; it has: {nearest(name, map(str, frame.columns))}"
+            )
+
+
+def find_file(folder: Path, *names: str) -> Path | None:
+    """Returns the first of the files `names` that lies in `folder`, whatever its letter case."""
+    if not folder.is_dir():
+        return None
+    there = {entry.name.lower(): entry for entry in sorted(folder.iterdir()) if entry.is_file()}
+    return next((there[name.lower()] for name in names if name.lower() in there), None)
+
+
+def is_image(name: str) -> bool:
+    """Tells by its name whether a file is an image; what macOS hides beside it is not."""
+    base = name.replace(MEMBER, "/").rpartition("/")[2]
+    return base.lower().endswith(IMAGE_SUFFIXES) and not base.startswith(".")
+
+
+def sub_folders(folder: Path) -> dict[str, Path]:
+    """Returns the folders in `folder` by name, without hidden ones and macOS's copies."""
+    if not folder.is_dir():
+        return {}
+    entries = sorted(entry for entry in folder.iterdir() if entry.is_dir())
+    return {entry.name: entry for entry in entries if not _is_junk(entry.name)}
+
+
+def images_in(folder: Path) -> list[str]:
+    """Returns the sorted names of the images directly in `folder`."""
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if is_image(entry.name) and entry.is_file())
+
+
+def walk_images(folder: Path) -> Iterator[str]:
+    """Yields the paths of all images under `folder`, those in ZIP archives too, relative and with `/`."""
+    seen: set[tuple[int, int]] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        status = os.stat(place)  # noqa: PTH116
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()  # a link back up
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not _is_junk(name))
+        relative = Path(place).relative_to(folder).as_posix()
+        prefix = "" if relative == "." else f"{relative}/"
+        archives = []
+        for name in sorted(names):
+            if is_image(name):
+                yield prefix + name
+            elif name.lower().endswith(".zip") and not name.startswith("."):
+                archives.append(name)
+        for name in archives:
+            members = archive_members(Path(place) / name)
+            yield from (f"{prefix}{name}{MEMBER}{member}" for member in members if is_image(member))
+
+
+def file_names(paths: pd.Series) -> pd.Series:
+    """Returns the last part of each path, inside an archive or not."""
+    return paths.str.replace(MEMBER, "/", regex=False).str.rpartition("/")[2]
+
+
+def remapped(path: str, remap: tuple[str, str]) -> str:
+    """Returns `path` with its beginning OLD replaced by NEW, where it begins so."""
+    old, new = remap
+    return new + path.removeprefix(old) if path.startswith(old) else path
+
+
+def encode(labels: pd.Series, findings: Sequence[str], *, separator: str, path: Path) -> NDArray[np.float64]:
+    """Turns joined labels into values.
+
+    Args:
+        labels: Text such as `"Mass|Nodule"`; empty where nothing is known.
+        findings: The columns of the result.
+        separator: What joins two findings.
+        path: The file, for messages.
+
+    Returns:
+        float64 (rows, findings): 1 where named, else 0; NaN where the label is empty. A label `No X` of a
+        finding X says only that X is absent.
+
+    Raises:
+        DataError: A label names a finding that is not among `findings`, or `No Finding` beside another.
+    """
+    column = {name: place for place, name in enumerate(findings)}
+    # A file of 100,000 rows has less than 1,000 different labels: each is taken apart once.
+    codes, texts = pd.factorize(labels)
+    values = np.zeros((len(texts), len(findings)))
+    for row, text in enumerate(texts):
+        names = tokens(text, separator)
+        if not names:
+            values[row] = np.nan
+        if len(names) > 1 and NO_FINDING in names:
+            raise DataError(
+                f"{path} has a label {text!r}: {NO_FINDING} beside a finding; one of them is wrong"
+            )
+        for name in names:
+            if name in column:
+                values[row, column[name]] = 1
+            elif (denied := _denied(name)) in column:
+                values[row] = np.where(values[row] == 1, 1, np.nan)
+                values[row, column[denied]] = 0
+            elif name != NO_FINDING:
+                raise DataError(f"{path} has an unknown label {name!r}; known are: {nearest(name, findings)}")
+    result: NDArray[np.float64] = values[codes]
+    return result
+
+
+def findings_of(labels: Iterable[str]) -> set[str]:
+    """Returns the findings that labels speak of: for `No Finding` none, for `No X` of a finding X that X."""
+    names = {named(label) for label in labels} - {NO_FINDING}
+    known = (names | VOCABULARY.keys()) - {NO_FINDING}
+    denials = {name: denied for name in names if (denied := _denied(name)) in known}
+    return (names - denials.keys()) | set(denials.values())
+
+
+def parse_ages(text: pd.Series) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """Reads ages such as `57`, `060Y`, `013M`, `002W` and `001D`.
+
+    Returns:
+        Years (float64, NaN where empty, unreadable or above `OLDEST`), and notes on what became unknown.
+    """
+    parts = text.str.strip().str.extract(r"^(\d+(?:\.\d*)?)\s*([YMWD]?)$", flags=re.IGNORECASE)
+    per_year = parts[1].str.upper().map({"": 1.0, "Y": 1.0, "M": 12.0, "W": 365.25 / 7, "D": 365.25})
+    years = (parts[0].astype(float) / per_year).to_numpy(float)
+    unreadable = int((np.isnan(years) & (text.str.strip() != "").to_numpy()).sum())
+    too_old = years > OLDEST
+    notes = []
+    if unreadable:
+        notes.append(f"{unreadable:,} ages could not be read and are unknown")
+    if too_old.any():
+        notes.append(f"{int(too_old.sum()):,} ages above {OLDEST:.0f} years are taken as unknown")
+    return np.where(too_old, np.nan, years), tuple(notes)
+
+
+def parse_choice(
+    text: pd.Series, meanings: dict[str, str], *, column: str
+) -> tuple[pd.Series, tuple[str, ...]]:
+    """Maps cells by `meanings` (keys in upper case); others become unknown (empty), with a note."""
+    cells = text.str.strip().str.upper()
+    found = cells.map(meanings).astype(object).where(lambda value: value.notna(), "")
+    odd = sorted(set(cells[(found == "") & (cells != "")]))
+    count = int(cells.isin(odd).sum())
+    notes = (
+        (f"{count:,} cells of {column!r} say none of {', '.join(meanings)} and are unknown",) if odd else ()
+    )
+    return found, notes
+
+
+VIEW_MEANINGS = {
+    "PA": "PA",
+    "AP": "AP",
+    "LATERAL": "LATERAL",
+    "LL": "LATERAL",
+    "RL": "LATERAL",
+    "L": "LATERAL",
+}
+SEX_MEANINGS = {"F": "F", "M": "M", "O": "O", "FEMALE": "F", "MALE": "M", "OTHER": "O"}
+SPLIT_MEANINGS = {
+    **{name.upper(): name for name in SPLITS},
+    **{"TRAINING": "train", "VALID": "val", "VALIDATION": "val", "TESTING": "test"},
+}
+
+
+def patients_from_names(images: pd.Series) -> tuple[pd.Series, tuple[str, ...]]:
+    """Finds patients for images that come without.
+
+    Args:
+        images: Paths.
+
+    Returns:
+        Patients by the names of NIH's or Kermany's files where all are of that form; else each image is its
+        own patient. And a note that says which.
+    """
+    names = file_names(images)
+    for data_set, pattern in (("NIH ChestX-ray14", NIH_NAME), ("Kermany", KERMANY_NAME)):
+        found = names.str.extract(pattern, flags=re.IGNORECASE)[0]
+        if found.notna().all():
+            return found, (f"patients are taken from the file names, which are of {data_set}'s form",)
+    return images, (
+        "patients are unknown: each image counts as its own patient, so a split may leak patients",
+    )
+
+
+NIH_NAME = r"^(\d{8})_\d{3}\.(?:png|jpe?g)$"
+KERMANY_NAME = r"^(person\d+_(?:bacteria|virus)|(?:NORMAL2-)?IM-\d+)[-_]\d"
+
+
+def rows_to_keep(
+    found: NDArray[np.bool_], *, place: Path, required: bool
+) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+    """Decides which rows of a label file stay, and says so.
+
+    Args:
+        found: bool (rows,): whether the row's image is there.
+        place: Where images were looked for.
+        required: Whether it is an error to find none; else all rows stay, as a table of labels.
+
+    Returns:
+        bool (rows,), and a note where images are missing.
+
+    Raises:
+        DataError: No image was found, and images are required.
+    """
+    absent = int((~found).sum())
+    if not absent:
+        return found, ()
+    if absent < len(found):
+        return found, (
+            f"{absent:,} of {len(found):,} rows have no image under {place.name} and were left out",
+        )
+    if required:
+        raise DataError(
+            f"none of the {len(found):,} images that the labels name was found under {place}; "
+            "give the folder of these images with --images, or mend written paths with --remap OLD=NEW"
+        )
+    return ~found, (f"no image was found under {place.name}: the table holds labels only",)
+
+
+def _is_junk(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _denied(name: str) -> str:
+    """Returns the X of a label `No X`, else empty text."""
+    words = name.replace("_", " ").split()
+    return named(" ".join(words[1:])) if len(words) > 1 and words[0].lower() in ("no", "non", "not") else ""

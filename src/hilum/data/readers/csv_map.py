@@ -1,0 +1,215 @@
+"""Any CSV file of labels -> a Table, by a map of its columns.
+
+Layout: one row an image, a header, the columns that `ColumnMap` names. Without a map, a file whose columns
+are named as a table's (`image`, and `label` or findings; perhaps `patient`, `study`, `view`, `sex`, `age`,
+`split`) reads itself. Paths are relative to the folder of the images (`--images`, else the file's own folder)
+or absolute.
+
+Citation, terms, where: unknown; they are the user's to know.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hilum.data.readers.base import (
+    SEX_MEANINGS,
+    SPLIT_MEANINGS,
+    VIEW_MEANINGS,
+    ColumnMap,
+    Reader,
+    Request,
+    encode,
+    file_names,
+    findings_of,
+    parse_ages,
+    parse_choice,
+    patients_from_names,
+    read_csv,
+    read_header,
+    remapped,
+    require_columns,
+    rows_to_keep,
+    walk_images,
+)
+from hilum.data.table import Source, Table, make_frame
+from hilum.errors import DataError, LayoutError, UsageError
+from hilum.findings import NO_FINDING, VOCABULARY, in_order, named
+
+_OPTIONAL = ("patient", "study", "view", "sex", "age", "split")
+
+
+def matches(request: Request) -> bool:
+    """Tells whether the source is a CSV file whose columns are named as a table's."""
+    return _own_names(read_header(request.source)) is not None
+
+
+def read(request: Request) -> Table:
+    """Reads the file; see the module for the layout."""
+    if not request.source.is_file():
+        raise LayoutError(f"{request.source} is a folder; the layout csv expects a CSV file")
+    columns = request.columns or _own_names(read_header(request.source))
+    if columns is None:
+        raise UsageError(
+            f"{request.source} needs a column map: its columns are {', '.join(read_header(request.source))}; "
+            "without one, columns named image and label, or image and findings, were expected"
+        )
+    return read_mapped(request, columns)
+
+
+READER = Reader(
+    expects="a CSV file with a column map, or with columns named image and label, or image and findings",
+    matches=matches,
+    read=read,
+    general=True,
+    has_paths=True,
+)
+
+
+def read_mapped(request: Request, columns: ColumnMap) -> Table:
+    """Reads the CSV file `request.source` by a column map."""
+    path = request.source
+    if bool(columns.label) == bool(columns.findings):
+        raise UsageError("a column map needs either label or findings")
+    frame = read_csv(path)
+    asked = {
+        name: getattr(columns, name) for name in ("image", "label", *_OPTIONAL) if getattr(columns, name)
+    }
+    require_columns(frame, [*asked.values(), *columns.findings], path=path)
+
+    def cells(name: str) -> pd.Series:
+        return frame[asked[name]].str.strip() if name in asked else pd.Series([""] * len(frame), dtype=object)
+
+    root, images, notes = _place(cells("image"), request)
+    findings, labels, label_notes = _labels(frame, columns, path)
+    view, view_notes = parse_choice(cells("view"), VIEW_MEANINGS, column=columns.view)
+    sex, sex_notes = parse_choice(cells("sex"), SEX_MEANINGS, column=columns.sex)
+    split, split_notes = parse_choice(cells("split"), SPLIT_MEANINGS, column=columns.split)
+    age, age_notes = parse_ages(cells("age"))
+    patient, patient_notes = _patients(cells("patient"), images)
+    table = Table(
+        frame=make_frame(
+            image=images,
+            source=path.stem,
+            patient=patient,
+            study=cells("study"),
+            view=view,
+            sex=sex,
+            age=age,
+            split=split,
+            findings=findings,
+            labels=labels,
+        ),
+        findings=findings,
+        sources=(Source(path.stem, root, citation="unknown", terms="; ".join(("unknown", *patient_notes))),),
+        notes=(*notes, *label_notes, *view_notes, *sex_notes, *split_notes, *age_notes, *patient_notes),
+    )
+    found = np.ones(len(table), dtype=bool)
+    found[table.missing_images()] = False
+    kept, left_out = rows_to_keep(found, place=root, required=request.images is not None)
+    return replace(table.select(kept), notes=(*table.notes, *left_out))
+
+
+def _own_names(header: Sequence[str]) -> ColumnMap | None:
+    """Returns the map of a file whose columns are named as a table's, else None."""
+    findings = tuple(name for name in header if named(name) in VOCABULARY)
+    if "image" not in header or not (findings or "label" in header):
+        return None
+    there: dict[str, Any] = {name: name for name in ("image", "label", *_OPTIONAL) if name in header}
+    return replace(ColumnMap(**there), findings=() if "label" in header else findings)
+
+
+def _place(written: pd.Series, request: Request) -> tuple[Path, pd.Series, tuple[str, ...]]:
+    """Finds the root of the images, and their paths relative to it."""
+    base = request.images or request.source.parent
+    if request.remap is not None:
+        moved = written.map(lambda text: remapped(text, request.remap))
+        if (moved == written).all():
+            raise UsageError(f"--remap: no image path of {request.source} begins with {request.remap[0]!r}")
+        written = moved
+    if (written == "").any():
+        row = int(np.flatnonzero(written == "")[0])
+        raise DataError(f"{request.source} has no image path in row {row + 1} after the header")
+    full = written.map(lambda text: os.path.normpath(base / text))
+    if all(path.startswith(f"{base}{os.sep}") for path in full):
+        root = base
+    elif request.images is not None:
+        # The paths were written elsewhere; a name that is the only one of its kind still tells which image it
+        # is.
+        return _place_by_name(written, request.images, request.source)
+    else:
+        root = Path(os.path.commonpath([os.path.dirname(path) for path in full]))  # noqa: PTH120
+    return root, full.map(lambda path: Path(os.path.relpath(path, root)).as_posix()), ()
+
+
+def _place_by_name(written: pd.Series, folder: Path, source: Path) -> tuple[Path, pd.Series, tuple[str, ...]]:
+    names = file_names(written.str.replace("\\", "/", regex=False))
+    there = pd.Series(list(walk_images(folder)), dtype=object)
+    by_name = pd.Series(there.to_numpy(), index=file_names(there))
+    wanted = by_name[by_name.index.isin(names)]
+    if names.duplicated().any() or wanted.index.has_duplicates:
+        raise LayoutError(
+            f"the image paths of {source} lead out of {folder}, and file names alone are not unique; "
+            "mend the paths with --remap OLD=NEW"
+        )
+    images = names.map(wanted).where(names.isin(wanted.index), names)
+    return (
+        folder,
+        images,
+        (f"images were found under {folder.name} by their file names, not by the written paths",),
+    )
+
+
+def _labels(
+    frame: pd.DataFrame, columns: ColumnMap, path: Path
+) -> tuple[tuple[str, ...], NDArray[np.float64], tuple[str, ...]]:
+    if not columns.label:
+        return _labels_of_columns(frame, columns.findings, path)
+    cells = frame[columns.label].str.strip()
+    parts = {
+        part.strip() for text in cells.unique() for part in text.split(columns.separator) if part.strip()
+    }
+    findings = in_order(findings_of(parts))
+    if not findings:
+        raise DataError(f"the column {columns.label!r} of {path} names no finding")
+    return findings, encode(cells, findings, separator=columns.separator, path=path), ()
+
+
+def _labels_of_columns(
+    frame: pd.DataFrame, names: Sequence[str], path: Path
+) -> tuple[tuple[str, ...], NDArray[np.float64], tuple[str, ...]]:
+    values = {}
+    for name in names:
+        cells = frame[name].str.strip()
+        value = pd.to_numeric(cells, errors="coerce").to_numpy(float)
+        bad = ~(np.isin(value, (0, 1, -1)) | (cells == "").to_numpy())
+        if bad.any():
+            raise DataError(
+                f"the column {name!r} of {path} holds {cells[bad].iloc[0]!r}; "
+                "1, 0, -1 (uncertain) or nothing was expected"
+            )
+        values[named(name)] = value
+    uncertain = sum(int((value == -1).sum()) for value in values.values())
+    normal = values.pop(NO_FINDING, np.zeros(len(frame))) == 1
+    findings = tuple(values)
+    labels = np.stack(list(values.values()), axis=1)
+    labels[labels == -1] = np.nan
+    labels[np.isnan(labels) & normal[:, None]] = 0
+    notes = (f"{uncertain:,} uncertain labels (-1) are taken as unknown",) if uncertain else ()
+    return findings, labels, notes
+
+
+def _patients(written: pd.Series, images: pd.Series) -> tuple[pd.Series, tuple[str, ...]]:
+    empty = written == ""
+    if empty.all():
+        return patients_from_names(images)
+    if not empty.any():
+        return written, ()
+    note = f"{int(empty.sum()):,} rows name no patient: each of these images is its own patient"
+    return written.where(~empty, images), (note,)

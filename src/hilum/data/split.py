@@ -1,0 +1,308 @@
+"""A Table -> the same Table with train, val and test, divided by patient unless another way is asked for by name."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hilum.data.readers.base import SPLIT_MEANINGS, file_names, parse_choice, read_csv, require_columns
+from hilum.data.table import SPLITS, Table
+from hilum.errors import DataError, UsageError
+from hilum.recipe import SplitSettings
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """A divided table.
+
+    Attributes:
+        table: Every row has train, val or test.
+        method: As asked.
+        seed: As asked.
+        fractions: Shares of train, val and test among the rows, as they came out.
+        hash: SHA-256 (hexadecimal) over the sorted lines `source, image, split`: the division's name.
+        leaky: A patient is in more than one part, or the division was by image.
+        description: One line for reports.
+        notes: What to know besides, a line each.
+    """
+
+    table: Table
+    method: str
+    seed: int
+    fractions: tuple[float, float, float]
+    hash: str
+    leaky: bool
+    description: str
+    notes: tuple[str, ...]
+
+
+def split(table: Table, settings: SplitSettings, *, findings: Sequence[str] | None = None) -> Split:
+    """Divides a table into train, val and test.
+
+    Args:
+        table: What is to be divided; its own `split` column is used by `folders` and `official` only.
+        settings: How.
+        findings: Each part gets its share of these; all of the table's by default.
+
+    Returns:
+        The divided table with what must be known of it.
+
+    Raises:
+        UsageError: The list does not exist.
+        DataError: There are too few patients, or the source or list does not say what it should.
+    """
+    names = tuple(table.findings if findings is None else findings)
+    if not len(table):
+        raise DataError("the table has no rows to divide")
+    labels = table.labels(names)
+    if settings.method in ("folders", "official"):
+        parts = _kept_test(table, settings, labels)
+    elif settings.method == "list":
+        parts = _listed(table, settings)
+    else:
+        groups = _patients(table) if settings.method == "patient" else _images(table)
+        everything = np.ones(len(table), dtype=bool)
+        test = _carve(
+            groups, labels, everything, size=settings.test * len(table), salt=f"{settings.seed} test"
+        )
+        val = _carve(groups, labels, ~test, size=settings.val * len(table), salt=f"{settings.seed} val")
+        parts = np.where(test, "test", np.where(val, "val", "train"))
+    _check_filled(table, settings, parts)
+    return _described(table.with_split(parts.tolist()), settings, table, names)
+
+
+def split_hash(table: Table) -> str:
+    """Returns the SHA-256 over the sorted lines `source, image, split`, tabs between them; rows may be in any order."""
+    rows = table.frame[["source", "image", "split"]].to_numpy(object)
+    lines = sorted("\t".join(row) for row in rows)
+    return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
+
+
+def _kept_test(table: Table, settings: SplitSettings, labels: NDArray[np.float32]) -> NDArray[np.str_]:
+    own = table.frame["split"].to_numpy(object)
+    unsaid = int((own == "").sum())
+    lacking = [part for part in ("train", "test") if part not in own]
+    if unsaid or lacking:
+        problem = (
+            f"{unsaid:,} of {len(own):,} images have no split" if unsaid else f"no image is in {lacking[0]}"
+        )
+        raise DataError(
+            f"split method {settings.method!r} needs each image in the source's own train or test, but {problem}; "
+            "leave images without one out, or use method 'patient'"
+        )
+    test = own == "test"
+    shared = _num_shared(table, np.where(test, "test", "train"))
+    if settings.method == "official" and shared:
+        raise DataError(
+            f"split method 'official' needs lists that are disjoint by patient, but {shared:,} patients are in both "
+            "train and test; method 'folders' takes the source's division as it is"
+        )
+    val = _carve(
+        _patients(table), labels, ~test, size=settings.val * (~test).sum(), salt=f"{settings.seed} val"
+    )
+    return np.where(test, "test", np.where(val, "val", "train"))
+
+
+def _listed(table: Table, settings: SplitSettings) -> NDArray[np.str_]:
+    assert settings.list is not None  # _check
+    if not Path(settings.list).is_file():
+        raise UsageError(
+            f"there is no file {settings.list}; split.list is a CSV file with the columns image and split"
+        )
+    cells = read_csv(settings.list)
+    require_columns(cells, ("image", "split"), path=settings.list)
+    split_, odd = parse_choice(cells["split"], SPLIT_MEANINGS, column="split")
+    if odd or (split_ == "").any():
+        raise DataError(f"{settings.list}: each row's split must be one of {', '.join(SPLITS)}")
+    listed, images = cells["image"].str.strip(), table.frame["image"].astype(object)
+    if not images.isin(listed).any():
+        # A list made where the images lay in other folders still names the files.
+        listed, images = file_names(listed), file_names(images)
+    for name, paths in ((str(settings.list), listed), ("the table", images)):
+        if paths.duplicated().any():
+            raise DataError(
+                f"{name} names {int(paths.duplicated().sum()):,} images twice; they cannot be told apart"
+            )
+    parts = images.map(pd.Series(split_.to_numpy(), index=listed.to_numpy()))
+    absent = int(parts.isna().sum())
+    if absent:
+        raise DataError(
+            f"{absent:,} of the table's {len(table):,} images are not in {settings.list}; list them, or leave them out"
+        )
+    return parts.to_numpy(str)
+
+
+def _patients(table: Table) -> NDArray[np.object_]:
+    """Returns a name for each row's patient; the same number in two sources is two patients."""
+    return (table.frame["source"].astype(object) + "\t" + table.frame["patient"].astype(object)).to_numpy(
+        object
+    )
+
+
+def _images(table: Table) -> NDArray[np.object_]:
+    return (table.frame["source"].astype(object) + "\t" + table.frame["image"].astype(object)).to_numpy(
+        object
+    )
+
+
+def _num_shared(table: Table, parts: NDArray[np.str_]) -> int:
+    """Counts the patients that are in more than one part."""
+    pairs = pd.DataFrame({"patient": _patients(table), "part": parts.astype(object)}).drop_duplicates()
+    return int((pairs["patient"].value_counts() > 1).sum())
+
+
+def _carve(
+    groups: NDArray[np.object_],
+    labels: NDArray[np.float32],
+    among: NDArray[np.bool_],
+    *,
+    size: float,
+    salt: str,
+) -> NDArray[np.bool_]:
+    """Draws whole groups until about `size` rows are drawn, with their share of each label.
+
+    The order in which groups are looked at is that of a hash of their names and the salt: random, yet the
+    same on every machine, with every version of NumPy, and whatever the order of the rows.
+
+    Args:
+        groups: Name of each row's group (rows,).
+        labels: (rows, findings): 1, 0 or NaN; present and unknown are each kept in proportion.
+        among: bool (rows,): where to draw from.
+        size: How many rows to draw; what is drawn differs by at most half of the largest group.
+        salt: Another one gives another draw.
+
+    Returns:
+        bool (rows,): drawn.
+    """
+    drawn = np.zeros(len(groups), dtype=bool)
+    if size <= 0 or not among.any():
+        return drawn
+    codes, names = pd.factorize(groups[among])
+    order = np.array(
+        sorted(range(len(names)), key=lambda g: hashlib.sha256(f"{salt} {names[g]}".encode()).digest())
+    )
+    inside = labels[among]
+    unknown = np.isnan(inside)
+    marks = np.concatenate([inside == 1, unknown[:, unknown.any(axis=0)]], axis=1)
+    counts = np.stack(
+        [np.bincount(codes, mark, minlength=len(names)) for mark in marks.T] or [np.zeros(len(names))], axis=1
+    )
+    taken = np.zeros(len(names), dtype=bool)
+    sizes = np.bincount(codes, minlength=len(names))
+    taken[order] = _stratify(counts[order], sizes[order], fraction=size / len(codes))
+    drawn[among] = taken[codes]
+    return drawn
+
+
+def _stratify(counts: NDArray[np.float64], sizes: NDArray[np.int64], *, fraction: float) -> NDArray[np.bool_]:
+    """Divides groups in two by iterative stratification (Sechidis, Tsoumakas and Vlahavas, ECML PKDD 2011).
+
+    The rarest label's groups are dealt first, each to the part that still wants most of that label, else to
+    the one with more room; groups without a label fill up. A part takes a group only while it has room for
+    half of it, so that sizes hold whatever the labels.
+
+    Args:
+        counts: (groups, labels): rows of each group that have the label.
+        sizes: (groups,): rows of each group.
+        fraction: Of the rows, for the first part.
+
+    Returns:
+        bool (groups,): in the first part.
+    """
+    shares = np.array([fraction, 1 - fraction])
+    wanted = shares[:, None] * counts.sum(axis=0)
+    room = (shares * sizes.sum()).tolist()
+    part = np.full(len(sizes), -1)
+
+    def deal(group: int, wants: tuple[float, float]) -> None:
+        both_fit = min(room) >= sizes[group] / 2
+        first = (wants[0], room[0]) > (wants[1], room[1]) if both_fit else room[0] > room[1]
+        part[group] = chosen = 0 if first else 1
+        room[chosen] -= sizes[group]
+        wanted[chosen] -= counts[group]
+
+    while (left := counts[part < 0].sum(axis=0)).any():
+        label = int(np.where(left > 0, left, np.inf).argmin())
+        for group in np.flatnonzero((part < 0) & (counts[:, label] > 0)).tolist():
+            deal(group, (wanted[0, label], wanted[1, label]))
+    for group in np.flatnonzero(part < 0).tolist():
+        deal(group, (0.0, 0.0))
+    return part == 0
+
+
+def _check_filled(table: Table, settings: SplitSettings, parts: NDArray[np.str_]) -> None:
+    asked = {"train": 1.0, "val": settings.val, "test": settings.test}
+    if settings.method == "list":
+        asked = {"train": 1.0}
+    for part, fraction in asked.items():
+        if fraction > 0 and part not in parts:
+            unit = "images" if settings.method == "image" else "patients"
+            count = len(table) if settings.method == "image" else table.num_patients
+            raise DataError(
+                f"{count:,} {unit} ({len(table):,} images) leave nothing for {part} with split method "
+                f"{settings.method!r}; more data or other fractions are needed"
+            )
+
+
+def _described(table: Table, settings: SplitSettings, source: Table, findings: Sequence[str]) -> Split:
+    parts = table.frame["split"].to_numpy(str)
+    fractions = tuple(float((parts == part).mean()) for part in SPLITS)
+    shared = _num_shared(table, parts)
+    shares = ", ".join(f"{part} {share:.1%}" for part, share in zip(SPLITS, fractions, strict=True))
+    return Split(
+        table=table,
+        method=settings.method,
+        seed=settings.seed,
+        fractions=(fractions[0], fractions[1], fractions[2]),
+        hash=split_hash(table),
+        leaky=settings.method == "image" or shared > 0,
+        description=f"{_DESCRIPTIONS[settings.method]}: {shares} of {len(table):,} images",
+        notes=(
+            *_notes_on_patients(table, shared),
+            *_notes_on_source(settings, source),
+            *_notes_on_labels(table, findings),
+        ),
+    )
+
+
+_DESCRIPTIONS: dict[Method, str] = {
+    "patient": "by patient, stratified",
+    "folders": "the source's own test, validation from the rest by patient, stratified",
+    "official": "the published lists, validation from the training list by patient, stratified",
+    "list": "as a given list says",
+    "image": "LEAKY, by image: a patient's images may be in several parts",
+}
+
+
+def _notes_on_patients(table: Table, shared: int) -> tuple[str, ...]:
+    if shared:
+        return (f"{shared:,} patients are in more than one part: results on val and test flatter",)
+    if table.num_patients == len(table):
+        return ("each image is its own patient here; where that is for want of knowledge, patients may leak",)
+    return ()
+
+
+def _notes_on_source(settings: SplitSettings, source: Table) -> tuple[str, ...]:
+    folded = int((source.frame["split"] == "val").sum())
+    if settings.method not in ("folders", "official") or not folded:
+        return ()
+    return (
+        f"the source's own validation of {folded:,} images was joined to its train before validation was carved",
+    )
+
+
+def _notes_on_labels(table: Table, findings: Sequence[str]) -> tuple[str, ...]:
+    present = table.labels(findings) == 1
+    parts = table.frame["split"].to_numpy(str)
+    notes = []
+    for part in (part for part in SPLITS if part in parts):
+        none = [
+            name for name, any_ in zip(findings, present[parts == part].any(axis=0), strict=True) if not any_
+        ]
+        if none:
+            notes.append(f"{part} holds no positive of {', '.join(none)}")
+    return tuple(notes)

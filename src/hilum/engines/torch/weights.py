@@ -1,0 +1,232 @@
+"""The `weights` of a recipe -> a backbone that holds them, with a record of where they came from.
+
+Three kinds:
+
+`imagenet`
+    The hub weights of the pinned timm tag; the input normalisation is that tag's own.
+`none`
+    Random; the input is centred and scaled by constants.
+A path to a file
+    `.safetensors`: a state dict by timm's names (a bundle's `weights/model.safetensors` too; its head is left out).
+    Text metadata `mean`, `std` (three numbers, comma separated) and `padding` (`same` or `symmetric`) may say what
+    the weights expect; without them the normalisation is that of the pinned timm tag.
+
+    `.npz`: convolutions in the order in which the network runs them, as converters from TensorFlow Lite write them:
+    `NN_CONV_2D_kernel` (out, height, width, in), `NN_DEPTHWISE_CONV_2D_kernel` (1, height, width, channels), each
+    with `NN_..._bias` (out,), NN counting from 00. Batch norm is folded into kernels and biases, padding is
+    TensorFlow's, and the input is scaled to [-1, 1] unless arrays `mean` and `std` (3,) say otherwise. Dense layers
+    are left out. Batch norm is unfolded again with statistics measured on training images: the function stays the
+    same, and training starts from sane statistics.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import timm
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from hilum.engines import InitialWeights
+from hilum.errors import TrainingError
+
+RANDOM = InitialWeights("random", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), licence="none")
+HEAD_NAMES = ("classifier.", "fc.", "head.", "mean", "std")
+NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
+
+Make = Callable[..., nn.Module]
+
+
+def initialise(name: str, source: str, *, make: Make, images: Tensor) -> tuple[nn.Module, InitialWeights]:
+    """Makes a backbone and loads its weights.
+
+    Args:
+        name: timm's name with its tag, or `custom_cnn`.
+        source: `imagenet`, `none` or a path.
+        make: Makes the bare backbone: `models.make_backbone`.
+        images: Float (n, size, size) in [0, 1], for unfolding batch norm.
+
+    Raises:
+        TrainingError: The weights cannot be fetched, read, or do not fit the architecture.
+    """
+    if source == "none":
+        return make(name), RANDOM
+    if source == "imagenet":
+        return _from_hub(name, make)
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise TrainingError(
+            f"model.weights = {source!r} is neither 'imagenet', 'none' nor a file that exists; give one of the three"
+        )
+    if path.suffix == ".safetensors":
+        return _from_safetensors(name, path, make)
+    if path.suffix == ".npz":
+        return _from_npz(name, path, make, images)
+    raise TrainingError(f"{path.name}: weights are read from .safetensors and .npz files, not {path.suffix!r}")
+
+
+def _from_hub(name: str, make: Make) -> tuple[nn.Module, InitialWeights]:
+    if name == "custom_cnn":
+        raise TrainingError("custom_cnn has no ImageNet weights; set model.weights=none")
+    config = _timm_config(name)
+    try:
+        backbone = make(name, pretrained=True)
+    except Exception as error:  # the hub's client raises some dozen unrelated types
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise TrainingError(
+            f"the ImageNet weights {name} could not be fetched from the hub ({reason[0][:120]}); go online once, "
+            "or set model.weights=FILE.safetensors, or train from nothing with model.weights=none"
+        ) from error
+    return backbone, InitialWeights(
+        f"timm {name}", config.mean, config.std, citation=_citation(name), licence=config.license or "unknown"
+    )
+
+
+def _from_safetensors(name: str, path: Path, make: Make) -> tuple[nn.Module, InitialWeights]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            notes = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
+    except (SafetensorError, OSError) as error:
+        raise TrainingError(f"{path.name} is not a readable .safetensors file: {error}") from None
+    backbone = make(name, same_padding=notes.get("padding") == "same")
+    tensors = {key.removeprefix("backbone."): value for key, value in tensors.items()}
+    expected = backbone.state_dict()
+    extra = [key for key in tensors if key not in expected and not key.startswith(HEAD_NAMES)]
+    missing = [key for key in expected if key not in tensors and not key.endswith("num_batches_tracked")]
+    misshapen = [key for key in expected if key in tensors and tensors[key].shape != expected[key].shape]
+    for problem, keys in (("lacks", missing), ("has unknown", extra), ("has other shapes for", misshapen)):
+        if keys:
+            raise TrainingError(
+                f"{path.name} does not fit {name}: it {problem} {len(keys)} of {len(expected)} tensors, "
+                f"first {keys[0]!r}; choose the architecture that it was made for"
+            )
+    backbone.load_state_dict({key: tensors.get(key, value) for key, value in expected.items()})
+    config = RANDOM if name == "custom_cnn" else _timm_config(name)
+    mean = _triple(notes["mean"], path) if "mean" in notes else config.mean
+    std = _triple(notes["std"], path) if "std" in notes else config.std
+    return backbone, InitialWeights(
+        _named(path), mean, std, notes.get("citation", ""), notes.get("licence", "unknown")
+    )
+
+
+def _from_npz(name: str, path: Path, make: Make, images: Tensor) -> tuple[nn.Module, InitialWeights]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files if not key.endswith("_name")}
+    except (ValueError, OSError, BadZipFile, KeyError) as error:
+        raise TrainingError(f"{path.name} is not a readable .npz file of plain arrays: {error}") from None
+    half = np.full(3, 0.5)
+    mean, std = (_triple(arrays.get(key, half).tolist(), path) for key in ("mean", "std"))
+    initial = InitialWeights(_named(path), mean, std)
+    kernels = sorted(key for key in arrays if re.fullmatch(r"\d+_(DEPTHWISE_)?CONV_2D_kernel", key))
+    backbone = make(name, same_padding=True).eval()
+    places = _convolutions_with_norms(backbone, images.shape[-1])
+    if len(kernels) != len(places):
+        raise TrainingError(
+            f"{path.name} does not fit {name}: it holds {len(kernels)} convolutions, {name} has {len(places)}"
+        )
+    for key, (convolution, norm) in zip(kernels, places, strict=True):
+        kernel = arrays[key]
+        # (1, h, w, channels) -> (channels, 1, h, w), and (out, h, w, in) -> (out, in, h, w)
+        kernel = kernel.transpose(3, 0, 1, 2) if "DEPTHWISE" in key else kernel.transpose(0, 3, 1, 2)
+        if kernel.shape != tuple(convolution.weight.shape):
+            raise TrainingError(
+                f"{path.name} does not fit {name}: {key} has shape {kernel.shape}, "
+                f"{tuple(convolution.weight.shape)} expected"
+            )
+        bias_key = key.replace("_kernel", "_bias")
+        if bias_key not in arrays:
+            raise TrainingError(f"{path.name} lacks {bias_key}; each kernel needs its bias")
+        bias = torch.from_numpy(np.ascontiguousarray(arrays[bias_key]))
+        with torch.no_grad():
+            convolution.weight.copy_(torch.from_numpy(np.ascontiguousarray(kernel)))
+            norm.running_mean.zero_()
+            norm.running_var.fill_(1)
+            norm.weight.fill_((1 + norm.eps) ** 0.5)
+            norm.bias.copy_(bias)
+    _unfold([norm for _, norm in places], backbone, images, initial)
+    return backbone, initial
+
+
+def _convolutions_with_norms(backbone: nn.Module, size: int) -> list[tuple[nn.Conv2d, Any]]:
+    """The convolutions in the order in which they run, each with the batch norm that follows it."""
+    ran: list[nn.Module] = []
+    hooks = [
+        module.register_forward_hook(lambda module, _inputs, _output: ran.append(module))
+        for module in backbone.modules()
+        if isinstance(module, (nn.Conv2d, *NORMS))
+    ]
+    with torch.inference_mode():
+        backbone(torch.zeros(1, 3, size, size))
+    for hook in hooks:
+        hook.remove()
+    pairs = [
+        (first, second)
+        for first, second in zip(ran, [*ran[1:], None], strict=True)
+        if isinstance(first, nn.Conv2d) and isinstance(second, NORMS)
+    ]
+    if 2 * len(pairs) != len(ran):
+        raise TrainingError(
+            "folded .npz weights need a network in which batch norm follows each convolution, as in MobileNetV2; "
+            "use a .safetensors file"
+        )
+    return pairs
+
+
+def _unfold(norms: list[Any], backbone: nn.Module, images: Tensor, initial: InitialWeights) -> None:
+    """Gives each batch norm the statistics of its input, without changing what the network computes.
+
+    With measured mean m and variance v of the input, gamma = sqrt(v + eps) and beta = bias + m: the layer still adds
+    the bias, and batch statistics during training agree with the running ones.
+    """
+    counts = dict.fromkeys(norms, 0)
+    sums, squares = ({norm: torch.zeros_like(norm.bias).double() for norm in norms} for _ in range(2))
+
+    def measure(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        values = inputs[0].double()
+        counts[norm] += values.numel() // values.shape[1]
+        sums[norm] += values.sum((0, 2, 3))
+        squares[norm] += values.square().sum((0, 2, 3))
+
+    hooks = [norm.register_forward_pre_hook(measure) for norm in norms]
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (initial.mean, initial.std))
+    with torch.inference_mode():
+        for block in torch.split(images, 32):
+            backbone((block.unsqueeze(1) - mean) / std)
+    for hook in hooks:
+        hook.remove()
+    with torch.no_grad():
+        for norm, count in counts.items():
+            average = sums[norm] / count
+            variance = (squares[norm] / count - average.square()).clamp(min=1e-6)
+            norm.running_mean.copy_(average)
+            norm.running_var.copy_(variance)
+            norm.weight.copy_((variance + norm.eps).sqrt())
+            norm.bias.add_(average.to(norm.bias.dtype))
+
+
+def _timm_config(name: str) -> Any:
+    return timm.get_pretrained_cfg(name)
+
+
+def _citation(name: str) -> str:
+    return f"timm, PyTorch Image Models, weights {name} (ImageNet, Russakovsky et al. 2015)"
+
+
+def _named(path: Path) -> str:
+    return f"{path.name}, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
+
+
+def _triple(values: str | list[float], path: Path) -> tuple[float, float, float]:
+    """Three numbers from metadata (comma separated) or from an array."""
+    try:
+        first, second, third = map(float, values.split(",") if isinstance(values, str) else values)
+    except (TypeError, ValueError):
+        raise TrainingError(f"{path.name}: its mean or std is {values!r}; three numbers expected") from None
+    return first, second, third

@@ -1,0 +1,417 @@
+"""A bundle and labelled radiographs -> an Evaluation: predictions, scores with intervals, and cases to look at."""
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hilum import recipe as recipes, runtime, stats
+from hilum.bundle import Manifest
+from hilum.data.examples import Examples, load
+from hilum.data.split import split as divide, split_hash
+from hilum.data.table import Table
+from hilum.errors import DataError, HilumError, UsageError
+from hilum.explain import Case, explain
+from hilum.progress import Silent, Watcher
+from hilum.runtime import Model
+from hilum.stats import Scores
+
+FORMAT = 1
+LEDGER = "test_reads.jsonl"
+SPLITS = ("train", "val", "test", "all")
+CASES_EACH = 3
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that a report tells about one bundle on one set of images.
+
+    Attributes:
+        title: The run's or recipe's name.
+        bundle: The bundle's hash, 64 hexadecimal digits; empty for predictions from elsewhere.
+        task: `binary`, `multilabel` or `multiclass`.
+        findings: The k columns of `labels` and `probabilities`.
+        data: The sources' names, for example `kermany`.
+        split: Which part was evaluated, for example `test`, or `all`.
+        split_description: How that part was made, in a sentence.
+        leaky: Whether patients may stand on both sides of the split.
+        images: The n images' names.
+        patients: The n images' patients, str.
+        labels: float32 (n, k), NaN unknown.
+        logits: float32 (n, k), before calibration.
+        probabilities: float64 (n, k) in [0, 1], calibrated.
+        thresholds: float64 (k,).
+        threshold_rule: How the thresholds were chosen, for example `Youden's J on validation`.
+        scores: Point estimates and intervals.
+        test_reads: How often this test split was evaluated in this run, this time included; 0 unknown.
+        history: One row an epoch, or None: epoch, train_loss, val_loss, val_auroc, learning_rate, seconds.
+        best_epoch: The epoch whose weights were kept, or None.
+        cases: Images to look at.
+        facts: What the model is and how it was trained, as (name, value) in reading order.
+        warnings: What a reader must know before any number.
+        citations: Of data and of initial weights.
+        metrics: The content of metrics.json.
+    """
+
+    title: str
+    bundle: str
+    task: str
+    findings: tuple[str, ...]
+    data: str
+    split: str
+    split_description: str
+    leaky: bool
+    images: np.ndarray
+    patients: np.ndarray
+    labels: np.ndarray
+    logits: np.ndarray
+    probabilities: np.ndarray
+    thresholds: np.ndarray
+    threshold_rule: str
+    scores: Scores
+    test_reads: int = 0
+    history: pd.DataFrame | None = None
+    best_epoch: int | None = None
+    cases: tuple[Case, ...] = ()
+    facts: tuple[tuple[str, str], ...] = ()
+    warnings: tuple[str, ...] = ()
+    citations: tuple[str, ...] = ()
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated, on what.
+
+    Attributes:
+        model: Of the bundle.
+        table: The images with their labels.
+        run: The run's folder that the bundle lies in, None for a bundle alone.
+    """
+
+    model: Model
+    table: Table
+    run: Path | None
+
+    @property
+    def default_output(self) -> Path:
+        """Where the report goes if nobody says."""
+        return (self.run or self.model.bundle.folder.parent) / "evaluation"
+
+
+def subject(
+    folder: Path, table: Table | None = None, *, expect: str | None = None, images: Path | None = None
+) -> Subject:
+    """Loads a run or a bundle, with the data to evaluate it on.
+
+    Args:
+        folder: A run's folder or a bundle.
+        table: The data; a run's own if None.
+        expect: The hash that the bundle must have, or its beginning.
+        images: Where the images of a run's own data lie now, if they were moved.
+
+    Raises:
+        UsageError: There is no bundle, or no data for one alone.
+        BundleError: The bundle is damaged.
+    """
+    model = runtime.load(folder, expect=expect)
+    found = model.bundle.folder
+    run = found.parent if found.name == "bundle" and (found.parent / "recipe.toml").is_file() else None
+    if table is None:
+        stored = run / "table.parquet" if run else None
+        if stored is None or not stored.is_file():
+            raise UsageError(f"{folder} holds a bundle without a run's table; give the data with --data")
+        table = Table.read(stored, images=images)
+    return Subject(model, table, run)
+
+
+def evaluate(
+    subject: Subject,
+    *,
+    split: str = "test",
+    replicates: int = 2000,
+    seed: int = 0,
+    watch: Watcher | None = None,
+) -> Evaluation:
+    """Runs a bundle on labelled radiographs and scores it.
+
+    On the data that it was trained on (their split has the bundle's hash) the part asked for is scored; images from
+    elsewhere are all scored, or their source's own part of that name where it has one. A read of the test part is
+    entered in the run's ledger.
+
+    Args:
+        subject: What is evaluated, on what.
+        split: `train`, `val`, `test` or `all`.
+        replicates: Bootstrap resamples of patients.
+        seed: Of the resamples and of the choice of cases.
+        watch: Told how it goes.
+
+    Raises:
+        UsageError: No such part, or the table does not know a finding of the model.
+        DataError: No image can be read, or none has a label.
+    """
+    watch = watch or Silent()
+    if split not in SPLITS:
+        raise UsageError(f"--split {split!r}: {', '.join(SPLITS)} expected")
+    model, manifest = subject.model, subject.model.bundle.manifest
+    examples = load(
+        subject.table,
+        kind=manifest.task,
+        findings=manifest.findings,
+        negatives=manifest.negatives,
+        size=manifest.size,
+        fit=manifest.fit,
+        watch=watch,
+    )
+    part = _part(examples, manifest, split)
+    frame = part.examples.table.frame.iloc[part.rows]
+    labels = part.examples.table.labels(manifest.findings)[part.rows]
+    logits = _logits(model, part, watch)
+    probabilities = model.probabilities(logits)
+    patients = (frame["source"] + ":" + frame["patient"]).to_numpy(str)
+    watch.stage("Scoring")
+    scores = stats.evaluate(
+        labels,
+        probabilities,
+        thresholds=np.array(manifest.calibration.thresholds),
+        clusters=patients,
+        findings=manifest.findings,
+        replicates=replicates,
+        seed=seed,
+    )
+    test_reads = _enter(subject, part.name, split_hash(part.examples.table)) if part.internal else 0
+    evaluation = Evaluation(
+        title=manifest.name,
+        bundle=model.bundle.hash,
+        task=manifest.task,
+        findings=manifest.findings,
+        data=", ".join(source.name for source in part.examples.table.sources),
+        split=part.name,
+        split_description=part.description,
+        leaky=part.internal and manifest.training.leaky,
+        images=frame["image"].to_numpy(str),
+        patients=patients,
+        labels=labels,
+        logits=logits,
+        probabilities=probabilities,
+        thresholds=np.array(manifest.calibration.thresholds),
+        threshold_rule=manifest.calibration.rule,
+        scores=scores,
+        test_reads=test_reads,
+        history=_history(subject.run),
+        best_epoch=manifest.training.best_epoch,
+        cases=_cases(model, part, labels, probabilities, seed, watch),
+        facts=_facts(manifest, model.bundle.hash),
+        warnings=_warnings(part, manifest, examples.quarantine, test_reads),
+        citations=_citations(manifest, part.examples.table),
+        metrics={
+            "format": FORMAT,
+            "bundle": model.bundle.hash,
+            "data": ", ".join(source.name for source in part.examples.table.sources),
+            "split": part.name,
+            "split_description": part.description,
+            "leaky": part.internal and manifest.training.leaky,
+            "internal": part.internal,
+            "test_reads": test_reads,
+            "threshold_rule": manifest.calibration.rule,
+            **scores.to_dict(),
+        },
+    )
+    watch.finish()
+    return evaluation
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The rows of a table that are scored, and what they are to the model."""
+
+    examples: Examples
+    rows: np.ndarray
+    name: str
+    description: str
+    internal: bool
+
+
+def _part(examples: Examples, manifest: Manifest, split: str) -> _Part:
+    """Finds out whether these are the training's own data, and takes the part asked for."""
+    training = manifest.training
+    divided = _divided_as_in_training(examples.table, manifest)
+    if divided is not None:
+        examples = Examples(divided, examples.cached, examples.quarantine)
+        rows, name, description = examples.rows(split), split, training.split_description
+    else:
+        rows, name = examples.rows(split), split
+        if not len(rows) and not any(examples.table.frame["split"]):
+            rows, name = examples.rows("all"), "all"
+        whose = "all images" if name == "all" else f"the {name} part of the source's own split"
+        description = f"external data, {whose}: not the data that the model was trained on"
+    if not len(rows):
+        present = sorted(set(examples.table.frame["split"]) - {""})
+        raise DataError(
+            f"no image belongs to the {split} part; there are: {', '.join(present) or 'none'}; or --split all"
+        )
+    return _Part(examples, rows, name, description, divided is not None)
+
+
+def _divided_as_in_training(table: Table, manifest: Manifest) -> Table | None:
+    """The table with the split that the model was trained with, or None for other data."""
+    if split_hash(table) == manifest.training.split_hash:
+        return table
+    try:
+        recipe = recipes.parse(manifest.recipe)
+        divided = divide(table, recipe.split, findings=manifest.findings)
+    except HilumError:
+        return None
+    return divided.table if divided.hash == manifest.training.split_hash else None
+
+
+def _logits(model: Model, part: _Part, watch: Watcher) -> np.ndarray:
+    watch.stage("Running the model", len(part.rows))
+    blocks = []
+    for start in range(0, len(part.rows), 32):
+        blocks.append(model.graph.logits(part.examples.cached.images(part.rows[start : start + 32])))
+        watch.advance(start + len(blocks[-1]), len(part.rows))
+    return np.concatenate(blocks)
+
+
+def _enter(subject: Subject, split: str, split_hash: str) -> int:
+    """Enters a read of the test in the run's ledger; returns how many there are of this split, 0 if not a test."""
+    if subject.run is None or split not in ("test", "all"):
+        return 0
+    ledger = subject.run / LEDGER
+    entry = {
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "bundle": subject.model.bundle.hash,
+        "split": split_hash,
+    }
+    with ledger.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")
+    lines = ledger.read_text(encoding="utf-8").splitlines()
+    return sum(f'"{split_hash}"' in line for line in lines)
+
+
+def _history(run: Path | None) -> pd.DataFrame | None:
+    path = run / "history.csv" if run else None
+    return pd.read_csv(path) if path and path.is_file() else None
+
+
+def _cases(
+    model: Model, part: _Part, labels: np.ndarray, probabilities: np.ndarray, seed: int, watch: Watcher
+) -> tuple[Case, ...]:
+    """Explains some right calls, chosen at random, and the wrong calls that were made with most conviction."""
+    manifest = model.bundle.manifest
+    table = part.examples.table
+    thresholds = np.array(manifest.calibration.thresholds)
+    called = probabilities >= thresholds
+    conviction = np.abs(probabilities - thresholds)
+    rng = np.random.default_rng(seed)
+    chosen: list[tuple[int, int]] = []
+    for truth, decision in ((1, True), (0, False), (0, True), (1, False)):
+        pairs = np.argwhere((labels == truth) & (called == decision))
+        pairs = rng.permutation(pairs)
+        if decision != bool(truth):
+            pairs = pairs[np.argsort(-conviction[tuple(pairs.T)], kind="stable")]
+        chosen += _one_an_image(pairs, CASES_EACH)
+    watch.stage("Explaining cases", len(chosen))
+    cases: list[Case] = []
+    for number, (index, column) in enumerate(chosen, start=1):
+        row, finding = int(part.rows[index]), manifest.findings[column]
+        image = str(table.frame["image"].iloc[row])
+        boxes = table.boxes[(table.boxes["image"] == image) & (table.boxes["finding"] == finding)]
+        cases += explain(
+            model,
+            table.location(row),
+            name=image,
+            findings=(finding,),
+            labels=(float(labels[index, column]),),
+            boxes=boxes[["x", "y", "width", "height"]].to_numpy(float),
+        )
+        watch.advance(number)
+    return tuple(cases)
+
+
+def _one_an_image(pairs: np.ndarray, number: int) -> list[tuple[int, int]]:
+    """The first pairs (image, finding), at most one an image and, where there are enough findings, one a finding."""
+    first: dict[int, tuple[int, int]] = {}
+    seen: set[int] = set()
+    for index, column in pairs.tolist():
+        if column not in seen and index not in first:
+            first[index] = (index, column)
+            seen.add(column)
+    for index, column in pairs.tolist():
+        first.setdefault(index, (index, column))
+        if len(first) >= max(number, len(seen)):
+            break
+    return list(first.values())[:number]
+
+
+def _facts(manifest: Manifest, bundle_hash: str) -> tuple[tuple[str, str], ...]:
+    training, seen = manifest.training, manifest.seen
+    settings = recipes.parse(manifest.recipe)
+    ages = f"{seen.ages[0]:g} to {seen.ages[1]:g} years" if seen.ages else "unknown"
+    head = " - ".join([*map(str, settings.model.hidden), str(len(manifest.findings))])
+    frozen = "frozen" if settings.model.freeze == "backbone" else "all layers trained"
+    return (
+        ("Bundle", bundle_hash),
+        ("Made", f"{manifest.created} by Hilum {manifest.versions.get('hilum', '')}"),
+        ("Task", f"{manifest.task}: {', '.join(manifest.findings)}; negatives: {manifest.negatives}"),
+        ("Input", f"{manifest.size} x {manifest.size} pixels, grey, {manifest.fit}"),
+        ("Network", f"{training.architecture}, {frozen}; average pool, dense layers {head}"),
+        ("Initial weights", training.initial_weights),
+        ("Training images", f"{training.num_train:,} of {training.num_patients:,} patients"),
+        ("Validation images", f"{training.num_val:,}: epoch, temperature and threshold were chosen on them"),
+        ("Views and ages in training", f"{', '.join(seen.views) or 'unknown'}; {ages}"),
+        ("Split", f"{training.split_description} (hash {training.split_hash[:16]})"),
+        ("Balance", settings.balance.method),
+        (
+            "Training",
+            (
+                f"{training.epochs} of at most {settings.train.epochs} epochs ({training.stopped}), the best by "
+                f"{settings.train.monitor} is {training.best_epoch}; batches of {settings.train.batch_size}, "
+                f"{settings.train.optimizer}, learning rate {settings.train.learning_rate:g}, "
+                f"seed {settings.train.seed}"
+            ),
+        ),
+        ("Engine", f"{training.engine}, {training.precision}; {training.seconds:,.0f} s"),
+        ("Temperatures", ", ".join(f"{value:.3f}" for value in manifest.calibration.temperatures)),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())),
+    )
+
+
+def _warnings(part: _Part, manifest: Manifest, quarantine: pd.DataFrame, test_reads: int) -> tuple[str, ...]:
+    warnings = []
+    if part.internal and manifest.training.leaky:
+        warnings.append(
+            "The split is leaky: images of one patient stand in training and in the test. The figures flatter."
+        )
+    if part.internal and part.name in ("train", "val", "all"):
+        warnings.append(
+            f"These figures include images that the model was trained or tuned on ({part.name}); they are no test."
+        )
+    if not part.internal:
+        warnings.append("External data: the threshold and the calibration come from another set of images.")
+    if test_reads > 1:
+        warnings.append(
+            f"This test split was evaluated {test_reads} times in this run; choices made between make it flatter."
+        )
+    if len(quarantine):
+        warnings.append(f"{len(quarantine):,} images could not be read and are left out.")
+    if manifest.data and any(source.name == "phantom" for source in manifest.data):
+        warnings.append(
+            "Trained on synthetic radiographs: it shows that the software works and nothing about patients."
+        )
+    return tuple(warnings)
+
+
+def _citations(manifest: Manifest, table: Table) -> tuple[str, ...]:
+    trained_on = [f"{source.citation} ({source.terms})" for source in manifest.data]
+    lines = trained_on + [f"{source.citation} ({source.terms})" for source in table.sources]
+    if manifest.training.initial_weights_citation:
+        lines.append(
+            f"{manifest.training.initial_weights_citation} ({manifest.training.initial_weights_licence})"
+        )
+    return tuple(dict.fromkeys(lines))

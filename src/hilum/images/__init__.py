@@ -1,0 +1,25 @@
+"""A radiograph file (PNG, JPEG, TIFF or DICOM) becomes a grey image in [0, 1] that knows where it came from.
+
+`prepare` is the only way from a file to what a network sees; `read` gives the same image at full resolution
+for pictures.
+"""
+
+from hilum.images.decoded import MIN_SIDE, Provenance
+from hilum.images.fit import FITS, Geometry
+from hilum.images.location import Location, read_bytes
+from hilum.images.radiograph import IMAGE_SUFFIXES, PREPARE_VERSION, Prepared, Radiograph, prepare, read
+
+__all__ = [
+    "FITS",
+    "IMAGE_SUFFIXES",
+    "MIN_SIDE",
+    "PREPARE_VERSION",
+    "Geometry",
+    "Location",
+    "Prepared",
+    "Provenance",
+    "Radiograph",
+    "prepare",
+    "read",
+    "read_bytes",
+]

@@ -1,0 +1,73 @@
+"""What a decoder hands on: the grey levels of one image within the limits, and how they came about."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from hilum.errors import ImageError
+
+MIN_SIDE = 32
+"""The smallest width and height, in pixels, of anything taken for a radiograph."""
+
+MAX_PIXELS = 100_000_000
+"""The largest width x height that is decoded; the largest detectors have some 20 million pixels."""
+
+MAX_ASPECT = 10
+"""How many times the shorter side the longer one may be."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How a file became grey values, and what its header says about the picture.
+
+    Attributes:
+        format: `"PNG"`, `"JPEG"`, `"TIFF"` or `"DICOM"`.
+        steps: What was done to the stored values, in order.
+        warnings: What a reader of the result should know, one sentence each; no values of a patient.
+        view: `"PA"`, `"AP"`, `"LATERAL"` or `""` (not told).
+        age: The patient's age in years; NaN: not told.
+        sex: `"M"`, `"F"`, `"O"` or `""` (not told).
+        pixel_spacing: Distance between rows and between columns in mm; None: not told.
+    """
+
+    format: str
+    steps: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    view: str = ""
+    age: float = math.nan
+    sex: str = ""
+    pixel_spacing: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The picture of one file.
+
+    Attributes:
+        levels: Grey levels in [0, 255], uint8 or float32, (height, width); fewer pixels than the original if
+            it was decoded at a reduced scale.
+        width: Of the original as it is looked at, in pixels.
+        height: Of the original as it is looked at, in pixels.
+        provenance: How it was read.
+    """
+
+    levels: npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+    width: int
+    height: int
+    provenance: Provenance
+
+
+def check_shape(width: int, height: int) -> None:
+    """Refuses an image that is too small, too large or too narrow; called before its pixels are decoded.
+
+    Raises:
+        ImageError: With the reason.
+    """
+    if min(width, height) < MIN_SIDE:
+        raise ImageError(f"{width} x {height} pixels; at least {MIN_SIDE} x {MIN_SIDE} expected")
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"{width} x {height} pixels; at most {MAX_PIXELS // 10**6} megapixels expected")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise ImageError(f"{width} x {height} pixels; no side over {MAX_ASPECT} times the other expected")

@@ -1,0 +1,148 @@
+"""The way from a file to grey values: in full for pictures, as a square for networks."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from hilum.errors import HilumError, ImageError
+from hilum.images import complaints, raster
+from hilum.images.decoded import Decoded, Provenance
+from hilum.images.fit import Geometry, check
+from hilum.images.location import MAX_BYTES, Location, read_bytes
+
+PREPARE_VERSION = 1
+"""Raised whenever `prepare` gives other pixels for the same file; part of the cache's key."""
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom")
+"""Names under which images are looked for in a folder; what a file is, its content tells."""
+
+Source = Path | str | Location | bytes
+
+_MAGIC = {
+    # First, since the 128 bytes before the magic word may be the beginning of a TIFF file. Without them a
+    # data set begins with an element of group 2 or 8: its tag, then two capitals (explicit) or a small length
+    # (implicit).
+    "DICOM": re.compile(rb".{128}DICM|[\x02\x08]\0.\0(?:[A-Z]{2}|..\0\0)", re.DOTALL),
+    "PNG": re.compile(rb"\x89PNG\r\n\x1a\n"),
+    "JPEG": re.compile(rb"\xff\xd8\xff"),
+    "TIFF": re.compile(rb"II[\x2a\x2b]\0|MM\0[\x2a\x2b]"),
+}
+
+
+@dataclass(frozen=True)
+class Radiograph:
+    """A picture at full resolution.
+
+    Attributes:
+        grey: float32 (height, width) in [0, 1], 0 is black.
+        provenance: How it was read.
+    """
+
+    grey: npt.NDArray[np.float32]
+    provenance: Provenance
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A picture as a network sees it.
+
+    Attributes:
+        pixels: uint8 (size, size): grey x 255.
+        geometry: How the original lies in the square.
+        provenance: How it was read.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    geometry: Geometry
+    provenance: Provenance
+
+    @property
+    def grey(self) -> npt.NDArray[np.float32]:
+        """float32 (size, size) in [0, 1]."""
+        return np.divide(self.pixels, np.float32(255), dtype=np.float32)
+
+
+def prepare(source: Source, size: int, fit: str = "squash") -> Prepared:
+    """Reads an image file as a square: the only way from a file to what a network sees, and always the same.
+
+    Args:
+        source: A path, a text as `Location.parse` reads it, a location, or the file's content.
+        size: Side of the square in pixels.
+        fit: One of `FITS`.
+
+    Returns:
+        The square with its geometry and provenance. 16-bit images keep their precision until the end.
+
+    Raises:
+        ImageError: The file cannot become a radiograph; the message is the reason, without the file's name.
+        UsageError: `size` or `fit` is wrong.
+
+    Example:
+        >>> prepare("archive.zip::images/00000001_000.png", 224).pixels.shape  # doctest: +SKIP
+        (224, 224)
+    """
+    check(size, fit)
+    decoded = _decode(source, lambda width, height: Geometry(width, height, size, fit).scaled)
+    geometry = Geometry(decoded.width, decoded.height, size, fit)
+    return Prepared(geometry.to_square(decoded.levels), geometry, decoded.provenance)
+
+
+def read(source: Source) -> Radiograph:
+    """Reads an image file at full resolution, for pictures.
+
+    Args:
+        source: A path, a text as `Location.parse` reads it, a location, or the file's content.
+
+    Returns:
+        The picture, upright.
+
+    Raises:
+        ImageError: The file cannot become a radiograph; the message is the reason, without the file's name.
+    """
+    decoded = _decode(source, None)
+    return Radiograph(np.divide(decoded.levels, np.float32(255), dtype=np.float32), decoded.provenance)
+
+
+def _decode(source: Source, scaled: raster.Scaled | None) -> Decoded:
+    data = _content(source)
+    name = _format(data)
+    try:
+        with complaints.collected() as complained:
+            if name == "DICOM":
+                # Here, since pydicom takes half a second to import and most collections are of PNG or JPEG
+                # files.
+                from hilum.images import dicom
+
+                return dicom.decode(data, complained)
+            return raster.decode(data, complained, scaled=scaled)
+    except HilumError:
+        raise
+    except MemoryError:
+        raise ImageError(f"{name} too large for the memory at hand") from None
+    except Exception as error:
+        # A decoder's own message can hold the file's name or a patient's values.
+        if isinstance(error, EOFError) or "truncated" in str(error).lower():
+            raise ImageError(f"truncated {name}") from None
+        raise ImageError(f"damaged {name} ({type(error).__name__})") from None
+
+
+def _content(source: Source) -> bytes:
+    if not isinstance(source, bytes):
+        if isinstance(source, str):
+            source = Location.parse(source)
+        return read_bytes(source if isinstance(source, Location) else Location(source))
+    if not source:
+        raise ImageError("empty file")
+    if len(source) > MAX_BYTES:
+        raise ImageError(f"{len(source) / 2**20:.0f} MiB; at most {MAX_BYTES // 2**20} MiB expected")
+    return source
+
+
+def _format(data: bytes) -> str:
+    for name, magic in _MAGIC.items():
+        if magic.match(data):
+            return name
+    raise ImageError("not a PNG, JPEG, TIFF or DICOM file")

@@ -1,0 +1,37 @@
+"""How long work tells of itself: stages with a count; the command line draws them, a library user may not care."""
+
+from typing import Protocol
+
+
+class Watcher(Protocol):
+    """Whoever watches.
+
+    - `stage` begins a new stage and ends the one before.
+    - `advance` says how much of the stage is done, with a note such as the loss.
+    - `finish` ends the stage with a line that stays.
+    """
+
+    def stage(self, title: str, total: int | None = None) -> None:
+        """Begins a stage of `total` steps, None if unknown."""
+        ...
+
+    def advance(self, done: int, total: int | None = None, note: str = "") -> None:
+        """Says that `done` steps of the stage are done."""
+        ...
+
+    def finish(self, line: str = "") -> None:
+        """Ends the stage."""
+        ...
+
+
+class Silent:
+    """Watches without a word."""
+
+    def stage(self, title: str, total: int | None = None) -> None:
+        """Does nothing."""
+
+    def advance(self, done: int, total: int | None = None, note: str = "") -> None:
+        """Does nothing."""
+
+    def finish(self, line: str = "") -> None:
+        """Does nothing."""

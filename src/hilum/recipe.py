@@ -1,0 +1,323 @@
+"""One TOML file <-> a Recipe: everything a run needs, checked before anything is read or trained."""
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from hilum import architectures
+from hilum.errors import RecipeError, nearest
+from hilum.findings import NO_FINDING, canonical
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+Whole = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A part of a recipe: immutable, and no key that it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class DataSettings(Section):
+    """How a radiograph becomes the square that the network sees."""
+
+    size: Annotated[int, Field(ge=32, le=2048)] = 224
+    """Side of the square in pixels."""
+    fit: Literal["squash", "pad", "crop"] = "squash"
+    """How the image is brought to a square: squashed, padded with black, or its centre cropped."""
+    phantoms: Annotated[int, Field(ge=0)] = 0
+    """How many synthetic radiographs to make where no data are given; 0 means that data must be given."""
+
+
+class TaskSettings(Section):
+    """What is to be told from the image."""
+
+    kind: Literal["binary", "multilabel"] = "binary"
+    """`binary`: one finding, yes or no. `multilabel`: each finding for itself."""
+    findings: tuple[str, ...]
+    """The findings; one for `binary`."""
+    negatives: Literal["no-finding", "all-others"] = "all-others"
+    """For `binary`: which images without the finding count, those with no finding at all or all others."""
+
+    @field_validator("findings")
+    @classmethod
+    def _canonical(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if not names:
+            raise ValueError("names no finding")
+        found = tuple(canonical(name) for name in names)
+        if NO_FINDING in found:
+            raise ValueError(f"{NO_FINDING!r} is not a finding: it is what is left when all are absent")
+        if len(set(found)) < len(found):
+            raise ValueError("names a finding twice")
+        return found
+
+    @model_validator(mode="after")
+    def _one_for_binary(self) -> "TaskSettings":
+        if self.kind == "binary" and len(self.findings) != 1:
+            raise ValueError(
+                f"kind = 'binary' takes one finding, not {len(self.findings)}; use kind = 'multilabel'"
+            )
+        if self.kind == "multilabel" and self.negatives != "all-others":
+            raise ValueError("negatives = 'no-finding' goes with kind = 'binary' only")
+        return self
+
+
+class SplitSettings(Section):
+    """Which images train, which steer (validation), and which are kept for the test."""
+
+    method: Literal["patient", "folders", "official", "list", "image"] = "patient"
+    """`patient`: at random, a patient's images together. `folders`: the source's own test, validation carved from
+    the rest by patient. `official`: the data set's published lists, likewise. `list`: a file of image and split.
+    `image`: at random by image, which leaks patients and is called leaky wherever it shows."""
+    val: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Fraction for validation."""
+    test: Fraction = 0.2
+    """Fraction for the test (not used where the source has its own)."""
+    seed: int = 0
+    """Seed of the random choice."""
+    list: Path | None = None
+    """For `list`: a CSV file with the columns image and split."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> "SplitSettings":
+        if self.method == "list" and not self.list:
+            raise ValueError("method = 'list' needs list = 'FILE.csv' with the columns image and split")
+        if self.val + self.test >= 1:
+            raise ValueError(f"val + test = {self.val + self.test:g} leaves nothing to train on")
+        return self
+
+
+class BalanceSettings(Section):
+    """What is done about rare classes, on the training split only."""
+
+    method: Literal["none", "class-weights"] = "none"
+    """`class-weights`: in the loss each class weighs inversely to its frequency, per finding."""
+
+
+class AugmentSettings(Section):
+    """Random changes to training images; 0 is none. The geometric ones are one warp."""
+
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """Largest angle in degrees, either way."""
+    shift: Fraction = 0.0
+    """Largest shift as a fraction of the side, each axis."""
+    shear: Annotated[float, Field(ge=0, le=45)] = 0.0
+    """Largest shear angle in degrees."""
+    zoom: Fraction = 0.0
+    """Largest relative change of scale."""
+    flip: bool = False
+    """Mirror half of the images; it puts the heart on the other side, so it is off unless asked for."""
+    brightness: Fraction = 0.0
+    """Largest shift of the grey value, as a fraction of the range."""
+    contrast: Fraction = 0.0
+    """Largest relative change of contrast."""
+    noise: Fraction = 0.0
+    """Largest standard deviation of Gaussian noise, as a fraction of the range."""
+
+
+class ModelSettings(Section):
+    """The network."""
+
+    architecture: str = "densenet121"
+    """The backbone; `hilum recipes --architectures` lists them."""
+    weights: str = "imagenet"
+    """Initial weights of the backbone: `imagenet` (from the hub), `none` (random), or a path to a .safetensors or
+    .npz file."""
+    freeze: Literal["backbone", "none"] = "none"
+    """`backbone`: only the head learns."""
+    hidden: tuple[Whole, ...] = ()
+    """Units of the head's hidden layers, each followed by ReLU and dropout."""
+    dropout: Fraction = 0.0
+    """Dropout in the head."""
+    l2: Annotated[float, Field(ge=0)] = 0.0
+    """L2 penalty on the kernels of the head's hidden layers: l2 times the sum of squares is added to the loss."""
+
+    @field_validator("architecture")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return architectures.architecture(name).name
+
+    @model_validator(mode="after")
+    def _something_learned(self) -> "ModelSettings":
+        if self.freeze == "backbone" and self.weights == "none":
+            raise ValueError(
+                "freeze = 'backbone' with weights = 'none' would train a head on random features; "
+                "give weights, or set model.freeze=none"
+            )
+        return self
+
+
+class TrainSettings(Section):
+    """How it learns."""
+
+    epochs: Whole = 20
+    """Most epochs."""
+    batch_size: Annotated[int, Field(ge=2)] = 32
+    """Images a step."""
+    learning_rate: Positive = 1e-4
+    """At the start."""
+    optimizer: Literal["adam", "adamw"] = "adam"
+    """Adam, or Adam with decoupled weight decay."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decoupled weight decay, for `adamw`."""
+    monitor: Literal["val_loss", "val_auroc"] = "val_loss"
+    """What chooses the best epoch, stops early and lowers the learning rate."""
+    patience: Annotated[int, Field(ge=0)] = 5
+    """Stop after so many epochs without a better one; 0 never stops."""
+    plateau_patience: Annotated[int, Field(ge=0)] = 2
+    """Lower the learning rate after so many epochs without a better one; 0 never lowers."""
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """By this factor."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto`: bf16 autocast where the processor has it, else fp32."""
+    seed: int = 0
+    """Seed of the head, the order of images, augmentation and dropout."""
+
+    @model_validator(mode="after")
+    def _decay(self) -> "TrainSettings":
+        if self.weight_decay and self.optimizer != "adamw":
+            raise ValueError("weight_decay goes with optimizer = 'adamw'")
+        return self
+
+
+class CalibrateSettings(Section):
+    """What is fitted on validation after training, through the sealed graph."""
+
+    temperature: bool = True
+    """Divide the logits by a temperature fitted per finding."""
+    threshold: Literal["youden", "sensitivity", "fixed"] = "youden"
+    """The probability from which a finding is called: by Youden's J, at a given sensitivity, or fixed at 0.5."""
+    sensitivity: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """For threshold = `sensitivity`: the sensitivity wanted on validation."""
+
+
+class Recipe(Section):
+    """Everything that a run needs, but the data."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """A short name; it stands in reports."""
+    description: str = ""
+    """A sentence for people."""
+    data: DataSettings = DataSettings()
+    task: TaskSettings
+    split: SplitSettings = SplitSettings()
+    balance: BalanceSettings = BalanceSettings()
+    augment: AugmentSettings = AugmentSettings()
+    model: ModelSettings = ModelSettings()
+    train: TrainSettings = TrainSettings()
+    calibrate: CalibrateSettings = CalibrateSettings()
+
+    def to_toml(self) -> str:
+        """The recipe as a TOML file with every key in it."""
+        values = self.model_dump(mode="json")
+        top = [f"{key} = {_toml(value)}" for key, value in values.items() if not isinstance(value, dict)]
+        parts = ["\n".join(top)]
+        for name, section in values.items():
+            if isinstance(section, dict):
+                parts.append("\n".join([f"[{name}]", *(f"{key} = {_toml(v)}" for key, v in section.items() if v is not None)]))
+        return "\n\n".join(parts) + "\n"
+
+
+def load(name_or_path: str | Path, changes: Iterable[str] = ()) -> Recipe:
+    """Reads a recipe: a shipped one by name, or a TOML file by path.
+
+    Args:
+        name_or_path: For example `kermany-densenet121` or `my/recipe.toml`.
+        changes: `section.key=value` each, the value as in TOML (quotes around text may be left out).
+
+    Raises:
+        RecipeError: No such recipe, not TOML, an unknown key, a wrong value or an impossible combination.
+    """
+    text = str(name_or_path)
+    if text in shipped():
+        content = resources.files("hilum").joinpath("recipes", f"{text}.toml").read_text(encoding="utf-8")
+    elif Path(text).is_file():
+        try:
+            content = Path(text).read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise RecipeError(f"{text} is not a TOML file in UTF-8") from None
+    else:
+        raise RecipeError(f"no recipe {text!r}: neither a file nor one of {nearest(text, shipped())}")
+    try:
+        values = tomllib.loads(content)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{text} is not TOML: {error}") from None
+    for change in changes:
+        _apply(values, change)
+    return parse(values)
+
+
+def shipped() -> tuple[str, ...]:
+    """The names of the recipes that come with Hilum."""
+    folder = resources.files("hilum").joinpath("recipes")
+    return tuple(
+        sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml"))
+    )
+
+
+def parse(values: Mapping[str, Any]) -> Recipe:
+    """Checks the values of a recipe.
+
+    Raises:
+        RecipeError: The first thing that is wrong, with the key's name and what would be right.
+    """
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise RecipeError(_explain(error)) from None
+
+
+def _apply(values: dict[str, Any], change: str) -> None:
+    key, equals, text = change.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts) or len(parts) > 2:
+        raise RecipeError(
+            f"--set {change!r} is not of the form section.key=value, for example train.epochs=3"
+        )
+    target = values
+    for part in parts[:-1]:
+        target = target.setdefault(part, {})
+        if not isinstance(target, dict):
+            raise RecipeError(f"--set {change!r}: {part!r} is not a section")
+    try:
+        target[parts[-1]] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        target[parts[-1]] = text.strip()
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    where = [str(part) for part in first["loc"]]
+    key = ".".join(where)
+    model: Any = Recipe
+    for part in where[:-1]:
+        field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
+        model = field.annotation if field else None
+    if first["type"] == "extra_forbidden":
+        known = list(model.model_fields) if model else []
+        place = f"section [{'.'.join(where[:-1])}]" if where[:-1] else "a recipe"
+        return f"unknown key {key!r}; {place} has: {nearest(where[-1], known)}"
+    if first["type"] == "missing":
+        return f"the recipe lacks {key!r}"
+    message = first["msg"].removeprefix("Value error, ")
+    message = re.sub(r"^Input should", "should", message)
+    given = first.get("input")
+    arrived = f" (got {given!r})" if isinstance(given, str | int | float | bool) else ""
+    return f"{key}: {message}{arrived}" if key else message
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        return f'"{escaped}"'
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    return repr(value)

@@ -1,0 +1,1 @@
+"""An Evaluation -> pictures, tables and one self-contained HTML page."""

@@ -1,0 +1,173 @@
+"""An Evaluation -> a folder: one self-contained HTML page, its plots, and the same numbers for machines."""
+
+import base64
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hilum import files
+from hilum.evaluate import Evaluation
+from hilum.explain import Case
+from hilum.report import panels, plots, story, style, tables, words
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+JPEG_SIDE, JPEG_QUALITY = 640, 88
+
+
+@dataclass(frozen=True)
+class Inline:
+    """A plot inside the page; `svg` is an element, `wide` says that it takes the whole width."""
+
+    name: str
+    svg: str
+    title: str
+    caption: str
+    wide: bool
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A case inside the page; `pictures` are pairs of alternative text and data URI, all of one size."""
+
+    image: str
+    caption: str
+    pictures: tuple[tuple[str, str], ...]
+    width: int
+    height: int
+
+
+def write(folder: Path, evaluation: Evaluation) -> Path:
+    """Writes the report of an evaluation.
+
+    Files of an earlier report in `folder` are replaced, each whole or not at all; `plots/` as a whole.
+
+    Args:
+        folder: Where to; made if it is not there.
+        evaluation: What to tell. Equal evaluations give equal files, byte for byte.
+
+    Returns:
+        The path of `report.html`, which is written last.
+    """
+    sections = {
+        "discrimination": list(plots.discrimination(evaluation)),
+        "calibration": list(plots.calibration(evaluation)),
+        "decisions": list(plots.decisions(evaluation)),
+        "training": list(plots.training(evaluation)),
+    }
+    page, card = _page(evaluation, sections), _card(evaluation)
+    with files.replacing_folder(folder / "plots") as folder_of_plots:
+        for plot in (plot for section in sections.values() for plot in section):
+            (folder_of_plots / f"{plot.name}.png").write_bytes(style.png(plot.figure))
+        for name, drawing in _galleries(evaluation.cases):
+            (folder_of_plots / f"{name}.png").write_bytes(style.png(drawing))
+    metrics = json.dumps(evaluation.metrics, indent=2, ensure_ascii=False, allow_nan=False)
+    files.write_text(folder / "metrics.json", f"{metrics}\n")
+    files.write_text(folder / "performance_metrics.csv", tables.performance_csv(evaluation))
+    with files.replacing(folder / "predictions.parquet") as temporary:
+        tables.predictions(evaluation).to_parquet(temporary, index=False)
+    files.write_text(folder / "model_card.md", card)
+    files.write_text(folder / "report.html", page)
+    return folder / "report.html"
+
+
+def _page(evaluation: Evaluation, sections: dict[str, list[plots.Plot]]) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("hilum.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    limit = panels.scale_limit(evaluation.cases)
+    discrimination = (*words.DISCRIMINATION, *words.CALIBRATION)
+    return environment.get_template("report.html.j2").render(
+        evaluation=evaluation,
+        story=story.tell(evaluation),
+        plots={name: [_inline(plot) for plot in section] for name, section in sections.items()},
+        groups=[(name, [_show(case, limit) for case in cases]) for name, cases in _groups(evaluation.cases)],
+        scale=style.svg(panels.scale(limit), "scale"),
+        scale_title=f"Colour scale from minus {limit:g} to plus {limit:g} logit units",
+        has_boxes=any(len(case.boxes) for case in evaluation.cases),
+        ranking=tables.metrics(evaluation, discrimination, caption="Discrimination and calibration"),
+        calls=tables.metrics(evaluation, words.DECISIONS, caption="Decisions at the threshold"),
+        classification=tables.classification_report(evaluation),
+        cohort=tables.cohort(evaluation),
+    )
+
+
+def _card(evaluation: Evaluation) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("hilum.report"),
+        autoescape=False,  # Markdown has its own escape, below
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: story.markdown(value) if isinstance(value, str) else value,
+    )
+    return environment.get_template("model_card.md.j2").render(
+        evaluation=evaluation,
+        story=story.tell(evaluation),
+        ranking=tables.metrics(
+            evaluation, (*words.DISCRIMINATION, *words.CALIBRATION), caption="Discrimination and calibration"
+        ),
+        calls=tables.metrics(evaluation, words.DECISIONS, caption="Decisions at the threshold"),
+        cohort=tables.cohort(evaluation),
+    )
+
+
+def _inline(plot: plots.Plot) -> Inline:
+    wide = bool(plot.figure.get_size_inches()[0] > style.HALF + 0.5)
+    return Inline(
+        plot.name, style.svg(plot.figure, plot.name.replace("_", "-")), plot.title, plot.caption, wide
+    )
+
+
+def _groups(cases: Sequence[Case]) -> list[tuple[str, list[Case]]]:
+    """Sorts the cases by outcome, wrong calls first; cases of unknown truth come last."""
+    order = (panels.OUTCOMES[3], panels.OUTCOMES[2], panels.OUTCOMES[0], panels.OUTCOMES[1])
+    sorted_cases: dict[str, list[Case]] = {name: [] for name in order}
+    for case in cases:
+        sorted_cases.setdefault(panels.outcome(case), []).append(case)
+    return [(name, members) for name, members in sorted_cases.items() if members]
+
+
+def _galleries(cases: Sequence[Case]) -> Iterator[tuple[str, "Figure"]]:
+    """Yields file stem and figure of right and wrong calls, all on one scale."""
+    limit = panels.scale_limit(cases)
+    outcomes = {"right": panels.OUTCOMES[:2], "wrong": panels.OUTCOMES[2:]}
+    for name, members in outcomes.items():
+        chosen = [case for outcome, group in _groups(cases) if outcome in members for case in group]
+        drawings = panels.gallery(chosen, title=f"{name.capitalize()} calls and what moved them", limit=limit)
+        for number, drawing in enumerate(drawings, 1):
+            yield f"gradcam_{name}" if number == 1 else f"gradcam_{name}_{number}", drawing
+
+
+def _show(case: Case, limit: float) -> Shown:
+    views = panels.views(case, limit=limit, side=JPEG_SIDE)
+    height, width = views.radiograph.shape[:2]
+    pictures = (
+        ("Radiograph", _jpeg(views.radiograph)),
+        (f"Radiograph with the evidence map for {case.finding}", _jpeg(views.overlay)),
+        (f"Evidence map for {case.finding}", _jpeg(views.evidence)),
+    )
+    return Shown(case.image, panels.caption(case), pictures, width, height)
+
+
+def _jpeg(picture: NDArray[np.uint8]) -> str:
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, "JPEG", quality=JPEG_QUALITY, subsampling=0, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"

@@ -1,0 +1,273 @@
+"""Cases -> radiographs beside their maps, on one signed scale in logit units.
+
+A map's colour says the sign (warm: evidence for the finding; cold: against it), its strength the size; at
+zero nothing is drawn: the radiograph stays as it is. Pictures keep aspect, left and right of the original.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hilum.explain import Case
+from hilum.report import style, words
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SIDE = 768
+"""Pixels of the longer side at which radiographs are drawn."""
+CONTOUR = 0.5
+"""The contour stands at this share of the scale's limit."""
+SMALLEST_LIMIT = 0.1
+"""Logit units: a scale never ends below this, so that a map with next to no evidence looks like one."""
+ROWS = 3
+"""Cases in one figure of a gallery: what a printed page holds."""
+NOT_AN_OUTLINE = ("A map shows what moved the logit.", "It does not outline a lesion.")
+OUTCOMES = ("True positive", "True negative", "False positive", "False negative")
+
+_STRENGTH = 0.72  # opacity of a map at its limit: ribs and vessels stay visible underneath
+# Two ramps that start at black and grow evenly in lightness, so that on black, too, zero is nothing.
+_FOR = np.array([[0, 0, 0], [96, 10, 44], [187, 46, 30], [240, 120, 20], [255, 214, 92]], np.float64)
+_AGAINST = np.array([[0, 0, 0], [12, 36, 92], [22, 84, 160], [60, 146, 210], [170, 222, 250]], np.float64)
+_BOX = (0, 200, 140)
+_LINE_FOR, _LINE_AGAINST, _SHADOW = (255, 236, 170), (200, 235, 255), (60, 40, 30)
+
+
+@dataclass(frozen=True)
+class Views:
+    """The three pictures of a case, uint8 (height, width, 3) each, of one size and the original's aspect."""
+
+    radiograph: NDArray[np.uint8]
+    overlay: NDArray[np.uint8]
+    evidence: NDArray[np.uint8]
+
+
+@style.styled
+def panel(case: Case, *, limit: float | None = None) -> "Figure":
+    """Draws one case large: the radiograph, the radiograph under its map, the map with its scale.
+
+    Args:
+        case: The image and the explanation of one finding.
+        limit: Where the scale ends, in logit units; None takes `scale_limit` of this case alone.
+
+    Returns:
+        A Figure 11 inches wide.
+    """
+    limit = scale_limit([case]) if limit is None else limit
+    margin, gap, width = 0.15, 0.12, 11.0
+    side = (width - 2 * margin - 2 * gap) / 3
+    height = side * min(1.25, case.grey.shape[0] / case.grey.shape[1])
+    drawing = style.figure(width, height + 1.62)
+    style.write(drawing, outcome(case), left=margin, top=0.32, size=14, bold=True)
+    style.write(drawing, caption(case), left=margin, top=0.58, size=10.5)
+    name = words.shorten(case.image, 60)
+    style.write(drawing, name, left=width - margin, top=0.32, size=10.5, colour=style.FAINT, align="right")
+    _draw_row(drawing, case, limit=limit, left=margin, top=0.76, side=side, height=height, gap=gap)
+    foot = height + 0.76 + 0.2
+    style.write(drawing, _legend([case]), left=margin, top=foot + 0.14, size=10, colour=style.FAINT)
+    style.write(drawing, " ".join(NOT_AN_OUTLINE), left=margin, top=foot + 0.36, size=10, colour=style.FAINT)
+    _draw_scale(drawing, limit, left=width - margin - side, top=foot, width=side, size=10)
+    return drawing
+
+
+@style.styled
+def gallery(cases: Sequence[Case], *, title: str, limit: float | None = None) -> tuple["Figure", ...]:
+    """Draws many cases, one a row, on one scale.
+
+    Args:
+        cases: In the order in which they are shown.
+        title: What they have in common.
+        limit: Where the scale of every figure ends, in logit units; None takes `scale_limit` of these cases.
+
+    Returns:
+        Figures of at most `ROWS` cases, as wide as a printed page.
+    """
+    limit = scale_limit(cases) if limit is None else limit
+    groups = [cases[start : start + ROWS] for start in range(0, len(cases), ROWS)]
+    return tuple(_page(group, title=title, limit=limit) for group in groups)
+
+
+@style.styled
+def scale(limit: float) -> "Figure":
+    """Draws the colour scale of maps alone, for a page that lays out the radiographs itself."""
+    drawing = style.figure(4.2, 0.56)
+    _draw_scale(drawing, limit, left=0.02, top=0.02, width=4.16)
+    return drawing
+
+
+def views(case: Case, *, limit: float, side: int = SIDE) -> Views:
+    """Turns a case into its three pictures.
+
+    Args:
+        case: The image and its map.
+        limit: The absolute evidence, in logit units, that gets the full colour.
+        side: Pixels of the longer side.
+
+    Returns:
+        The pictures. Where the map is 0, and no contour or box runs, the overlay equals the radiograph.
+    """
+    import cv2
+
+    height, width = case.grey.shape
+    ratio = side / max(height, width)
+    size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
+    shrink = cv2.INTER_AREA if ratio < 1 else cv2.INTER_CUBIC
+    grey = np.clip(cv2.resize(np.asarray(case.grey, np.float32), size, interpolation=shrink), 0, 1)
+    known = np.nan_to_num(np.asarray(case.evidence, np.float32))
+    evidence = np.asarray(cv2.resize(known, size, interpolation=cv2.INTER_LINEAR), np.float32)
+
+    radiograph = np.repeat(np.rint(grey * 255)[..., None], 3, axis=2)
+    colour = colours(evidence, limit)
+    opacity = _STRENGTH * np.clip(np.abs(evidence) / limit, 0, 1)[..., None]
+    overlay = np.rint((1 - opacity) * radiograph + opacity * colour).astype(np.uint8)
+    alone = np.rint(colour).astype(np.uint8)
+    plain = radiograph.astype(np.uint8)
+    for picture in (overlay, alone):
+        _draw_contours(picture, evidence, level=CONTOUR * limit)
+        _draw_boxes(picture, case.boxes)
+    return Views(plain, overlay, alone)
+
+
+def colours(evidence: NDArray[np.floating], limit: float) -> NDArray[np.float64]:
+    """Maps evidence in logit units to RGB in [0, 255], shape (..., 3); black at zero."""
+    share = np.clip(np.asarray(evidence, np.float64) / limit, -1, 1)
+    stops = np.linspace(0, 1, len(_FOR))
+    warm = np.stack([np.interp(share, stops, _FOR[:, channel]) for channel in range(3)], axis=-1)
+    cold = np.stack([np.interp(-share, stops, _AGAINST[:, channel]) for channel in range(3)], axis=-1)
+    return np.where(share[..., None] >= 0, warm, cold)
+
+
+def scale_limit(cases: Sequence[Case]) -> float:
+    """Returns where a scale that fits all cases ends: the next round number from the largest evidence up."""
+    largest = max((float(np.nanmax(np.abs(case.evidence), initial=0.0)) for case in cases), default=0.0)
+    largest = max(largest, SMALLEST_LIMIT)
+    power = 10.0 ** math.floor(math.log10(largest) + 1e-9)
+    return next(
+        step * power for step in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if step * power >= largest * (1 - 1e-9)
+    )
+
+
+def outcome(case: Case) -> str:
+    """Returns one of `OUTCOMES`, or what was called where the truth is unknown."""
+    present = case.probability >= case.threshold
+    if math.isnan(case.label):
+        return f"Called {'present' if present else 'absent'}, truth unknown"
+    if case.label >= 0.5:
+        return OUTCOMES[0] if present else OUTCOMES[3]
+    return OUTCOMES[2] if present else OUTCOMES[1]
+
+
+def caption(case: Case) -> str:
+    """Returns truth, probability and decision in one line."""
+    called = "present" if case.probability >= case.threshold else "absent"
+    value, threshold = words.probability(case.probability), words.probability(case.threshold)
+    truth = words.truth(case.label)
+    return f"{case.finding} {truth}; probability {value}, called {called} (threshold {threshold})"
+
+
+def _page(cases: Sequence[Case], *, title: str, limit: float) -> "Figure":
+    gap, width = 0.08, style.FULL
+    side = (width - 2 * style.MARGIN - 2 * gap) / 3
+    heights = [side * min(1, case.grey.shape[0] / case.grey.shape[1]) for case in cases]
+    top, above, below = 0.62, 0.36, 0.14
+    drawing = style.figure(width, top + sum(heights) + (above + below) * len(cases) + 0.56)
+    style.heading(drawing, title, _legend(cases))
+    for case, height in zip(cases, heights, strict=True):
+        left, right = style.MARGIN, width - style.MARGIN
+        style.write(drawing, outcome(case), left=left, top=top + 0.12, bold=True)
+        style.write(
+            drawing,
+            words.shorten(case.image, 52),
+            left=right,
+            top=top + 0.12,
+            colour=style.FAINT,
+            align="right",
+        )
+        style.write(drawing, caption(case), left=left, top=top + 0.28)
+        _draw_row(drawing, case, limit=limit, left=left, top=top + above, side=side, height=height, gap=gap)
+        top += above + height + below
+    _draw_scale(drawing, limit, left=style.MARGIN, top=top + 0.02, width=2 * side + gap)
+    for line, sentence in enumerate(NOT_AN_OUTLINE):
+        place = top + 0.13 + 0.18 * line
+        style.write(
+            drawing, sentence, left=width - style.MARGIN, top=place, colour=style.FAINT, align="right"
+        )
+    return drawing
+
+
+def _draw_row(
+    drawing: "Figure",
+    case: Case,
+    *,
+    limit: float,
+    left: float,
+    top: float,
+    side: float,
+    height: float,
+    gap: float,
+) -> None:
+    pictures = views(case, limit=limit)
+    # A picture taller than its place becomes narrower and stays in the middle: the aspect is kept.
+    width = min(side, height * case.grey.shape[1] / case.grey.shape[0])
+    for column, picture in enumerate((pictures.radiograph, pictures.overlay, pictures.evidence)):
+        start = left + column * (side + gap) + (side - width) / 2
+        frame = style.axes(drawing, left=start, top=top, width=width, height=height)
+        frame.imshow(picture, aspect="equal", interpolation="antialiased")
+        frame.set_axis_off()
+
+
+def _draw_scale(
+    drawing: "Figure", limit: float, *, left: float, top: float, width: float, size: float = style.SMALL
+) -> None:
+    frame = style.axes(drawing, left=left, top=top, width=width, height=0.13)
+    ramp = np.linspace(-limit, limit, 512)[None]
+    frame.imshow(colours(ramp, limit).astype(np.uint8), extent=(-limit, limit, 0, 1), aspect="auto")
+    level = CONTOUR * limit
+    frame.vlines([-level, level], 0, 1, colors=["#c8ebff", "#ffecaa"], linewidth=1)
+    frame.set_yticks([])
+    frame.set_xticks([-limit, -level, 0, level, limit])
+    ticks = frame.set_xticklabels([style.signed(value) for value in frame.get_xticks()], fontsize=size)
+    ticks[0].set_horizontalalignment("left")
+    ticks[-1].set_horizontalalignment("right")
+    frame.spines[:].set_visible(False)
+    frame.tick_params(length=2, pad=1.5)
+    middle = top + 0.13 + size / 72 + 0.06 + size / 72
+    style.write(drawing, "← against", left=left, top=middle, size=size)
+    style.write(
+        drawing, "evidence (logit units)", left=left + width / 2, top=middle, size=size, align="center"
+    )
+    style.write(drawing, "for →", left=left + width, top=middle, size=size, align="right")
+
+
+def _legend(cases: Sequence[Case]) -> str:
+    boxes = " Green: box drawn by an expert." if any(len(case.boxes) for case in cases) else ""
+    return f"Thin line: half of the scale.{boxes}"
+
+
+def _draw_contours(picture: NDArray[np.uint8], evidence: NDArray[np.float32], *, level: float) -> None:
+    import contourpy
+    import cv2
+
+    generator = contourpy.contour_generator(z=evidence)
+    width = max(1, round(max(picture.shape[:2]) / 500))
+    for value, colour in ((level, _LINE_FOR), (-level, _LINE_AGAINST)):
+        for line in generator.lines(value):
+            points = np.rint(np.asarray(line) * 16).astype(np.int32).reshape(-1, 1, 2)
+            # A dark line underneath keeps the bright one visible on bright places.
+            for shade, thickness in ((_SHADOW, width + 2), (colour, width)):
+                cv2.polylines(picture, [points], False, shade, thickness, lineType=cv2.LINE_AA, shift=4)
+
+
+def _draw_boxes(picture: NDArray[np.uint8], boxes: NDArray[np.floating]) -> None:
+    import cv2
+
+    height, width = picture.shape[:2]
+    thickness = max(2, round(max(height, width) / 300))
+    for x, y, across, down in np.asarray(boxes, np.float64).reshape(-1, 4):
+        start = round(x * width), round(y * height)
+        end = round((x + across) * width), round((y + down) * height)
+        cv2.rectangle(picture, start, end, _BOX, thickness, lineType=cv2.LINE_AA)

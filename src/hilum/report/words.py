@@ -1,0 +1,110 @@
+"""Entries of metrics.json -> the words that figures, tables and the model card print."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+Entry = Mapping[str, Any]
+"""`{"value": ..., "low": ..., "high": ...}`; a value or an end that is None has its `reason` beside it."""
+
+NAMES = {
+    "auroc": "AUROC",
+    "average_precision": "Average precision",
+    "sensitivity": "Sensitivity (recall)",
+    "specificity": "Specificity",
+    "ppv": "PPV (precision)",
+    "npv": "NPV",
+    "ppv_at_prevalence": "PPV at the stated prevalence",
+    "npv_at_prevalence": "NPV at the stated prevalence",
+    "f1": "F1",
+    "mcc": "MCC",
+    "balanced_accuracy": "Balanced accuracy",
+    "accuracy": "Accuracy",
+    "brier": "Brier score",
+    "ece": "ECE",
+    "calibration_slope": "Calibration slope",
+    "calibration_intercept": "Calibration intercept",
+}
+"""Every metric in reading order, with its name in the field."""
+DISCRIMINATION = ("auroc", "average_precision")
+CALIBRATION = ("brier", "ece", "calibration_slope", "calibration_intercept")
+DECISIONS = (
+    "sensitivity",
+    "specificity",
+    "ppv",
+    "npv",
+    "ppv_at_prevalence",
+    "npv_at_prevalence",
+    "f1",
+    "mcc",
+    "balanced_accuracy",
+    "accuracy",
+)
+NOT_ESTIMABLE = "not estimable"
+
+
+def is_known(entry: Entry | None) -> bool:
+    """Whether there is a value."""
+    return entry is not None and entry.get("value") is not None
+
+
+def number(value: float, *, digits: int = 3) -> str:
+    """Writes a number with fixed digits and a true minus; minus zero is zero."""
+    text = f"{value:.{digits}f}"
+    return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
+
+
+def value(entry: Entry | None) -> str:
+    """Writes the estimate alone."""
+    return number(float(entry["value"])) if entry is not None and is_known(entry) else NOT_ESTIMABLE
+
+
+def interval(entry: Entry | None) -> str:
+    """Writes the interval alone, `0.959–0.983`, with `to` where an end is negative; empty without one."""
+    if entry is None or entry.get("low") is None or entry.get("high") is None:
+        return ""
+    low, high = float(entry["low"]), float(entry["high"])
+    return f"{number(low)}{' to ' if low < 0 else '–'}{number(high)}"
+
+
+def estimate(entry: Entry | None) -> str:
+    """Writes an estimate with its interval, `0.972 (0.959–0.983)`."""
+    ends = interval(entry)
+    return f"{value(entry)} ({ends})" if ends else value(entry)
+
+
+def reason(entry: Entry | None) -> str:
+    """Says why a value or its interval is missing; empty where both are there."""
+    if entry is None:
+        return "not computed"
+    return str(entry.get("reason") or "").removeprefix(f"{NOT_ESTIMABLE}: ").removeprefix("no interval: ")
+
+
+def probability(value: float) -> str:
+    """Writes a probability with two digits, three below 0.1; 0 and 1 only where they are exact."""
+    if 0 < value < 0.0005:
+        return "< 0.001"
+    if 0.995 <= value < 1:
+        return "> 0.99"
+    return f"{value:.3f}" if 0 < value < 0.0995 else f"{value:.2f}"
+
+
+def per_cent(part: float, whole: float) -> str:
+    """Writes a share as `3.6 %`, `none` of nothing as a dash."""
+    return f"{100 * part / whole:.1f} %" if whole else "–"
+
+
+def count(number_of: int, noun: str) -> str:
+    """Writes `1 image`, `5,000 images`, `2 classes`."""
+    plural = noun + ("es" if noun.endswith("s") else "s")
+    return f"{number_of:,} {noun if number_of == 1 else plural}"
+
+
+def shorten(name: str, length: int) -> str:
+    """Cuts the beginning off a long file name, since its end tells most."""
+    return name if len(name) <= length else f"…{name[1 - length :]}"
+
+
+def truth(label: float) -> str:
+    """Names a label: `present`, `absent` or `unknown`."""
+    return "unknown" if math.isnan(label) else "present" if label >= 0.5 else "absent"

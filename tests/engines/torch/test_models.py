@@ -1,0 +1,132 @@
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from hilum import recipe
+from hilum.architectures import ARCHITECTURES
+from hilum.engines.head import initial_head
+from hilum.engines.torch import export, models
+from hilum.recipe import ModelSettings
+
+SIZE = 64
+TORCH = [name for name, found in ARCHITECTURES.items() if "torch" in found.engines]
+
+
+def build(architecture, *, hidden="[]", findings=("Pneumonia",), weights="none"):
+    kind = "binary" if len(findings) == 1 else "multilabel"
+    changes = [
+        f"model.architecture={architecture}",
+        f"model.weights={weights}",
+        "model.freeze=none",
+        f"model.hidden={hidden}",
+        f"task.kind={kind}",
+        "task.negatives=all-others",
+        f"task.findings={list(findings)}",
+        f"data.size={SIZE}",
+    ]
+    settings = recipe.load("kermany-densenet121", changes)
+    model, initial = models.build(settings, images=torch.rand(8, SIZE, SIZE))
+    return model.eval(), initial
+
+
+def images(number=3):
+    return torch.rand(number, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+
+
+def autograd_maps(model, batch):
+    """Grad-CAM as its paper has it: gradients averaged over places, times the features; no final ReLU."""
+    features = model.features(batch).detach().requires_grad_()
+    logits = model.head(features)
+    maps = []
+    for column in range(logits.shape[1]):
+        (gradient,) = torch.autograd.grad(logits[:, column].sum(), features, retain_graph=True)
+        maps.append((gradient.mean((2, 3), keepdim=True) * features).sum(1))
+    return torch.stack(maps, 1).detach()
+
+
+@pytest.mark.parametrize("hidden", ["[]", "[16]", "[16, 8]"])
+@pytest.mark.parametrize("findings", [("Pneumonia",), ("Mass", "Nodule", "Effusion")])
+def test_maps_are_grad_cam(hidden, findings):
+    model, _ = build("resnet18", hidden=hidden, findings=findings)
+    with torch.inference_mode():
+        _, maps, _ = model.head.explain(model.features(images()))
+
+    expected = autograd_maps(model, images())
+
+    assert float((maps - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
+
+
+@pytest.mark.parametrize("hidden", ["[]", "[16]"])
+def test_a_map_sums_to_the_part_of_the_logit_that_comes_from_the_image(hidden):
+    model, _ = build("resnet18", hidden=hidden)
+    with torch.inference_mode():
+        features = model.features(images())
+        logits, maps, embedding = model.head.explain(features)
+        units, offset = embedding, None
+        weight = model.head.layers[0].weight
+        if hidden == "[]":
+            offset = model.head.layers[0].bias
+        else:
+            mask = (model.head.layers[0](units) > 0).float()
+            offset = (mask * model.head.layers[0].bias) @ model.head.layers[1].weight.T + model.head.layers[1].bias
+        assert weight.shape[1] == embedding.shape[1]
+
+    torch.testing.assert_close(maps.sum((2, 3)) + offset, logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", TORCH)
+def test_every_architecture_exports_the_contract_graph(architecture, tmp_path):
+    model, initial = build(architecture, hidden="[8]", findings=("Mass", "Nodule"))
+    with torch.inference_mode():
+        expected = [output.numpy() for output in model.head.explain(model.features(images()))]
+
+    graph, weights = export.export(model, initial, size=SIZE, graph=tmp_path / "m.onnx", weights=tmp_path)
+
+    session = onnxruntime.InferenceSession(graph.read_bytes(), providers=["CPUExecutionProvider"])
+    assert [value.name for value in session.get_inputs()] == ["image"]
+    assert [value.name for value in session.get_outputs()] == ["logits", "maps", "embedding"]
+    for number in (1, 3):
+        found = session.run(None, {"image": images()[:number].numpy()})
+        for ours, theirs in zip(found, expected, strict=True):
+            np.testing.assert_allclose(ours, theirs[:number], rtol=1e-3, atol=1e-4)
+    assert weights.name == "model.safetensors"
+
+
+def test_the_graph_does_not_tell_where_it_was_made(tmp_path):
+    model, initial = build("custom_cnn")
+
+    graph, _ = export.export(model, initial, size=SIZE, graph=tmp_path / "m.onnx", weights=tmp_path)
+
+    content = graph.read_bytes()
+    assert b"site-packages" not in content
+    assert b"/src/hilum" not in content
+
+
+def test_normalisation_is_in_the_graph():
+    model, initial = build("resnet18")
+    grey = images(1)
+    with torch.inference_mode():
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (initial.mean, initial.std))
+        expected = model.backbone((grey.unsqueeze(1).expand(-1, 3, -1, -1) - mean) / std)
+
+        torch.testing.assert_close(model.features(grey), expected)
+
+
+def test_a_frozen_backbone_keeps_weights_and_statistics():
+    model, _ = build("resnet18")
+    frozen = models.Classifier(model.backbone, model.head, models.weights.RANDOM, frozen=True).train()
+
+    assert not any(parameter.requires_grad for parameter in frozen.backbone.parameters())
+    assert not any(module.training for module in frozen.backbone.modules())
+    assert frozen.head.training
+
+
+def test_the_initial_head_depends_on_the_seed_alone():
+    settings = ModelSettings(architecture="resnet18", weights="none", hidden=(16,))
+    first, again, other = (initial_head(settings, inputs=32, outputs=2, seed=seed) for seed in (1, 1, 2))
+
+    assert all(np.array_equal(a.kernel, b.kernel) for a, b in zip(first, again, strict=True))
+    assert not np.array_equal(first[0].kernel, other[0].kernel)
+    assert [layer.kernel.shape for layer in first] == [(32, 16), (16, 2)]
+    assert np.abs(first[-1].kernel).max() < 0.06

@@ -1,0 +1,83 @@
+import pytest
+from hypothesis import given, strategies as st
+
+from hilum import recipe
+from hilum.errors import RecipeError
+from hilum.recipe import Recipe, shipped
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_shipped_recipe_survives_a_round_trip_through_toml(name, tmp_path):
+    original = recipe.load(name)
+    path = tmp_path / "recipe.toml"
+    path.write_text(original.to_toml())
+
+    assert recipe.load(path) == original
+    assert original.name == name
+
+
+@given(description=st.text(st.characters(exclude_categories=["Cs", "Cc"])), rate=st.floats(1e-9, 10))
+def test_any_text_and_number_survives_a_round_trip(tmp_path_factory, description, rate):
+    values = {
+        "name": "r",
+        "description": description,
+        "task": {"findings": ["Pneumonia"]},
+        "train": {"learning_rate": rate},
+    }
+    path = tmp_path_factory.mktemp("recipe") / "r.toml"
+    original = recipe.parse(values)
+    path.write_text(original.to_toml(), encoding="utf-8")
+
+    assert recipe.load(path) == original
+
+
+def test_set_changes_a_key():
+    changed = recipe.load("kermany-densenet121", ["train.epochs=3", "model.architecture=resnet18", "model.hidden=[]"])
+
+    assert (changed.train.epochs, changed.model.architecture, changed.model.hidden) == (3, "resnet18", ())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("train.epoch=3", ["train.epoch", "epochs (did you mean it?)"]),
+        ("trian.epochs=3", ["trian", "train (did you mean it?)"]),
+        ("train.epochs=many", ["train.epochs", "integer", "'many'"]),
+        ("train.epochs=0", ["train.epochs", "greater than or equal to 1"]),
+        ("model.architecture=densnet121", ["densnet121", "densenet121 (did you mean it?)"]),
+        ("task.findings=['Pneumona']", ["Pneumona", "Pneumonia (did you mean it?)"]),
+        ("task.findings=['Pneumonia','Mass']", ["binary", "multilabel"]),
+        ("model.weights=none", ["random features", "model.freeze=none"]),
+        ("train.weight_decay=0.1", ["adamw"]),
+        ("split.val=0.9", ["leaves nothing to train on"]),
+        ("train", ["section.key=value"]),
+        ("a.b.c=1", ["section.key=value"]),
+    ],
+)
+def test_a_wrong_setting_is_refused_with_its_name_and_what_would_be_right(change, words):
+    with pytest.raises(RecipeError) as refusal:
+        recipe.load("kermany-densenet121", [change])
+
+    for word in words:
+        assert word in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_an_unknown_recipe_lists_those_shipped():
+    with pytest.raises(RecipeError, match=r"kermany-densenet121 \(did you mean it\?\)"):
+        recipe.load("kermany-densenet")
+
+
+def test_a_file_that_is_no_toml_is_refused(tmp_path):
+    path = tmp_path / "r.toml"
+    path.write_text("name = ")
+
+    with pytest.raises(RecipeError, match="not TOML"):
+        recipe.load(path)
+
+
+def test_every_setting_has_a_sentence():
+    for section in Recipe.model_fields.values():
+        fields = getattr(section.annotation, "model_fields", {})
+        for name, field in fields.items():
+            assert field.description, f"{section.annotation.__name__}.{name} says nothing of itself"
