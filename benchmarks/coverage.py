@@ -142,43 +142,51 @@ def truths(
 
 
 def tables(results: list[Result], simulations: int) -> str:
+    error = 100 * 1.96 * np.sqrt(0.95 * 0.05 / simulations)
+    drawn = f"{simulations:,} simulated sets a column, {REPLICATES:,} resamples each"
+    parts = [f"{drawn}, simulation error {error:.1f} points."]
+    parts.append(described(results))
+    parts.append(
+        "Share (%) of the printed intervals that hold the truth; in brackets the share of sets that got an "
+        "interval, where that is not all; refused: under 5 % of the sets got one. Columns as above."
+    )
+    parts += [
+        held(results, column, simulations) for column in (*COLUMNS, "DeLong", "DeLong, patients", "Wilson")
+    ]
+    return "\n\n".join(parts)
+
+
+def described(results: list[Result]) -> str:
+    rows = {
+        "Patients": [str(r.scenario.patients) for r in results],
+        "of them with the finding, mean": [f"{r.positive_patients:.0f}" for r in results],
+        "Prevalence, %": [f"{100 * r.prevalence:.1f}" for r in results],
+        "True AUROC": [f"{r.truth['auroc']:.2f}" for r in results],
+    }
+    return table("The sets", rows)
+
+
+def held(results: list[Result], column: str, simulations: int) -> str:
+    metrics = [m for m in (*METRICS, "auroc difference") if any((column, m) in r.counts for r in results)]
+    return table(
+        column, {m: [cell(r.counts.get((column, m), [0, 0]), simulations) for r in results] for m in metrics}
+    )
+
+
+def table(head: str, rows: dict[str, list[str]]) -> str:
+    columns = len(next(iter(rows.values())))
     lines = [
-        (
-            f"{simulations:,} simulated sets a column, {REPLICATES:,} resamples each. Share (%) of the printed "
-            "intervals that hold the truth; in brackets the share of sets that got an interval, where that is not "
-            f"all. Simulation error: {100 * 1.96 * np.sqrt(0.95 * 0.05 / simulations):.1f} points."
-        ),
-        "",
+        f"| {head} | " + " | ".join(chr(ord("A") + i) for i in range(columns)) + " |",
+        "| --- |" + " ---: |" * columns,
     ]
-    heads = ["Patients", "Prevalence, %", "Patients with the finding, mean", "True AUROC"]
-    rows = [
-        [str(r.scenario.patients) for r in results],
-        [f"{100 * r.prevalence:.1f}" for r in results],
-        [f"{r.positive_patients:.0f}" for r in results],
-        [f"{r.truth['auroc']:.2f}" for r in results],
-    ]
-    lines += ["| | " + " | ".join(rows[0]) + " |", "| --- |" + " ---: |" * len(results)]
-    lines[-2] = lines[-2].replace("| |", f"| {heads[0]} |", 1)
-    lines += [f"| {head} | " + " | ".join(row) + " |" for head, row in zip(heads[1:], rows[1:], strict=True)]
-    groups = [(column, metric) for column in COLUMNS for metric in (*METRICS, "auroc difference")]
-    groups += [
-        ("DeLong", "auroc"),
-        ("DeLong, patients", "auroc"),
-        ("Wilson", "sensitivity"),
-        ("Wilson", "specificity"),
-    ]
-    for column, metric in groups:
-        if any((column, metric) in r.counts for r in results):
-            cells = [cell(r.counts.get((column, metric), [0, 0]), simulations) for r in results]
-            lines.append(f"| {column}: {metric} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"| {name} | " + " | ".join(cells) + " |" for name, cells in rows.items())])
 
 
 def cell(count: list[int], simulations: int) -> str:
-    given, held = count
-    if not given:
-        return "none"
-    share = f"{100 * held / given:.1f}"
+    given, inside = count
+    if given < 0.05 * simulations:
+        return "refused"
+    share = f"{100 * inside / given:.1f}"
     return share if given == simulations else f"{share} ({100 * given / simulations:.0f})"
 
 

@@ -103,7 +103,9 @@ def reseal(folder):
     """Makes the sums fit whatever lies in the folder, as somebody would who wants to deceive."""
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     lines = [
-        f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names if name != bundle.SUMS
+        f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n"
+        for name in names
+        if name != bundle.SUMS
     ]
     (folder / bundle.SUMS).write_text("".join(lines))
 
@@ -131,7 +133,9 @@ def test_a_run_that_holds_a_bundle_will_do(sealed):
     assert bundle.read(sealed.parent).folder == sealed
 
 
-@pytest.mark.parametrize("name", ["bundle.json", "model.onnx", "golden.npz", "weights/model.safetensors", "SHA256SUMS"])
+@pytest.mark.parametrize(
+    "name", ["bundle.json", "model.onnx", "golden.npz", "weights/model.safetensors", "SHA256SUMS"]
+)
 def test_one_flipped_byte_in_any_file_is_refused(sealed, name):
     content = bytearray((sealed / name).read_bytes())
     content[len(content) // 2] ^= 1
@@ -141,7 +145,9 @@ def test_one_flipped_byte_in_any_file_is_refused(sealed, name):
         runtime.load(sealed)
 
 
-@pytest.mark.parametrize("name", ["bundle.json", "model.onnx", "golden.npz", "weights/model.safetensors", "SHA256SUMS"])
+@pytest.mark.parametrize(
+    "name", ["bundle.json", "model.onnx", "golden.npz", "weights/model.safetensors", "SHA256SUMS"]
+)
 def test_a_missing_file_is_refused(sealed, name):
     (sealed / name).unlink()
 
@@ -181,7 +187,9 @@ def test_another_format_is_refused_by_its_number(sealed):
         bundle.read(sealed)
 
 
-@pytest.mark.parametrize("content", ["[]", "{}", '{"format": 1}', "not json", "[" * 100_000, '{"format": NaN}'])
+@pytest.mark.parametrize(
+    "content", ["[]", "{}", '{"format": 1}', "not json", "[" * 100_000, '{"format": NaN}']
+)
 def test_a_manifest_that_is_none_is_refused(sealed, content):
     (sealed / "bundle.json").write_text(content)
     reseal(sealed)
@@ -259,11 +267,17 @@ def test_writing_over_a_bundle_leaves_one_whole_bundle(sealed):
 
 
 def test_a_failure_while_sealing_leaves_the_old_bundle(sealed, monkeypatch):
-    monkeypatch.setattr(shutil, "copyfile", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        shutil, "copyfile", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
 
     with pytest.raises(OSError, match="No space left"):
         bundle.write(
-            sealed, make_manifest(name="second"), graph=sealed / "model.onnx", weights=[], golden=bundle.read(sealed).golden
+            sealed,
+            make_manifest(name="second"),
+            graph=sealed / "model.onnx",
+            weights=[],
+            golden=bundle.read(sealed).golden,
         )
 
     assert bundle.read(sealed).manifest.name == "tiny"

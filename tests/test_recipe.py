@@ -32,7 +32,9 @@ def test_any_text_and_number_survives_a_round_trip(tmp_path_factory, description
 
 
 def test_set_changes_a_key():
-    changed = recipe.load("kermany-densenet121", ["train.epochs=3", "model.architecture=resnet18", "model.hidden=[]"])
+    changed = recipe.load(
+        "kermany-densenet121", ["train.epochs=3", "model.architecture=resnet18", "model.hidden=[]"]
+    )
 
     assert (changed.train.epochs, changed.model.architecture, changed.model.hidden) == (3, "resnet18", ())
 

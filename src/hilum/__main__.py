@@ -13,6 +13,8 @@ def main() -> None:
 
     debug = "--debug" in sys.argv or bool(os.environ.get("HILUM_DEBUG"))
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    if not debug:
+        _quieten()
     try:
         app(args=arguments, prog_name="hilum", standalone_mode=True)
     except HilumError as error:
@@ -34,6 +36,18 @@ def main() -> None:
             "this is a fault of Hilum, not of your data; run again with --debug and report what it prints",
             1,
         )
+
+
+def _quieten() -> None:
+    """Keeps other libraries' notices off the terminal: what a user must know, Hilum says itself."""
+    import logging
+    import warnings
+
+    warnings.simplefilter("ignore")
+    for name in ("absl", "lightning", "lightning.fabric", "py.warnings"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    # A library may set up the root logger; what Hilum logs goes to the run's log.txt, not there.
+    logging.getLogger("hilum").propagate = False
 
 
 def _fail(message: str, status: int) -> None:

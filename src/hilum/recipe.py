@@ -134,7 +134,7 @@ class ModelSettings(Section):
     hidden: tuple[Whole, ...] = ()
     """Units of the head's hidden layers, each followed by ReLU and dropout."""
     dropout: Fraction = 0.0
-    """Dropout in the head."""
+    """Dropout after each hidden layer, or of the pooled features where there is none."""
     l2: Annotated[float, Field(ge=0)] = 0.0
     """L2 penalty on the kernels of the head's hidden layers: l2 times the sum of squares is added to the loss."""
 

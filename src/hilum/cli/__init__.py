@@ -18,10 +18,26 @@ app = typer.Typer(
     help="From a folder of chest radiographs to a classifier that can be trusted. Research use only.",
     epilog="Start with: hilum demo -o runs/demo.  Any command takes --debug for the full traceback of an error.",
 )
-data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Data sets: any supported layout -> a table.")
+data_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Data sets: any supported layout -> a table."
+)
 bundle_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Sealed models: show and verify.")
 app.add_typer(data_app, name="data")
 app.add_typer(bundle_app, name="bundle")
+
+
+# What the terminal shows of one finding: its name there -> in metrics.json.
+HEADLINES = {
+    "AUROC": "auroc",
+    "average precision": "average_precision",
+    "accuracy": "accuracy",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "PPV": "ppv",
+    "NPV": "npv",
+    "F1": "f1",
+    "ECE": "ece",
+}
 
 
 class EngineName(StrEnum):
@@ -87,7 +103,7 @@ def demo(
     changes: SetOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last finished epoch.")] = False,
 ) -> None:
-    """The whole way on synthetic radiographs: train, seal, evaluate, explain, report."""
+    """Go the whole way on synthetic radiographs."""
     run = _train("demo", None, output, engine=engine, changes=changes, resume=resume)
     _evaluate(run.folder, None, split="test", output=run.folder / "evaluation", as_json=False)
 
@@ -143,7 +159,7 @@ def evaluate(
     expect: ExpectOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score a model on labelled radiographs and write the report."""
+    """Score a model and write the report."""
     table = _table(data, layout=layout, images=images, remap=remap) if data else None
     _evaluate(model, table, split=split, output=output, as_json=as_json, expect=expect, images=images)
 
@@ -226,7 +242,10 @@ def explain(
     ] = None,
     expect: ExpectOption = None,
 ) -> None:
-    """Show where in a radiograph a model sees a finding: image, map, and map with its scale, as PNG."""
+    """Draw where a model sees a finding.
+
+    A PNG an image and finding: the radiograph, the radiograph under its map, the map with its scale.
+    """
     from hilum import predict as prediction, runtime
 
     found = prediction.find_images(paths)
@@ -242,7 +261,10 @@ def recipes(
         bool, typer.Option("--architectures", help="List the backbones instead.")
     ] = False,
 ) -> None:
-    """List the shipped recipes, print one with every key, or list the architectures."""
+    """List the shipped recipes, or print one.
+
+    A recipe is printed with every key; --architectures lists the backbones instead.
+    """
     from hilum import recipe
     from hilum.architectures import ARCHITECTURES
     from hilum.cli.terminal import show
@@ -422,7 +444,7 @@ def _evaluate(
     images: Path | None = None,
 ) -> None:
     from hilum import evaluate as evaluation
-    from hilum.cli.terminal import RESEARCH, Terminal, show, show_json
+    from hilum.cli.terminal import RESEARCH, Terminal, show, show_json, show_pairs
     from hilum.report import page, words
 
     watch = Terminal()
@@ -437,26 +459,29 @@ def _evaluate(
         return
     for warning in result.warnings:
         watch.say(f"warning: {warning}")
-    names = ("auroc", "average_precision", "accuracy", "sensitivity", "specificity")
     entries = list(result.metrics["findings"].items())
-    if len(entries) > 1:
+    if len(entries) == 1:
+        finding, scores = entries[0]
+        pairs = {"finding": finding, "threshold": f"{scores['threshold']:.3f} ({result.threshold_rule})"}
+        pairs |= {label: words.estimate(scores.get(name)) for label, name in HEADLINES.items()}
+        show_pairs(pairs)
+    else:
         entries.append(("macro mean", result.metrics["macro"]))
-    show(
-        [
-            [finding, str(entry.get("positives", "")), *(words.estimate(entry.get(name)) for name in names)]
-            for finding, entry in entries
-        ],
-        header=[
-            "finding",
-            "positives",
-            "AUROC (95 %)",
-            "average precision",
-            "accuracy",
-            "sensitivity",
-            "specificity",
-        ],
-        right=(1, 2, 3, 4, 5, 6),
-    )
+        show(
+            [
+                [
+                    finding,
+                    str(scores.get("positives", "")),
+                    *(
+                        words.estimate(scores.get(HEADLINES[label]))
+                        for label in ("AUROC", "average precision")
+                    ),
+                ]
+                for finding, scores in entries
+            ],
+            header=["finding", "positives", "AUROC (95 %)", "average precision (95 %)"],
+            right=(1, 2, 3),
+        )
     where = f"{result.split} split" if result.split != "all" else "all images"
     watch.say(
         f"{result.data}, {where}: {len(result.images):,} images of {len(set(result.patients)):,} patients. {RESEARCH}"

@@ -17,6 +17,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+WIDE = 240  # columns, where a file or a pipe reads along
 RESEARCH = "Research use only: not a medical device."
 
 
@@ -80,7 +81,8 @@ def show(rows: Sequence[Sequence[str]], *, header: Sequence[str], right: Sequenc
         table.add_column(name, justify="right" if number in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console(highlight=False, markup=False).print(table)
+    console = Console(highlight=False, markup=False)
+    console.print(table, width=None if console.is_terminal else WIDE)
 
 
 def show_pairs(pairs: Mapping[str, str]) -> None:

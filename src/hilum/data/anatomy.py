@@ -506,7 +506,9 @@ def vessels(canvas: Canvas, person: Person, visit: Visit) -> Map:
         length = np.repeat(length, 2, axis=0) * rng.uniform(0.62, 0.95, (len(start), 1))
         width = np.repeat(width, 2) * np.tile(rng.permutation([0.82, 0.62]), len(width))
     hila = [midline(person, ellipse((side * 0.21, 0.46), 0.075, 0.085)) for side in (-1, 1)]
-    return 3.2 * canvas.soften(drawing.astype(np.float32) / np.float32(255), 0.006) + 0.9 * canvas.cover(*hila, blur=0.05)
+    return 3.2 * canvas.soften(drawing.astype(np.float32) / np.float32(255), 0.006) + 0.9 * canvas.cover(
+        *hila, blur=0.05
+    )
 
 
 def _turned(heading: Points, angle: NDArray[np.float64]) -> Points:

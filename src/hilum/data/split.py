@@ -1,4 +1,4 @@
-"""A Table -> the same Table with train, val and test, divided by patient unless another way is asked for by name."""
+"""A Table -> the same Table with train, val and test, by patient unless another way is asked for by name."""
 
 import hashlib
 from collections.abc import Sequence
@@ -76,7 +76,7 @@ def split(table: Table, settings: SplitSettings, *, findings: Sequence[str] | No
 
 
 def split_hash(table: Table) -> str:
-    """Returns the SHA-256 over the sorted lines `source, image, split`, tabs between them; rows may be in any order."""
+    """Returns the SHA-256 over the sorted lines `source, image, split` (tabs between), in hexadecimal."""
     rows = table.frame[["source", "image", "split"]].to_numpy(object)
     lines = sorted("\t".join(row) for row in rows)
     return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
@@ -108,8 +108,7 @@ def _kept_test(table: Table, settings: SplitSettings, labels: NDArray[np.float32
 
 
 def _listed(table: Table, settings: SplitSettings) -> NDArray[np.str_]:
-    assert settings.list is not None  # _check
-    if not Path(settings.list).is_file():
+    if settings.list is None or not settings.list.is_file():
         raise UsageError(
             f"there is no file {settings.list}; split.list is a CSV file with the columns image and split"
         )
@@ -122,7 +121,7 @@ def _listed(table: Table, settings: SplitSettings) -> NDArray[np.str_]:
     if not images.isin(listed).any():
         # A list made where the images lay in other folders still names the files.
         listed, images = file_names(listed), file_names(images)
-    for name, paths in ((str(settings.list), listed), ("the table", images)):
+    for name, paths in ((f"{settings.list}", listed), ("the table", images)):
         if paths.duplicated().any():
             raise DataError(
                 f"{name} names {int(paths.duplicated().sum()):,} images twice; they cannot be told apart"
@@ -133,20 +132,21 @@ def _listed(table: Table, settings: SplitSettings) -> NDArray[np.str_]:
         raise DataError(
             f"{absent:,} of the table's {len(table):,} images are not in {settings.list}; list them, or leave them out"
         )
-    return parts.to_numpy(str)
+    return np.asarray(parts, dtype=str)
 
 
 def _patients(table: Table) -> NDArray[np.object_]:
     """Returns a name for each row's patient; the same number in two sources is two patients."""
-    return (table.frame["source"].astype(object) + "\t" + table.frame["patient"].astype(object)).to_numpy(
-        object
-    )
+    return _joined(table, "patient")
 
 
 def _images(table: Table) -> NDArray[np.object_]:
-    return (table.frame["source"].astype(object) + "\t" + table.frame["image"].astype(object)).to_numpy(
-        object
-    )
+    return _joined(table, "image")
+
+
+def _joined(table: Table, column: str) -> NDArray[np.object_]:
+    pairs = table.frame[["source", column]].to_numpy(object)
+    return np.array(["\t".join(pair) for pair in pairs], dtype=object)
 
 
 def _num_shared(table: Table, parts: NDArray[np.str_]) -> int:
@@ -188,9 +188,8 @@ def _carve(
     inside = labels[among]
     unknown = np.isnan(inside)
     marks = np.concatenate([inside == 1, unknown[:, unknown.any(axis=0)]], axis=1)
-    counts = np.stack(
-        [np.bincount(codes, mark, minlength=len(names)) for mark in marks.T] or [np.zeros(len(names))], axis=1
-    )
+    counts = np.zeros((len(names), marks.shape[1]))
+    np.add.at(counts, codes, marks)
     taken = np.zeros(len(names), dtype=bool)
     sizes = np.bincount(codes, minlength=len(names))
     taken[order] = _stratify(counts[order], sizes[order], fraction=size / len(codes))
@@ -231,7 +230,8 @@ def _stratify(counts: NDArray[np.float64], sizes: NDArray[np.int64], *, fraction
             deal(group, (wanted[0, label], wanted[1, label]))
     for group in np.flatnonzero(part < 0).tolist():
         deal(group, (0.0, 0.0))
-    return part == 0
+    first_part: NDArray[np.bool_] = part == 0
+    return first_part
 
 
 def _check_filled(table: Table, settings: SplitSettings, parts: NDArray[np.str_]) -> None:
@@ -252,7 +252,6 @@ def _described(table: Table, settings: SplitSettings, source: Table, findings: S
     parts = table.frame["split"].to_numpy(str)
     fractions = tuple(float((parts == part).mean()) for part in SPLITS)
     shared = _num_shared(table, parts)
-    shares = ", ".join(f"{part} {share:.1%}" for part, share in zip(SPLITS, fractions, strict=True))
     return Split(
         table=table,
         method=settings.method,
@@ -260,7 +259,7 @@ def _described(table: Table, settings: SplitSettings, source: Table, findings: S
         fractions=(fractions[0], fractions[1], fractions[2]),
         hash=split_hash(table),
         leaky=settings.method == "image" or shared > 0,
-        description=f"{_DESCRIPTIONS[settings.method]}: {shares} of {len(table):,} images",
+        description=_description(settings),
         notes=(
             *_notes_on_patients(table, shared),
             *_notes_on_source(settings, source),
@@ -269,13 +268,15 @@ def _described(table: Table, settings: SplitSettings, source: Table, findings: S
     )
 
 
-_DESCRIPTIONS: dict[Method, str] = {
-    "patient": "by patient, stratified",
-    "folders": "the source's own test, validation from the rest by patient, stratified",
-    "official": "the published lists, validation from the training list by patient, stratified",
-    "list": "as a given list says",
-    "image": "LEAKY, by image: a patient's images may be in several parts",
-}
+def _description(settings: SplitSettings) -> str:
+    val = f"{settings.val:.0%}"
+    return {
+        "patient": f"by patient: {settings.test:.0%} test, {val} validation, stratified, seed {settings.seed}",
+        "folders": f"the source's own test; validation is {val} of the rest, by patient, seed {settings.seed}",
+        "official": f"the published lists' test; validation is {val} of the rest, by patient, seed {settings.seed}",
+        "list": f"as listed in {Path(settings.list or '').name}",
+        "image": f"LEAKY, by image: {settings.test:.0%} test, {val} validation, stratified, seed {settings.seed}",
+    }[settings.method]
 
 
 def _notes_on_patients(table: Table, shared: int) -> tuple[str, ...]:

@@ -74,8 +74,8 @@ def calibration(evaluation: Evaluation) -> Iterator[Plot]:
         [_reliability(evaluation, column) for column in columns], title=title, subtitle=subtitle
     )
     caption = (
-        "Reliability diagram: share of images with the finding against the mean predicted probability, in bins of about "
-        f"as many images each. Bars: {confidence(evaluation)} intervals. Grey: where the probabilities lie. "
+        "Reliability diagram: share of images with the finding against the mean predicted probability, in bins of "
+        f"about as many images each. Bars: {confidence(evaluation)} intervals. Grey: where the probabilities lie. "
         "Dashes: perfect calibration. ECE: expected calibration error."
     )
     yield Plot("reliability", drawing, title, caption)

@@ -69,7 +69,9 @@ def test_a_map_sums_to_the_part_of_the_logit_that_comes_from_the_image(hidden):
             offset = model.head.layers[0].bias
         else:
             mask = (model.head.layers[0](units) > 0).float()
-            offset = (mask * model.head.layers[0].bias) @ model.head.layers[1].weight.T + model.head.layers[1].bias
+            offset = (mask * model.head.layers[0].bias) @ model.head.layers[1].weight.T + model.head.layers[
+                1
+            ].bias
         assert weight.shape[1] == embedding.shape[1]
 
     torch.testing.assert_close(maps.sum((2, 3)) + offset, logits, rtol=1e-4, atol=1e-5)

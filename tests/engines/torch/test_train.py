@@ -51,7 +51,9 @@ def settings(*changes):
     )
 
 
-def fit(cached, state, *changes, resume=False, on_epoch=lambda _history: None, on_step=lambda _progress: None):
+def fit(
+    cached, state, *changes, resume=False, on_epoch=lambda _history: None, on_step=lambda _progress: None
+):
     labels = (np.arange(NUMBER) % 2).astype(np.float32)[:, None]
     chosen = settings(*changes)
     batches = training_batches(
@@ -154,7 +156,9 @@ def test_a_loss_that_is_not_a_number_stops_training_with_a_remedy(cached, tmp_pa
 
 
 def test_early_stopping_is_the_policys(cached, tmp_path):
-    trained = fit(cached, tmp_path / "s.safetensors", "train.epochs=50", "train.patience=1", "train.learning_rate=0.1")
+    trained = fit(
+        cached, tmp_path / "s.safetensors", "train.epochs=50", "train.patience=1", "train.learning_rate=0.1"
+    )
 
     assert trained.stopped == "patience"
     assert len(trained.history) == trained.best_epoch + 1

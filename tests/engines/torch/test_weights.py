@@ -71,14 +71,19 @@ def test_unfolded_batch_norm_has_the_statistics_of_its_input(folded):
         in_training = backbone.train()(normalised)
 
     difference = (in_training - in_evaluation).abs().mean() / in_evaluation.abs().mean()
-    assert float(difference) < 0.05, "batch statistics and running statistics must agree where training starts"
+    assert float(difference) < 0.05, (
+        "batch statistics and running statistics must agree where training starts"
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda arrays: arrays.pop("05_CONV_2D_kernel"), "51 convolutions"),
-        (lambda arrays: arrays.update({"00_CONV_2D_kernel": np.zeros((32, 5, 5, 3), np.float32)}), "has shape"),
+        (
+            lambda arrays: arrays.update({"00_CONV_2D_kernel": np.zeros((32, 5, 5, 3), np.float32)}),
+            "has shape",
+        ),
         (lambda arrays: arrays.pop("00_CONV_2D_bias"), "lacks 00_CONV_2D_bias"),
         (lambda arrays: arrays.update(mean=np.zeros(2)), "three numbers"),
     ],
@@ -100,7 +105,9 @@ def test_folded_weights_of_another_network_are_refused(folded):
 def test_safetensors_round_trip_with_its_notes(tmp_path):
     backbone = models.make_backbone("resnet18.tv_in1k")
     tensors = {f"backbone.{key}": value for key, value in backbone.state_dict().items()}
-    save_file(tensors | {"head.layers.0.weight": torch.zeros(1, 512)}, tmp_path / "w.safetensors", {"mean": "0,0,0"})
+    save_file(
+        tensors | {"head.layers.0.weight": torch.zeros(1, 512)}, tmp_path / "w.safetensors", {"mean": "0,0,0"}
+    )
 
     loaded, initial = initialise("resnet18.tv_in1k", tmp_path / "w.safetensors")
 

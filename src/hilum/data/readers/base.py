@@ -181,7 +181,7 @@ def walk_images(folder: Path) -> Iterator[str]:
 
 def file_names(paths: pd.Series) -> pd.Series:
     """Returns the last part of each path, inside an archive or not."""
-    return paths.str.replace(MEMBER, "/", regex=False).str.rpartition("/")[2]
+    return paths.str.replace(rf"^.*(?:/|{MEMBER})", "", regex=True)
 
 
 def remapped(path: str, remap: tuple[str, str]) -> str:

@@ -54,10 +54,13 @@ def read(request: Request) -> Table:
     """Reads the file; see the module for the layout."""
     if not request.source.is_file():
         raise LayoutError(f"{request.source} is a folder; the layout csv expects a CSV file")
-    columns = request.columns or _own_names(read_header(request.source))
+    if request.columns is not None:
+        return read_mapped(request, request.columns)
+    header = tuple(read_csv(request.source).columns)
+    columns = _own_names(header)
     if columns is None:
         raise UsageError(
-            f"{request.source} needs a column map: its columns are {', '.join(read_header(request.source))}; "
+            f"{request.source} needs a column map: its columns are {', '.join(header)}; "
             "without one, columns named image and label, or image and findings, were expected"
         )
     return read_mapped(request, columns)

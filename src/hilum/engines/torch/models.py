@@ -66,9 +66,11 @@ class Head(nn.Module):
         """Feature map (batch, channels, h, w) -> logits (batch, findings)."""
         units = features.mean((2, 3))
         *hidden, last = self._dense()
+        if not hidden:
+            units = self.dropout(units)
         for layer in hidden:
-            units = torch.relu(layer(self.dropout(units)))
-        logits: Tensor = last(self.dropout(units))
+            units = self.dropout(torch.relu(layer(units)))
+        logits: Tensor = last(units)
         return logits
 
     def explain(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -185,25 +185,26 @@ def _unfold(norms: list[Any], backbone: nn.Module, images: Tensor, initial: Init
     With measured mean m and variance v of the input, gamma = sqrt(v + eps) and beta = bias + m: the layer still adds
     the bias, and batch statistics during training agree with the running ones.
     """
-    counts = dict.fromkeys(norms, 0)
-    sums, squares = ({norm: torch.zeros_like(norm.bias).double() for norm in norms} for _ in range(2))
+    # Each block's mean and mean square, weighted by its images; summed in double.
+    count = 0
+    means, squares = ({norm: torch.zeros_like(norm.bias).double() for norm in norms} for _ in range(2))
 
     def measure(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        values = inputs[0].double()
-        counts[norm] += values.numel() // values.shape[1]
-        sums[norm] += values.sum((0, 2, 3))
-        squares[norm] += values.square().sum((0, 2, 3))
+        variance, average = torch.var_mean(inputs[0], (0, 2, 3), correction=0)
+        means[norm] += len(inputs[0]) * average.double()
+        squares[norm] += len(inputs[0]) * (variance.double() + average.double().square())
 
     hooks = [norm.register_forward_pre_hook(measure) for norm in norms]
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (initial.mean, initial.std))
     with torch.inference_mode():
         for block in torch.split(images, 32):
             backbone((block.unsqueeze(1) - mean) / std)
+            count += len(block)
     for hook in hooks:
         hook.remove()
     with torch.no_grad():
-        for norm, count in counts.items():
-            average = sums[norm] / count
+        for norm in norms:
+            average = means[norm] / count
             variance = (squares[norm] / count - average.square()).clamp(min=1e-6)
             norm.running_mean.copy_(average)
             norm.running_var.copy_(variance)

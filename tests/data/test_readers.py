@@ -1,0 +1,321 @@
+"""Detection and arguments, class folders, and CSV files; the data sets have files of their own."""
+
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hilum.data import readers
+from hilum.data.readers import READERS, ColumnMap
+from hilum.errors import DataError, LayoutError, UsageError
+
+
+def put_images(folder, *names):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        Image.new("L", (8, 8)).save(folder / name)
+
+
+def put_text(path, *lines):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def values(table, finding):
+    return dict(zip(table.frame["image"], table.frame[finding], strict=True))
+
+
+# Detection
+
+
+def test_an_unknown_layout_names_what_is_there_and_every_layout(tmp_path):
+    put_images(tmp_path / "pictures", "a.png")
+    put_text(tmp_path / "readme.txt", "hello")
+    with pytest.raises(LayoutError) as caught:
+        readers.read(tmp_path)
+    message = str(caught.value)
+    assert "folders: pictures; files by ending: .txt 1" in message
+    assert "--as NAME" in message
+    assert all(f"{name}: {reader.expects}" in message for name, reader in READERS.items())
+
+
+def test_an_unknown_csv_file_names_its_columns(tmp_path):
+    path = put_text(tmp_path / "x.csv", "file,diagnosis", "a.png,Mass")
+    with pytest.raises(LayoutError, match="with the columns file,diagnosis"):
+        readers.read(path)
+
+
+def test_several_layouts_ask_for_a_name(tmp_path):
+    put_text(tmp_path / "labeled_images.csv", "image_path,label", "00000001_000.png,Mass")
+    put_text(tmp_path / "sample_labels.csv", "Image Index,Finding Labels", "00000001_000.png,Mass")
+    with pytest.raises(LayoutError, match=r"fits several layouts: nih, labeled\. Choose with --as NAME"):
+        readers.read(tmp_path)
+    assert len(readers.read(tmp_path, name="labeled")) == 1
+
+
+def test_what_is_not_there_or_not_known_is_wrong_use(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="there is no file or folder"):
+        readers.read(tmp_path / "absent")
+    with pytest.raises(UsageError, match="there is no folder"):
+        readers.read(tmp_path, images=tmp_path / "absent")
+    with pytest.raises(DataError, match="is empty"):
+        readers.read(tmp_path / "empty")
+    with pytest.raises(UsageError, match=r"unknown layout 'kermani'; known are: kermany \(did you mean it"):
+        readers.read(tmp_path, name="kermani")
+
+
+def test_a_file_that_is_no_label_file_is_refused_by_each_reader(tmp_path):
+    path = put_text(tmp_path / "x.txt", "hello")
+    for name in READERS:
+        with pytest.raises((DataError, UsageError)):
+            readers.read(path, name=name)
+
+
+def test_arguments_that_a_layout_cannot_use_are_refused(tmp_path):
+    put_images(tmp_path / "Mass", "a.png")
+    put_images(tmp_path / "Normal", "b.png")
+    with pytest.raises(UsageError, match="--remap changes image paths written in a CSV file"):
+        readers.read(tmp_path, remap=("/old", "/new"))
+    with pytest.raises(UsageError, match="a column map belongs to the layout csv, not to folders"):
+        readers.read(tmp_path, name="folders", columns=ColumnMap(image="image", label="label"))
+
+
+def test_a_stored_table_is_read_and_its_roots_remapped(tmp_path):
+    put_images(tmp_path / "old" / "Mass", "a.png")
+    put_images(tmp_path / "old" / "Normal", "b.png")
+    readers.read(tmp_path / "old").write(tmp_path / "t.parquet")
+    (tmp_path / "old").rename(tmp_path / "new")
+    moved = readers.read(tmp_path / "t.parquet", remap=(str(tmp_path / "old"), str(tmp_path / "new")))
+    assert len(moved.missing_images()) == 0
+    assert len(readers.read(tmp_path / "t.parquet").missing_images()) == 2
+    assert len(readers.read(tmp_path / "t.parquet", images=tmp_path / "new").missing_images()) == 0
+    with pytest.raises(UsageError, match="begins with /nowhere"):
+        readers.read(tmp_path / "t.parquet", remap=("/nowhere", "/new"))
+    with pytest.raises(UsageError, match="is a table already"):
+        readers.read(tmp_path / "t.parquet", name="nih")
+
+
+# Class folders
+
+
+def test_class_folders(tmp_path):
+    put_images(tmp_path / "COVID-19", "a.png", "b.JPG", ".hidden.png")
+    put_images(tmp_path / "Lung_Opacity", "c.png")
+    put_images(tmp_path / "NORMAL", "d.png")
+    put_images(tmp_path / "NORMAL" / "masks", "d.png")
+    put_images(tmp_path / "__MACOSX" / "NORMAL", "d.png")
+    put_text(tmp_path / ".DS_Store", "")
+    table = readers.read(tmp_path)
+    assert table.findings == ("Lung Opacity", "COVID-19")
+    assert values(table, "COVID-19") == {
+        "COVID-19/a.png": 1,
+        "COVID-19/b.JPG": 1,
+        "Lung_Opacity/c.png": 0,
+        "NORMAL/d.png": 0,
+    }
+    assert table.num_patients == 4
+    assert "each image counts as its own patient" in " ".join(table.notes)
+    assert "each image counts as its own patient" in table.sources[0].terms
+
+
+def test_class_folders_with_splits(tmp_path):
+    for split in ("train", "valid", "TEST"):
+        put_images(tmp_path / split / "PNEUMONIA", "a.png")
+        put_images(tmp_path / split / "No_Pneumonia", "b.png")
+    table = readers.read(tmp_path)
+    assert table.findings == ("Pneumonia",)
+    assert sorted(zip(table.frame["split"], table.frame["Pneumonia"], strict=True)) == [
+        ("test", 0),
+        ("test", 1),
+        ("train", 0),
+        ("train", 1),
+        ("val", 0),
+        ("val", 1),
+    ]
+
+
+def test_no_x_says_nothing_of_the_other_classes(tmp_path):
+    for name in ("Pneumonia", "No Pneumonia", "Mass"):
+        put_images(tmp_path / name, "a.png")
+    table = readers.read(tmp_path)
+    assert table.findings == ("Mass", "Pneumonia")
+    assert values(table, "Pneumonia")["No Pneumonia/a.png"] == 0
+    assert np.isnan(values(table, "Mass")["No Pneumonia/a.png"])
+
+
+def test_folders_of_images_are_no_classes(tmp_path):
+    put_images(tmp_path / "images", "a.png")
+    put_images(tmp_path / "images_256", "a.png")
+    with pytest.raises(LayoutError, match="no known layout"):
+        readers.read(tmp_path)
+
+
+def test_one_class_is_not_enough(tmp_path):
+    put_images(tmp_path / "Mass", "a.png")
+    with pytest.raises(LayoutError, match="at least two"):
+        readers.read(tmp_path, name="folders")
+
+
+# labeled_images.csv
+
+
+def test_labeled_images(tmp_path):
+    put_images(tmp_path / "img", "00000001_000.png", "00000001_001.png", "00000002_000.png")
+    put_text(
+        tmp_path / "labeled_images.csv",
+        "image_path,label",
+        "img/00000001_000.png,Pneumonia|Mass",
+        f"{tmp_path}/img/00000001_001.png,No Finding",
+        "img/00000002_000.png,Pleural_Thickening",
+    )
+    table = readers.read(tmp_path)
+    assert table.findings == ("Mass", "Pneumonia", "Pleural Thickening")
+    np.testing.assert_array_equal(table.labels(table.findings), [[1, 1, 0], [0, 0, 0], [0, 0, 1]])
+    assert table.frame["patient"].tolist() == ["00000001", "00000001", "00000002"]
+    assert table.frame["image"].tolist()[1] == "img/00000001_001.png"
+    assert len(table.missing_images()) == 0
+
+
+def test_paths_of_another_machine_are_remapped(tmp_path):
+    put_images(tmp_path / "here", "a.png", "b.png")
+    path = put_text(
+        tmp_path / "labeled_images.csv",
+        "image_path,label",
+        "/drive/nih/a.png,Mass",
+        "/drive/nih/b.png,No Finding",
+    )
+    table = readers.read(path, remap=("/drive/nih", str(tmp_path / "here")))
+    assert table.frame["image"].tolist() == ["here/a.png", "here/b.png"]
+    assert len(table.missing_images()) == 0
+    with pytest.raises(UsageError, match="no image path"):
+        readers.read(path, remap=("/elsewhere", "/x"))
+
+
+def test_paths_of_another_machine_are_found_by_name_under_images(tmp_path):
+    put_images(tmp_path / "here" / "deep", "a.png")
+    path = put_text(
+        tmp_path / "labeled_images.csv", "image_path,label", r"C:\nih\a.png,Mass", "/drive/b.png,No Finding"
+    )
+    table = readers.read(path, images=tmp_path / "here")
+    assert table.frame["image"].tolist() == ["deep/a.png"]
+    assert "1 of 2 rows have no image under here and were left out" in table.notes
+    assert any("by their file names" in note for note in table.notes)
+
+
+def test_names_that_are_not_unique_are_not_guessed(tmp_path):
+    put_images(tmp_path / "here" / "x", "a.png")
+    put_images(tmp_path / "here" / "y", "a.png")
+    path = put_text(tmp_path / "labeled_images.csv", "image_path,label", "/drive/a.png,Mass")
+    with pytest.raises(LayoutError, match="not unique"):
+        readers.read(path, images=tmp_path / "here")
+
+
+def test_labels_without_any_image_are_a_table_of_labels(tmp_path):
+    path = put_text(
+        tmp_path / "labeled_images.csv", "image_path,label", "/drive/a.png,Mass", "/drive/b.png,Mass"
+    )
+    (tmp_path / "empty").mkdir()
+    table = readers.read(path)
+    assert len(table.missing_images()) == 2
+    assert any("labels only" in note for note in table.notes)
+    with pytest.raises(DataError, match=r"none of the 2 images .* --images, or .* --remap"):
+        readers.read(path, images=tmp_path / "empty")
+
+
+# Any CSV file
+
+
+def test_a_csv_file_by_a_column_map(tmp_path):
+    put_images(tmp_path / "img", "a.png", "b.png", "c.png")
+    path = put_text(
+        tmp_path / "site.csv",
+        "file, pid ,codes,projection,gender,years,part",
+        "img/a.png,7,Infiltrate;Mass,pa,female,060Y,training",
+        "img/b.png,7,,lateral,x,013M,test",
+        "img/c.png,,normal,AP,M,411Y,",
+    )
+    columns = ColumnMap(
+        image="file",
+        patient="pid",
+        label="codes",
+        separator=";",
+        view="projection",
+        sex="gender",
+        age="years",
+        split="part",
+    )
+    table = readers.read(path, columns=columns)
+    frame = table.frame
+    assert table.findings == ("Infiltration", "Mass")
+    np.testing.assert_array_equal(table.labels(table.findings), [[1, 1], [np.nan, np.nan], [0, 0]])
+    assert frame["patient"].tolist() == ["7", "7", "img/c.png"]
+    assert frame["view"].tolist() == ["PA", "LATERAL", "AP"]
+    assert frame["sex"].tolist() == ["F", "", "M"]
+    assert frame["split"].tolist() == ["train", "test", ""]
+    np.testing.assert_allclose(frame["age"], [60, 13 / 12, np.nan])
+    notes = " ".join(table.notes)
+    assert "1 cells of 'gender' say none of" in notes
+    assert "1 ages above 120 years" in notes
+    assert "1 rows name no patient" in notes
+
+
+def test_a_csv_file_with_one_column_a_finding(tmp_path):
+    path = put_text(
+        tmp_path / "chexpert_like.csv",
+        "image,patient,No Finding,Pleural Effusion,Mass",
+        "a.png,1,1.0,,",
+        "b.png,1,,-1.0,1",
+        "c.png,2,,0,",
+    )
+    table = readers.read(path)
+    assert table.findings == ("Effusion", "Mass")
+    np.testing.assert_array_equal(table.labels(table.findings), [[0, 0], [np.nan, 1], [0, np.nan]])
+    assert "1 uncertain labels (-1) are taken as unknown" in table.notes
+
+
+def test_images_in_an_archive_by_a_csv_file(tmp_path):
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        archive.writestr("in/a.png", b"x")
+    path = put_text(tmp_path / "x.csv", "image,label", "z.zip::in/a.png,Mass")
+    assert len(readers.read(path).missing_images()) == 0
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["image,label", "a.png,No Finding|Mass"], "beside a finding"),
+        (["image,Mass", "a.png,maybe"], "holds 'maybe'; 1, 0, -1"),
+        (["image,label", ",Mass"], "no image path in row 1"),
+        (["image,label", "a.png,Mass", "a.png,Mass"], "twice"),
+        (["image,label"], "has a header but no rows"),
+        (["image,label", "a.png,Mass,x,y"], "no CSV file"),
+        (["image,label", "a.png,No Finding"], "names no finding"),
+    ],
+)
+def test_wrong_csv_files_are_refused(tmp_path, lines, message):
+    path = put_text(tmp_path / "x.csv", *lines)
+    with pytest.raises(DataError, match=message):
+        readers.read(path, name="csv")
+
+
+def test_a_missing_column_names_the_nearest(tmp_path):
+    path = put_text(tmp_path / "x.csv", "Image_Path,label,age", "a.png,Mass,3")
+    with pytest.raises(DataError, match=r"no column 'image_path'; it has: Image_Path \(did you mean it\?\)"):
+        readers.read(path, columns=ColumnMap(image="image_path", label="label"))
+
+
+def test_a_csv_file_that_is_not_utf8_is_refused(tmp_path):
+    (tmp_path / "x.csv").write_bytes(b"image,label\n\xff\xfe,Mass\n")
+    with pytest.raises(DataError, match="no CSV file in UTF-8"):
+        readers.read(tmp_path / "x.csv", name="csv")
+
+
+def test_a_column_map_names_either_labels_or_findings(tmp_path):
+    path = put_text(tmp_path / "x.csv", "image,label,Mass", "a.png,Mass,1")
+    with pytest.raises(UsageError, match="either label or findings"):
+        readers.read(path, columns=ColumnMap(image="image"))
+    with pytest.raises(UsageError, match="either label or findings"):
+        readers.read(path, columns=ColumnMap(image="image", label="label", findings=("Mass",)))

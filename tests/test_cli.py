@@ -1,0 +1,346 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from hilum import __main__
+from hilum.data import phantom
+
+SMALL = [
+    "--set", "model.architecture=custom_cnn", "--set", "model.weights=none", "--set", "model.freeze=none",
+    "--set", "data.size=32", "--set", "train.epochs=1", "--set", "task.findings=['Lung Opacity']",
+    "--set", "task.negatives=all-others", "--set", "split.method=patient",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cache")
+    before = os.environ.get("HILUM_CACHE")
+    os.environ["HILUM_CACHE"] = str(folder)
+    yield folder
+    os.environ.pop("HILUM_CACHE")
+    if before is not None:
+        os.environ["HILUM_CACHE"] = before
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phantoms")
+    phantom.generate(folder, num_images=80, size=64, seed=5).write(folder / "table.parquet")
+    return folder
+
+
+@pytest.fixture
+def hilum(capsys, monkeypatch):
+    """Runs the command line in this process; gives exit status, standard output and standard error."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["hilum", *map(str, arguments)])
+        status = 0
+        try:
+            __main__.main()
+        except SystemExit as exit_:
+            status = exit_.code or 0
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, phantoms):
+    """A run of one epoch on phantoms, made once by the command line."""
+    run = tmp_path_factory.mktemp("runs") / "run"
+    arguments = ["train", "kermany-densenet121", "--data", phantoms / "table.parquet", "-o", run, *SMALL]
+    subprocess.run([sys.executable, "-m", "hilum", *map(str, arguments)], check=True, capture_output=True)
+    return run
+
+
+@pytest.fixture
+def run_copy(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+def one_or_two_lines(text):
+    lines = [line for line in text.splitlines() if line.strip()]
+    return "Traceback" not in text and 1 <= len(lines) <= 2
+
+
+def test_a_run_holds_what_the_documents_say(trained):
+    names = {path.name for path in trained.iterdir()}
+
+    assert names >= {
+        "recipe.toml",
+        "table.parquet",
+        "history.csv",
+        "quarantine.csv",
+        "log.txt",
+        "state",
+        "bundle",
+    }
+    assert not [name for name in names if name.startswith(".")]
+
+
+def test_evaluate_writes_the_report_and_counts_the_read(run_copy, hilum):
+    status, out, _ = hilum("evaluate", run_copy)
+
+    assert status == 0
+    assert "report: " in out
+    folder = run_copy / "evaluation"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["split"] == "test"
+    assert metrics["test_reads"] == 1
+    assert set(metrics["findings"]) == {"Lung Opacity"}
+    predictions = pd.read_parquet(folder / "predictions.parquet")
+    assert list(predictions.columns) == [
+        "image",
+        "patient",
+        "finding",
+        "label",
+        "logit",
+        "probability",
+        "decision",
+    ]
+    table = pd.read_parquet(run_copy / "table.parquet")
+    assert set(predictions["image"]) == set(table.loc[table["split"] == "test", "image"])
+    assert (
+        "Research use only" in (folder / "report.html").read_text()
+        or "esearch use" in (folder / "report.html").read_text()
+    )
+
+    hilum("evaluate", run_copy)
+    assert json.loads((folder / "metrics.json").read_text())["test_reads"] == 2
+
+
+def test_evaluate_on_the_data_itself_finds_the_same_test(run_copy, phantoms, hilum):
+    _, first, _ = hilum("evaluate", run_copy, "--json")
+    _, second, _ = hilum("evaluate", run_copy / "bundle", "--data", phantoms / "table.parquet", "--json")
+
+    ours, theirs = json.loads(first), json.loads(second)
+    assert theirs["internal"]
+    assert ours["findings"] == theirs["findings"]
+
+
+def test_evaluate_calls_other_data_external(trained, tmp_path, hilum):
+    phantom.generate(tmp_path / "other", num_images=30, size=64, seed=77).write(
+        tmp_path / "other" / "table.parquet"
+    )
+
+    status, out, _ = hilum("evaluate", trained / "bundle", "--data", tmp_path / "other" / "table.parquet", "-o",
+                           tmp_path / "e", "--json")  # fmt: skip
+
+    metrics = json.loads(out)
+    assert status == 0
+    assert (metrics["internal"], metrics["split"], metrics["num_images"]) == (False, "all", 30)
+
+
+def test_predict_agrees_with_evaluate(run_copy, phantoms, hilum, tmp_path):
+    hilum("evaluate", run_copy)
+    predictions = pd.read_parquet(run_copy / "evaluation" / "predictions.parquet")
+    names = list(predictions["image"])
+
+    status, _, _ = hilum("predict", run_copy, *(phantoms / name for name in names), "-o", tmp_path / "p.csv")
+
+    found = pd.read_csv(tmp_path / "p.csv")
+    assert status == 0
+    np.testing.assert_allclose(found["probability"], predictions["probability"], atol=1e-6)
+    assert list(found["decision"]) == list(predictions["decision"])
+    assert found["bundle"].nunique() == 1
+
+
+def test_predict_goes_on_past_a_file_that_cannot_be_read(trained, phantoms, hilum, tmp_path):
+    good = sorted(phantoms.glob("*.png"))[0]
+    bad = tmp_path / "text.png"
+    bad.write_text("I am no picture")
+    tiny = tmp_path / "tiny.png"
+    Image.new("L", (3, 3)).save(tiny)
+
+    status, out, _ = hilum("predict", trained, bad, good, tiny, "--json")
+
+    images = json.loads(out)["images"]
+    assert status == 1
+    assert "not a PNG" in images[0]["error"]
+    assert 0 <= images[1]["findings"]["Lung Opacity"]["probability"] <= 1
+    assert "3 x 3 pixels" in images[2]["error"]
+
+
+def test_explain_writes_a_picture_an_image(trained, phantoms, hilum, tmp_path):
+    files = sorted(phantoms.glob("*.png"))[:2]
+
+    status, _, _ = hilum("explain", trained, *files, "-o", tmp_path / "maps")
+
+    pictures = sorted((tmp_path / "maps").glob("*.png"))
+    assert status == 0
+    assert len(pictures) == 2
+    with Image.open(pictures[0]) as picture:
+        assert picture.width >= 1000
+
+
+def test_bundle_show_and_verify(trained, hilum):
+    status, shown, _ = hilum("bundle", "show", trained)
+    assert status == 0
+    assert "Lung Opacity" in shown
+    own = json.loads(hilum("bundle", "verify", trained, "--json")[1])["bundle"]
+    assert hilum("bundle", "verify", trained, "--expect", own[:10])[0] == 0
+    assert hilum("bundle", "verify", trained, "--expect", "0" * 10)[0] == 1
+
+
+def test_resume_goes_on_to_more_epochs(run_copy, phantoms, hilum):
+    status, _, err = hilum("train", "kermany-densenet121", "--data", phantoms / "table.parquet", "-o", run_copy, *SMALL,
+                           "--set", "train.epochs=2", "--resume")  # fmt: skip
+
+    assert status == 0, err
+    assert list(pd.read_csv(run_copy / "history.csv")["epoch"]) == [1, 2]
+
+
+def test_resume_with_another_recipe_is_refused(run_copy, phantoms, hilum):
+    status, _, err = hilum("train", "kermany-densenet121", "--data", phantoms / "table.parquet", "-o", run_copy, *SMALL,
+                           "--set", "train.learning_rate=0.5", "--resume")  # fmt: skip
+
+    assert status == 2
+    assert "train.learning_rate" in err
+    assert one_or_two_lines(err.split("error:")[-1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["train", "kermany-densenet121", "--data", "nowhere"], 2, ["nowhere"]),
+        (["train", "kermany-densenet121", "--data", "{empty}"], 1, ["empty"]),
+        (["train", "kermany-densenet121"], 2, ["--data"]),
+        (["train", "kermny"], 2, ["no recipe 'kermny'"]),
+        (["train", "demo", "--set", "train.epoch=3"], 2, ["train.epoch", "epochs (did you mean it?)"]),
+        (
+            ["train", "demo", "--set", "model.architecture=resnet81"],
+            2,
+            ["resnet81", "resnet18 (did you mean it?)"],
+        ),
+        (["predict", "nowhere", "x.png"], 2, ["x.png"]),
+        (["predict", "{run}", "nowhere.png"], 2, ["nowhere.png does not exist"]),
+        (["predict", "{run}", "{image}", "-o", "p.xlsx"], 2, [".csv or .json", "p.xlsx"]),
+        (["evaluate", "{empty}"], 2, ["is not a bundle"]),
+        (["evaluate", "{run}", "--split", "tset"], 2, ["tset", "train, val, test, all"]),
+        (
+            ["explain", "{run}", "{image}", "--finding", "Lung Opacities"],
+            2,
+            ["Lung Opacity (did you mean it?)"],
+        ),
+        (["bundle", "verify", "nowhere"], 2, ["nowhere does not exist"]),
+        (["data", "index", "{empty}"], 1, []),
+        (["no-such-command"], 2, ["No such command"]),
+    ],
+)
+def test_wrong_use_gets_a_line_or_two_and_the_designed_exit_status(
+    hilum, trained, phantoms, tmp_path, monkeypatch, arguments, status, words
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    image = sorted(phantoms.glob("*.png"))[0]
+    filled = [argument.format(empty=tmp_path / "empty", run=trained, image=image) for argument in arguments]
+
+    found, _, err = hilum(*filled)
+
+    assert found == status, err
+    for word in words:
+        assert word in err
+    assert "Traceback" not in err
+    assert len(err.strip().splitlines()) <= 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty"]
+
+
+def test_a_csv_without_the_column_is_told(hilum, tmp_path):
+    (tmp_path / "labeled_images.csv").write_text("path,diagnosis\na.png,Pneumonia\n")
+
+    status, _, err = hilum("data", "index", tmp_path / "labeled_images.csv", "-o", tmp_path / "t.parquet")
+
+    assert status == 1
+    assert "image_path" in err or "image" in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "t.parquet").exists()
+
+
+def test_images_that_moved_are_told_with_the_remedy(hilum, phantoms, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(phantoms, moved)
+    table = phantom.generate(tmp_path / "drawn", num_images=6, size=64, seed=1)
+    table.write(tmp_path / "t.parquet")
+    shutil.rmtree(tmp_path / "drawn")
+
+    status, _, err = hilum(
+        "train", "kermany-densenet121", "--data", tmp_path / "t.parquet", "-o", tmp_path / "r", *SMALL
+    )
+
+    assert status == 1
+    assert "--images" in err
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("name", ["bundle.json", "model.onnx"])
+def test_a_corrupt_bundle_is_refused(hilum, run_copy, name):
+    content = bytearray((run_copy / "bundle" / name).read_bytes())
+    content[50] ^= 255
+    (run_copy / "bundle" / name).write_bytes(content)
+
+    status, _, err = hilum("bundle", "verify", run_copy)
+
+    assert status == 1
+    assert f"{name} was changed after sealing" in err
+    assert one_or_two_lines(err)
+
+
+def test_a_run_is_not_overwritten(hilum, trained, phantoms):
+    status, _, err = hilum(
+        "train", "kermany-densenet121", "--data", phantoms / "table.parquet", "-o", trained, *SMALL
+    )
+
+    assert status == 2
+    assert "--resume" in err
+
+
+def interrupt(arguments, until, *, timeout=120):
+    """Starts the command line, sends Ctrl-C once `until()` holds, and waits for its end."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hilum", *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + timeout
+    while not until() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=timeout)
+    return process.returncode, err
+
+
+def test_ctrl_c_in_training_keeps_the_best_epoch_so_far(phantoms, tmp_path):
+    run = tmp_path / "run"
+    arguments = ["train", "kermany-densenet121", "--data", phantoms / "table.parquet", "-o", run, *SMALL,
+                 "--set", "train.epochs=100000", "--set", "train.patience=0"]  # fmt: skip
+
+    status, err = interrupt(arguments, lambda: (run / "history.csv").exists())
+
+    assert status == 0, err
+    assert "interrupted; best epoch" in err
+    assert (run / "bundle" / "SHA256SUMS").exists()
+
+
+def test_ctrl_c_before_the_first_epoch_leaves_nothing(phantoms, tmp_path):
+    run = tmp_path / "run"
+    arguments = ["train", "kermany-densenet121", "--data", phantoms / "table.parquet", "-o", run, *SMALL,
+                 "--set", "model.architecture=densenet121", "--set", "data.size=512"]  # fmt: skip
+
+    status, err = interrupt(arguments, lambda: (run / "log.txt").exists())
+
+    assert status == 130, err
+    assert "Traceback" not in err
+    assert not run.exists()
