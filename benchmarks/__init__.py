@@ -1,0 +1,1 @@
+"""Claims of speed, each measured beside its peer: `make bench`."""

@@ -1,6 +1,6 @@
 """Runs the benchmarks: every claim of speed, measured beside its peer in one run, as a ratio.
 
-    python -m benchmarks [NAME ...]
+python -m benchmarks [NAME ...]
 """
 
 import importlib
@@ -13,7 +13,9 @@ SLOW = {"coverage"}  # simulations of many minutes; named on the command line th
 
 
 def main() -> None:
-    names = [module.name for module in pkgutil.iter_modules(benchmarks.__path__) if not module.name.startswith("_")]
+    names = [
+        module.name for module in pkgutil.iter_modules(benchmarks.__path__) if not module.name.startswith("_")
+    ]
     chosen = sys.argv[1:] or [name for name in names if name not in SLOW]
     for name in chosen:
         if name not in names:

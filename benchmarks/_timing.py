@@ -11,9 +11,7 @@ def compare(
     """Runs both in turn, after one warm-up each, and prints how many times faster `ours` is than `peer`."""
     ours()
     peer()
-    pairs = []
-    for _ in range(rounds):
-        pairs.append((_seconds(ours), _seconds(peer)))
+    pairs = [(_seconds(ours), _seconds(peer)) for _ in range(rounds)]
     ratios = [theirs / mine for mine, theirs in pairs]
     ratio = statistics.median(ratios)
     verdict = "held" if ratio >= at_least else "MISSED"

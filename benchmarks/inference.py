@@ -40,7 +40,10 @@ def _files_to_probabilities(classifier: models.Classifier, model: runtime.Model,
         """What a notebook does: read, resize, scale, stack, run eagerly in fp32."""
         for start in range(0, NUMBER, 16):
             greys = [cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) for file in files[start : start + 16]]
-            batch = np.stack([cv2.resize(grey, (SIZE, SIZE), interpolation=cv2.INTER_AREA) for grey in greys]) / 255
+            batch = (
+                np.stack([cv2.resize(grey, (SIZE, SIZE), interpolation=cv2.INTER_AREA) for grey in greys])
+                / 255
+            )
             with torch.inference_mode():
                 torch.sigmoid(classifier(torch.from_numpy(batch.astype(np.float32))))
 
@@ -50,7 +53,6 @@ def _files_to_probabilities(classifier: models.Classifier, model: runtime.Model,
 def _maps(classifier: models.Classifier, model: runtime.Model, findings: int) -> None:
     pixels = np.stack([phantom(number, SIZE, ()) for number in range(8)])
     tensor = torch.from_numpy(runtime.as_float(pixels))
-    targets = [classifier.backbone.features.norm5] if hasattr(classifier.backbone, "features") else [classifier.backbone]
 
     class Channels(torch.nn.Module):
         """pytorch-grad-cam wants four dimensions."""
@@ -64,7 +66,7 @@ def _maps(classifier: models.Classifier, model: runtime.Model, findings: int) ->
 
     for parameter in classifier.parameters():
         parameter.requires_grad_(True)
-    cam = GradCAM(model=Channels().eval(), target_layers=targets)
+    cam = GradCAM(model=Channels().eval(), target_layers=[classifier.backbone.features.norm5])
 
     def peer() -> None:
         for finding in range(findings):
@@ -86,7 +88,9 @@ def _models(folder: Path, findings: tuple[str, ...]) -> tuple[models.Classifier,
     graph = runtime.Graph(content)
     typical = np.ones((2, 1024), np.float32)
     golden: Golden = runtime.golden(graph, phantom(0, SIZE, ()), typical)
-    return classifier, runtime.Model(Bundle(folder, "0" * 64, _manifest(findings, kind), content, golden), graph)
+    return classifier, runtime.Model(
+        Bundle(folder, "0" * 64, _manifest(findings, kind), content, golden), graph
+    )
 
 
 def _manifest(findings: tuple[str, ...], kind: str) -> Manifest:

@@ -3,7 +3,6 @@
 Same model, precision, memory format, batch size and optimizer. The peer neither decodes, augments nor counts.
 """
 
-
 import numpy as np
 import pandas as pd
 import timm
@@ -13,7 +12,6 @@ from benchmarks._timing import compare
 from hilum import recipe
 from hilum.data.batches import training_batches
 from hilum.data.cache import Cached
-from hilum.engines import Validation
 from hilum.engines.torch.train import Run, resolve_precision
 
 SIZE, BATCH, STEPS = 224, 32, 4
@@ -25,7 +23,7 @@ def main() -> None:
         compare(f"training {architecture}, {SIZE} px", ours, peer, at_least=0.9, rounds=5)
 
 
-def _ours(architecture: str):  # noqa: ANN202
+def _ours(architecture: str):
     number = BATCH * STEPS
     rng = np.random.default_rng(0)
     side = np.full(number, SIZE, np.int32)
@@ -37,7 +35,12 @@ def _ours(architecture: str):  # noqa: ANN202
         width=side,
         height=side,
     )
-    changes = [f"model.architecture={architecture}", "model.weights=none", "model.freeze=none", "model.hidden=[]"]
+    changes = [
+        f"model.architecture={architecture}",
+        "model.weights=none",
+        "model.freeze=none",
+        "model.hidden=[]",
+    ]
     settings = recipe.load("kermany-densenet121", changes)
     labels = rng.integers(0, 2, (number, 1)).astype(np.float32)
     batches = training_batches(
@@ -47,7 +50,7 @@ def _ours(architecture: str):  # noqa: ANN202
     return lambda: run._train(1, lambda _progress: None)
 
 
-def _peer(architecture: str):  # noqa: ANN202
+def _peer(architecture: str):
     model = timm.create_model(architecture, num_classes=1).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     images = torch.rand(BATCH, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
@@ -64,5 +67,3 @@ def _peer(architecture: str):  # noqa: ANN202
             optimizer.step()
 
     return loop
-
-

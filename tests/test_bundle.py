@@ -231,7 +231,7 @@ def test_a_pickle_in_the_golden_file_is_not_loaded(sealed):
     np.savez(sealed / "golden.npz", image=np.array([{"a": 1}], dtype=object))
     reseal(sealed)
 
-    with pytest.raises(BundleError, match="golden.npz is damaged"):
+    with pytest.raises(BundleError, match=r"golden\.npz is damaged"):
         bundle.read(sealed)
 
 

@@ -220,7 +220,8 @@ class Recipe(Section):
         parts = ["\n".join(top)]
         for name, section in values.items():
             if isinstance(section, dict):
-                parts.append("\n".join([f"[{name}]", *(f"{key} = {_toml(v)}" for key, v in section.items() if v is not None)]))
+                lines = [f"{key} = {_toml(value)}" for key, value in section.items() if value is not None]
+                parts.append("\n".join([f"[{name}]", *lines]))
         return "\n\n".join(parts) + "\n"
 
 

@@ -494,20 +494,21 @@ def _write_panels(model: Any, sources: list[Any], folder: Path, findings: list[s
     from hilum import explain as explanation
     from hilum.cli.terminal import Terminal
     from hilum.errors import ImageError
-    from hilum.report import panels
+    from hilum.report import pictures
 
     wanted = explanation.choose(model, findings)
     watch = Terminal()
     watch.stage("Explaining", len(sources))
     unreadable = written = 0
-    for number, source in enumerate(sources, start=1):
+    names = pictures.names([str(source) for source in sources])
+    for number, (source, name) in enumerate(zip(sources, names, strict=True), start=1):
         try:
             cases = explanation.explain(model, source, findings=wanted)
         except ImageError as error:
             unreadable += 1
             watch.say(f"{source}: {error}")
             continue
-        written += len(panels.write(folder, cases, model.bundle.hash))
+        written += len(pictures.write(folder, cases, name=name))
         watch.advance(number)
     watch.finish(f"{written:,} pictures written to {folder}")
     return unreadable

@@ -26,9 +26,10 @@ CIRCLE = np.stack(
 
 CATMULL_ROM = (
     0.5
-    * np.array([[0, 2, 0, 0], [-1, 0, 1, 0], [2, -5, 4, -1], [-1, 3, -3, 1]]).T
-    @ ((np.arange(8) / 8) ** np.arange(4)[:, None])
+    * ((np.arange(8) / 8)[:, None] ** np.arange(4))
+    @ np.array([[0, 2, 0, 0], [-1, 0, 1, 0], [2, -5, 4, -1], [-1, 3, -3, 1]])
 )
+"""(8, 4): weights of four neighbouring knots for eight points between the middle two."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Person:
             height=min(0.70, half_width * rng.uniform(1.45, 1.90)),
             girth=rng.uniform(0.10, 0.30),
             depth=rng.uniform(19, 26),
-            heart_ratio=rng.uniform(0.40, 0.50) + 0.015 * old,
+            heart_ratio=rng.uniform(0.42, 0.50) + 0.015 * old,
             heart_left=rng.uniform(0.55, 0.78),
             aorta=rng.uniform(0.08, 0.11) + 0.035 * old,
             scoliosis=bend,
@@ -91,6 +92,7 @@ class Visit:
     inspiration: float  # added to the height of both diaphragms, positive is a shallower breath
     heart_ratio: float  # cardiothoracic, in this view
     turn: float  # about the long axis, -1 to 1
+    haze: float  # share of the lung that is not air
     gas: float  # stomach bubble, 0 none
     arms: float  # how far the arms are from the trunk
 
@@ -98,11 +100,11 @@ class Visit:
     def draw(cls, rng: np.random.Generator, person: Person, *, view: str) -> "Visit":
         """Draws how this person was placed before the detector; AP is closer, turned more and breathes less."""
         supine = view == "AP"
-        zoom = rng.uniform(0.85, 1.06)
+        zoom = rng.uniform(0.82, 1.06)
         angle = np.deg2rad(np.clip(rng.normal(0, 3.5 if supine else 2.5), -7, 7))
         # The lungs stay in the picture, anywhere in it.
-        aside = min(0.12, 0.49 - zoom * person.half_width) * rng.uniform(-1, 1)
-        above = 0.04 + rng.uniform(0, 0.9) * (0.95 - 1.17 * zoom * person.height)
+        aside = min(0.13, 0.49 - zoom * person.half_width) * rng.uniform(-1, 1)
+        above = 0.03 + rng.uniform(0, 0.85) * (0.95 - 1.17 * zoom * person.height)
         centre = np.array([0.5 + aside, above + 0.55 * zoom * person.height])
         axes = np.array([[person.half_width, 0], [0, person.height]]) * zoom
         turned = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ axes
@@ -113,6 +115,7 @@ class Visit:
             inspiration=float(rng.normal(0.06 if supine else 0.0, 0.035)),
             heart_ratio=person.heart_ratio + supine * rng.uniform(0.0, 0.02),
             turn=float(np.clip(rng.normal(0, 0.5 if supine else 0.3), -1, 1)),
+            haze=rng.uniform(0.19, 0.29) + 0.03 * supine,
             gas=float(rng.random() < 0.55) * rng.uniform(0.5, 1.0),
             arms=rng.uniform(0.0, 0.5),
         )
@@ -133,9 +136,12 @@ class Canvas:
     def fill(self, *outlines: Points) -> NDArray[np.uint8]:
         """Fills closed outlines: uint8 (size, size), 255 inside, edges smoothed."""
         mask = np.zeros((self.size, self.size), np.uint8)
+        corners = np.rint(self.pixels(np.concatenate(outlines)) * 16).astype(np.int32)
+        start = 0
+        # One by one: together, what overlaps would be left empty.
         for outline in outlines:
-            corners = np.rint(self.pixels(outline) * 16).astype(np.int32)
-            cv2.fillPoly(mask, [corners], 255, cv2.LINE_AA, 4)
+            cv2.fillPoly(mask, [corners[start : start + len(outline)]], 255, cv2.LINE_AA, 4)
+            start += len(outline)
         return mask
 
     def cover(self, *outlines: Points, blur: float = 0.0) -> Map:
@@ -187,8 +193,8 @@ def layers(
     canvas = Canvas(size, visit.matrix)
     outlines = {side: lung_outline(person, visit, side) for side in (-1, 1)}
     heart = heart_outline(person, visit, heart_ratio)
-    trunk = canvas.rounded([trunk_outline(person)], 0.34, blur=0.012)
-    arms = canvas.rounded([tube(arm_axis(person, visit, side), 0.46) for side in (-1, 1)], 0.18, blur=0.01)
+    trunk = canvas.rounded([trunk_outline(person), ellipse((0, -1.0), 0.62, 0.52)], 0.34, blur=0.012)
+    arms = canvas.rounded([tube(arm_axis(person, visit, side), 0.56) for side in (-1, 1)], 0.20, blur=0.01)
     body = np.maximum(person.depth * trunk * depth_profile(canvas), 18 * arms)
     # Lung also lies in the gutter behind the diaphragm, so that the dome is an edge and not an end.
     gutters = [lung_outline(person, visit, side, lower=0.13) for side in (-1, 1)]
@@ -213,7 +219,7 @@ def layers(
         canvas=canvas,
         body=body,
         lung=lung,
-        tissue=0.24 + 0.02 * fractal_noise(rng, size, coarsest=8),
+        tissue=visit.haze + 0.02 * fractal_noise(rng, size, coarsest=8),
         vessels=vessels(canvas, person, visit) * np.clip(lung / 9, 0, 1),
         extra=extra,
         bone=bones(canvas, person, visit),
@@ -308,7 +314,7 @@ def heart_outline(person: Person, visit: Visit, ratio: float) -> Points:
         ],
         closed=True,
     )
-    return midline(person, outline + np.array([0.07 * visit.turn, 0]))
+    return midline(person, outline + np.array([0.09 * visit.turn, 0]))
 
 
 def aorta_outline(person: Person, visit: Visit) -> Points:
@@ -328,7 +334,7 @@ def trunk_outline(person: Person) -> Points:
     shoulder = person.shoulder
     half = spline(
         [
-            (neck, -0.8),
+            (neck, -1.0),
             (neck, -0.30),
             (neck + 0.15, -0.18),
             (1.0, -0.10 + shoulder),
@@ -402,8 +408,8 @@ def bones(canvas: Canvas, person: Person, visit: Visit) -> Map:
         blade, border, ridge = scapula(person, visit, side)
         blades.append(blade)
         borders += [tube(border, 0.05), tube(ridge, 0.06)]
-        head = ellipse((1.36, 0.09 + person.shoulder), 0.15, 0.10)
-        arms += [tube(arm_axis(person, visit, side), 0.15), head * np.array([side, 1])]
+        head = ellipse((1.36, 0.09 + person.shoulder), 0.14, 0.085)
+        arms += [tube(arm_axis(person, visit, side), 0.12), head * np.array([side, 1])]
     total += 0.45 * canvas.cover(*blades) + 0.7 * canvas.cover(*borders) + 1.8 * canvas.cover(*arms)
     return canvas.soften((total + vertebrae(canvas, person)) * np.float32(person.bone), 0.009)
 
@@ -461,7 +467,7 @@ def scapula(person: Person, visit: Visit, side: int) -> tuple[Points, Points, Po
 def vertebrae(canvas: Canvas, person: Person) -> Map:
     """The spine in cm of bone: bodies, pedicles and spinous processes."""
     pitch = 0.083
-    tops = np.arange(-0.75, 2.4, pitch)[:, None]
+    tops = np.arange(-0.84, 2.4, pitch)[:, None]
     wide = 0.092 + 0.02 * np.clip(tops, -0.2, 1.2)
 
     def row(
@@ -533,7 +539,7 @@ def hollow(canvas: Canvas, lines: list[tuple[Points, float]]) -> Map:
     """Bones with a dense rim along centre lines of given widths: float32 (size, size), about [0, 1]."""
     whole = canvas.fill(*(tube(line, width) for line, width in lines)).astype(np.float32)
     core = canvas.fill(*(tube(line, 0.5 * width) for line, width in lines)).astype(np.float32)
-    bone: Map = (whole - np.float32(0.40) * core) / np.float32(255)
+    bone: Map = ((whole - 0.40 * core) / 255).astype(np.float32, copy=False)
     return bone
 
 
@@ -564,6 +570,6 @@ def spline(knots: list[tuple[float, float]], *, closed: bool = False) -> Points:
     """A smooth curve through the knots (Catmull-Rom)."""
     ends = (knots[-1:], knots[:2]) if closed else (knots[:1], knots[-1:])
     around = np.array([*ends[0], *knots, *ends[1]])
-    windows = np.stack([around[:-3], around[1:-2], around[2:-1], around[3:]])
-    curve: Points = np.tensordot(windows, CATMULL_ROM, axes=(0, 0)).transpose(0, 2, 1).reshape(-1, 2)
+    windows = around[np.arange(len(around) - 3)[:, None] + np.arange(4)]
+    curve: Points = (CATMULL_ROM @ windows).reshape(-1, 2)
     return curve if closed else np.concatenate([curve, around[-1:]])

@@ -35,7 +35,7 @@ NUM_VISITS = (0.4, 0.3, 0.2, 0.1)
 NUM_FINDINGS = (0.40, 0.36, 0.18, 0.06)
 """Shares of images with none, one, two and three findings."""
 
-ENLARGED_HEART = (0.56, 0.64)
+ENLARGED_HEART = (0.55, 0.61)
 """Cardiothoracic ratios that are called cardiomegaly; those of healthy hearts end at 0.535."""
 
 SOFT, BONE = 0.185, 0.36
@@ -314,8 +314,8 @@ def choose_window(beam: Map, rng: np.random.Generator) -> tuple[float, float]:
     edge = beam.shape[0] // 8
     middle = beam[edge:-edge:4, edge:-edge:4]
     low, high = np.percentile(middle[middle > 0.5], [5, 95])
-    centre = low + (high - low) * rng.uniform(0.40, 0.60)
-    return float(centre), float((high - low) * rng.uniform(0.17, 0.28))
+    centre = low + (high - low) * rng.uniform(0.37, 0.63)
+    return float(centre), float((high - low) * rng.uniform(0.16, 0.30))
 
 
 def develop(beam: Map, window: tuple[float, float], rng: np.random.Generator) -> NDArray[np.uint8]:

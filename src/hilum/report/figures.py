@@ -319,12 +319,12 @@ def learning_curves(
     plots = [("Loss", losses)]
     if auroc is not None and np.isfinite(auroc).any():
         plots.append(("Validation AUROC", {"validation": auroc}))
-    drawing = style.figure(style.FULL, 2.75)
+    drawing = style.figure(style.FULL, 2.8)
     style.heading(drawing, title, subtitle)
     pitch = (style.FULL - 0.1) / 2
     for column, (label, lines) in enumerate(plots):
         margin = 1.3 if len(lines) > 1 else 0.7  # names of lines stand to the right
-        frame = style.axes(drawing, left=0.55 + column * pitch, top=0.62, width=pitch - margin, height=1.6)
+        frame = style.axes(drawing, left=0.55 + column * pitch, top=0.7, width=pitch - margin, height=1.6)
         ends: list[tuple[float, str]] = []
         for name, values in lines.items():
             known = np.isfinite(values)

@@ -95,6 +95,7 @@ def _page(evaluation: Evaluation, sections: dict[str, list[plots.Plot]]) -> str:
         story=story.tell(evaluation),
         plots={name: [_inline(plot) for plot in section] for name, section in sections.items()},
         groups=[(name, [_show(case, limit) for case in cases]) for name, cases in _groups(evaluation.cases)],
+        confidence=plots.confidence(evaluation),
         scale=style.svg(panels.scale(limit), "scale"),
         scale_title=f"Colour scale from minus {limit:g} to plus {limit:g} logit units",
         has_boxes=any(len(case.boxes) for case in evaluation.cases),
@@ -107,6 +108,7 @@ def _page(evaluation: Evaluation, sections: dict[str, list[plots.Plot]]) -> str:
 
 def _card(evaluation: Evaluation) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
 
     environment = Environment(
         loader=PackageLoader("hilum.report"),
@@ -114,7 +116,7 @@ def _card(evaluation: Evaluation) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: story.markdown(value) if isinstance(value, str) else value,
+        finalize=lambda value: value if isinstance(value, Markup) else story.markdown(str(value)),
     )
     return environment.get_template("model_card.md.j2").render(
         evaluation=evaluation,

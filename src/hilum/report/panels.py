@@ -4,14 +4,18 @@ A map's colour says the sign (warm: evidence for the finding; cold: against it),
 zero nothing is drawn: the radiograph stays as it is. Pictures keep aspect, left and right of the original.
 """
 
+import hashlib
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hilum import files
 from hilum.explain import Case
 from hilum.report import style, words
 
@@ -46,13 +50,38 @@ class Views:
     evidence: NDArray[np.uint8]
 
 
+def write(folder: Path, cases: Sequence[Case], bundle: str) -> list[Path]:
+    """Writes one PNG a case, all on one scale.
+
+    A file's name holds the image's own name reduced to harmless letters, a few digits that tell equal names in
+    different folders apart, and the finding.
+
+    Args:
+        folder: Where to; made if it is not there.
+        cases: What to draw.
+        bundle: The hash of the bundle that made them; stands in every picture.
+
+    Returns:
+        The paths, one a case.
+    """
+    limit = scale_limit(cases)
+    paths = []
+    for case in cases:
+        digits = hashlib.sha256(case.image.encode()).hexdigest()[:8]
+        stem = _harmless(PurePosixPath(case.image.replace("\\", "/").split("::")[-1]).stem)
+        paths.append(folder / f"{stem}-{digits}-{_harmless(case.finding)}.png")
+        files.write_bytes(paths[-1], style.png(panel(case, limit=limit, bundle=bundle)))
+    return paths
+
+
 @style.styled
-def panel(case: Case, *, limit: float | None = None) -> "Figure":
+def panel(case: Case, *, limit: float | None = None, bundle: str = "") -> "Figure":
     """Draws one case large: the radiograph, the radiograph under its map, the map with its scale.
 
     Args:
         case: The image and the explanation of one finding.
         limit: Where the scale ends, in logit units; None takes `scale_limit` of this case alone.
+        bundle: The hash of the bundle that made it, to stand below; empty for none.
 
     Returns:
         A Figure 11 inches wide.
@@ -61,16 +90,19 @@ def panel(case: Case, *, limit: float | None = None) -> "Figure":
     margin, gap, width = 0.15, 0.12, 11.0
     side = (width - 2 * margin - 2 * gap) / 3
     height = side * min(1.25, case.grey.shape[0] / case.grey.shape[1])
-    drawing = style.figure(width, height + 1.62)
+    drawing = style.figure(width, height + 1.8)
+    right = width - margin
     style.write(drawing, outcome(case), left=margin, top=0.32, size=14, bold=True)
     style.write(drawing, caption(case), left=margin, top=0.58, size=10.5)
     name = words.shorten(case.image, 60)
-    style.write(drawing, name, left=width - margin, top=0.32, size=10.5, colour=style.FAINT, align="right")
+    style.write(drawing, name, left=right, top=0.32, size=10.5, colour=style.FAINT, align="right")
     _draw_row(drawing, case, limit=limit, left=margin, top=0.76, side=side, height=height, gap=gap)
     foot = height + 0.76 + 0.2
-    style.write(drawing, _legend([case]), left=margin, top=foot + 0.14, size=10, colour=style.FAINT)
-    style.write(drawing, " ".join(NOT_AN_OUTLINE), left=margin, top=foot + 0.36, size=10, colour=style.FAINT)
-    _draw_scale(drawing, limit, left=width - margin - side, top=foot, width=side, size=10)
+    made_by = f" Bundle {bundle[:16]}." if bundle else ""
+    lines = (_legend([case]), " ".join(NOT_AN_OUTLINE), f"Research use only; not a medical device.{made_by}")
+    for number, line in enumerate(lines):
+        style.write(drawing, line, left=margin, top=foot + 0.14 + 0.22 * number, size=10, colour=style.FAINT)
+    _draw_scale(drawing, limit, left=right - side, top=foot, width=side, size=10)
     return drawing
 
 
@@ -169,6 +201,10 @@ def caption(case: Case) -> str:
     return f"{case.finding} {truth}; probability {value}, called {called} (threshold {threshold})"
 
 
+def _harmless(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")[:60] or "image"
+
+
 def _page(cases: Sequence[Case], *, title: str, limit: float) -> "Figure":
     gap, width = 0.08, style.FULL
     side = (width - 2 * style.MARGIN - 2 * gap) / 3
@@ -253,7 +289,7 @@ def _draw_contours(picture: NDArray[np.uint8], evidence: NDArray[np.float32], *,
     import cv2
 
     generator = contourpy.contour_generator(z=evidence)
-    width = max(1, round(max(picture.shape[:2]) / 500))
+    width = max(2, round(max(picture.shape[:2]) / 340))
     for value, colour in ((level, _LINE_FOR), (-level, _LINE_AGAINST)):
         for line in generator.lines(value):
             points = np.rint(np.asarray(line) * 16).astype(np.int32).reshape(-1, 1, 2)

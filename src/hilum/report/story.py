@@ -232,10 +232,11 @@ def _test_reads(evaluation: Evaluation) -> str:
 def _decision_rule(evaluation: Evaluation) -> str:
     if evaluation.task == "multiclass":
         return "The most probable class is called."
-    one = len(evaluation.findings) == 1
-    subject = "The finding is" if one else "A finding is"
-    at = f" {words.probability(float(evaluation.thresholds[0]))}" if one else ""
-    return f"{subject} called present from its threshold{at} on ({evaluation.threshold_rule})."
+    rule = evaluation.threshold_rule
+    if len(evaluation.findings) > 1:
+        return f"A finding is called present at or above its threshold ({rule})."
+    threshold = words.probability(float(evaluation.thresholds[0]))
+    return f"The finding is called present at a probability of {threshold} or more (threshold: {rule})."
 
 
 def _intervals(evaluation: Evaluation) -> str:
@@ -245,7 +246,7 @@ def _intervals(evaluation: Evaluation) -> str:
         for entry in plots.scores_of(evaluation, finding).values()
         if isinstance(entry, dict) and entry.get("method")
     )
-    how = f": {_listed(list(methods))}" if methods else ""
+    how = f" ({'; '.join(methods)})" if methods else ""
     return (
         f"Intervals are {plots.confidence(evaluation)} confidence intervals{how}. "
         "They do not include how much training runs differ."

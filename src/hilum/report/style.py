@@ -3,6 +3,7 @@
 import functools
 import io
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -164,7 +165,10 @@ def svg(drawing: "Figure", name: str) -> str:
         The element, without XML header, metadata, comments or fixed size.
     """
     stream = io.StringIO()
-    with settings():
+    with settings(), warnings.catch_warnings():
+        # The reader's browser sets the text and has the letters that the measuring font lacks.
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from font")
+        _clean_text(drawing, known_letters_only=False)
         drawing.savefig(
             stream,
             format="svg",
@@ -193,19 +197,22 @@ def png(drawing: "Figure", *, dpi: int = 200) -> bytes:
     """Turns a Figure into PNG bytes; letters that the font lacks become question marks."""
     stream = io.BytesIO()
     with settings():
-        _replace_missing_letters(drawing)
+        _clean_text(drawing, known_letters_only=True)
         drawing.savefig(stream, format="png", dpi=dpi, metadata={"Software": None})
     return stream.getvalue()
 
 
-def _replace_missing_letters(drawing: "Figure") -> None:
+def _clean_text(drawing: "Figure", *, known_letters_only: bool) -> None:
+    """Puts a space for control characters and, where the font must have every letter, `?` for those it lacks."""
     from matplotlib.font_manager import findfont, get_font
     from matplotlib.text import Text
 
     for text in drawing.findobj(Text):
         assert isinstance(text, Text)
-        known = get_font(findfont(text.get_fontproperties()))
         words = text.get_text()
-        readable = "".join(letter if known.get_char_index(ord(letter)) else "?" for letter in words)
-        if readable != words:
-            text.set_text(readable)
+        clean = "".join(" " if ord(letter) < 32 or ord(letter) == 127 else letter for letter in words)
+        if known_letters_only:
+            font = get_font(findfont(text.get_fontproperties()))
+            clean = "".join(letter if font.get_char_index(ord(letter)) else "?" for letter in clean)
+        if clean != words:
+            text.set_text(clean)

@@ -120,7 +120,7 @@ def cohort(evaluation: Evaluation) -> Grid:
     heads = ["Present", "Absent", "Unknown", "Prevalence"]
     heads += [] if evaluation.task == "multiclass" else ["Threshold"]
     noun = "Class" if evaluation.task == "multiclass" else "Finding"
-    return Grid("Images by what is true", noun, tuple(map(Column, heads)), tuple(rows))
+    return Grid("Reference labels", noun, tuple(map(Column, heads)), tuple(rows))
 
 
 def classification_report(evaluation: Evaluation) -> Grid:

@@ -90,8 +90,8 @@ def probability(value: float) -> str:
 
 
 def per_cent(part: float, whole: float) -> str:
-    """Writes a share as `3.6 %`, `none` of nothing as a dash."""
-    return f"{100 * part / whole:.1f} %" if whole else "–"
+    """Writes a share as `3.6 %`, that of nothing as a dash."""
+    return f"{100 * part / whole:.1f}\N{NO-BREAK SPACE}%" if whole else "–"
 
 
 def count(number_of: int, noun: str) -> str:

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from hilum import recipe
-from hilum.recipe import AugmentSettings
 from hilum.data.batches import training_batches
 from hilum.data.cache import Cached
 from hilum.engines import Validation
 from hilum.engines.torch import TorchEngine, train
 from hilum.errors import TrainingError
+from hilum.recipe import AugmentSettings
 
 SIZE, NUMBER = 32, 48
 

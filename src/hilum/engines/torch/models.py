@@ -10,7 +10,7 @@ from hilum import architectures
 from hilum.engines import InitialWeights
 from hilum.engines.head import Dense, initial_head
 from hilum.engines.torch import weights
-from hilum.errors import TrainingError, UsageError
+from hilum.errors import UsageError
 from hilum.recipe import Recipe
 
 
@@ -100,20 +100,19 @@ class Head(nn.Module):
 
 
 class CustomCNN(nn.Module):
-    """Four blocks of 32, 64, 128 and 256 filters: convolution, batch norm, ReLU, twice, then max pooling."""
+    """Four blocks of 32, 64, 128 and 256 filters: convolution, batch norm, ReLU, max pooling."""
 
     def __init__(self) -> None:
         super().__init__()
         blocks: list[nn.Module] = []
         channels = 3
         for filters in (32, 64, 128, 256):
-            for inputs in (channels, filters):
-                blocks += [
-                    nn.Conv2d(inputs, filters, 3, padding=1, bias=False),
-                    nn.BatchNorm2d(filters),
-                    nn.ReLU(inplace=True),
-                ]
-            blocks.append(nn.MaxPool2d(2))
+            blocks += [
+                nn.Conv2d(channels, filters, 3, padding=1, bias=False),
+                nn.BatchNorm2d(filters),
+                nn.ReLU(inplace=True),
+                nn.MaxPool2d(2),
+            ]
             channels = filters
         self.blocks = nn.Sequential(*blocks)
 

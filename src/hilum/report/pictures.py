@@ -1,0 +1,45 @@
+"""Cases -> one PNG file each, as `hilum explain` leaves them."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from hilum import files
+from hilum.explain import Case
+from hilum.report import panels, style
+
+
+def write(folder: Path, cases: Sequence[Case], *, name: str) -> list[Path]:
+    """Writes a panel a case, all on one scale.
+
+    Args:
+        folder: Where to; made where it is missing.
+        cases: Of one image.
+        name: What the files begin with; see `names`.
+
+    Returns:
+        The files, `NAME-FINDING.png` each; any that were there are replaced.
+    """
+    limit = panels.scale_limit(cases)
+    written = []
+    for case in cases:
+        path = folder / f"{name}-{_plain(case.finding)}.png"
+        files.write_bytes(path, style.png(panels.panel(case, limit=limit), dpi=150))
+        written.append(path)
+    return written
+
+
+def names(images: Sequence[str]) -> list[str]:
+    """Names for pictures of images, from the images' own; equal ones are numbered from the second on."""
+    seen: Counter[str] = Counter()
+    found = []
+    for image in images:
+        stem = _plain(Path(image.rpartition("::")[2] or image).stem)
+        seen[stem] += 1
+        found.append(stem if seen[stem] == 1 else f"{stem}-{seen[stem]}")
+    return found
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._") or "image"

@@ -1,0 +1,153 @@
+"""Radiographs keep their look: aspect, sides, nothing drawn without evidence, one scale over a figure."""
+
+import dataclasses
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hilum.explain import Case
+from hilum.report import panels, style
+
+
+def test_overlay_is_the_radiograph_where_there_is_no_evidence(make_case: Callable[..., Case]) -> None:
+    case = dataclasses.replace(make_case(size=(240, 200)), boxes=np.zeros((0, 4)))
+
+    views = panels.views(case, limit=1.0, side=240)
+
+    assert (views.overlay[:, :95] == views.radiograph[:, :95]).all()
+    assert (views.overlay[:, 120:] != views.radiograph[:, 120:]).any()
+    assert (views.evidence[:, :95] == 0).all()
+
+
+def test_radiograph_is_grey_untouched_and_not_mirrored(make_case: Callable[..., Case]) -> None:
+    case = make_case(size=(120, 100))
+    marked = case.grey.copy()
+    marked[:20, :20] = 1.0
+    marked[:20, 80:] = 0.0
+
+    view = panels.views(dataclasses.replace(case, grey=marked), limit=1.0, side=120).radiograph
+
+    assert np.array_equal(view[..., 0], np.rint(marked * 255))
+    assert np.array_equal(view[..., 0], view[..., 2])
+
+
+@pytest.mark.parametrize("size", [(300, 100), (100, 300), (2000, 1000)])
+def test_views_keep_the_aspect(make_case: Callable[..., Case], size: tuple[int, int]) -> None:
+    height, width = panels.views(make_case(size=size), limit=1.0, side=600).overlay.shape[:2]
+
+    assert max(height, width) == 600
+    assert height / width == pytest.approx(size[0] / size[1], rel=0.01)
+
+
+@pytest.mark.parametrize("size", [(300, 100), (100, 300), (128, 128)])
+def test_figures_keep_the_aspect(make_case: Callable[..., Case], size: tuple[int, int]) -> None:
+    case = make_case(size=size)
+
+    for drawing in (panels.panel(case), *panels.gallery([case], title="t")):
+        width, height = drawing.get_size_inches()
+        frames = [frame.get_position() for frame in drawing.axes[:3]]
+        for frame in frames:
+            ratio = (frame.height * height) / (frame.width * width)
+            assert ratio == pytest.approx(size[0] / size[1], rel=0.02)
+
+
+def test_one_scale_holds_over_a_figure(make_case: Callable[..., Case]) -> None:
+    strong, faint = make_case(strength=2.0), make_case(strength=0.2)
+
+    limit = panels.scale_limit([strong, faint])
+    alone = panels.views(faint, limit=panels.scale_limit([faint])).evidence
+    together = panels.views(faint, limit=limit).evidence
+    drawing = panels.gallery([strong, faint], title="t")[0]
+
+    assert limit == 2.0
+    assert together.max() < alone.max(), "a faint map stays faint beside a strong one"
+    assert np.array_equal(np.asarray(drawing.axes[5].images[0].get_array()), together)
+    assert drawing.axes[-1].get_xlim() == (-2.0, 2.0)
+
+
+def test_a_map_with_next_to_nothing_is_not_stretched(make_case: Callable[..., Case]) -> None:
+    assert panels.scale_limit([make_case(strength=0.001)]) == panels.SMALLEST_LIMIT
+
+
+@pytest.mark.parametrize(
+    ("largest", "limit"), [(0.31, 0.4), (1.0, 1.0), (1.01, 1.5), (9.0, 10.0), (23.0, 25.0)]
+)
+def test_scale_ends_at_a_round_number(make_case: Callable[..., Case], largest: float, limit: float) -> None:
+    case = dataclasses.replace(make_case(), evidence=np.full((120, 100), -largest))
+
+    assert panels.scale_limit([case]) == pytest.approx(limit)
+
+
+def test_colours_are_black_at_zero_warm_above_and_cold_below() -> None:
+    below, zero, above = panels.colours(np.array([-1.0, 0.0, 1.0]), 1.0)
+
+    assert (zero == 0).all()
+    assert above[0] > above[2]
+    assert below[2] > below[0]
+
+
+def test_lightness_of_both_ramps_rises_with_the_evidence() -> None:
+    for sign in (1, -1):
+        red, green, blue = panels.colours(sign * np.linspace(0, 1, 50), 1.0).T
+        assert (np.diff(0.2126 * red + 0.7152 * green + 0.0722 * blue) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("label", "probability", "outcome"),
+    [
+        (1, 0.5, "True positive"),
+        (1, 0.49, "False negative"),
+        (0, 0.5, "False positive"),
+        (0, 0.1, "True negative"),
+        (float("nan"), 0.9, "Called present, truth unknown"),
+    ],
+)
+def test_outcome(make_case: Callable[..., Case], label: float, probability: float, outcome: str) -> None:
+    assert panels.outcome(make_case(label=label, probability=probability)) == outcome
+
+
+def test_caption_says_truth_probability_and_decision(make_case: Callable[..., Case]) -> None:
+    caption = panels.caption(make_case(label=0, probability=0.934))
+
+    assert caption == "Pneumonia absent; probability 0.93, called present (threshold 0.50)"
+
+
+def test_gallery_breaks_into_pages(make_case: Callable[..., Case]) -> None:
+    drawings = panels.gallery([make_case() for _ in range(panels.ROWS + 1)], title="t")
+
+    assert len(drawings) == 2
+    assert all(drawing.get_size_inches()[1] <= 11 for drawing in drawings)
+    assert panels.gallery([], title="t") == ()
+
+
+def test_panel_is_large_enough_to_read(make_case: Callable[..., Case]) -> None:
+    with Image.open(io.BytesIO(style.png(panels.panel(make_case())))) as picture:
+        assert picture.width >= 2000
+
+
+def test_written_files_have_harmless_different_names(make_case: Callable[..., Case], tmp_path: Path) -> None:
+    names = ["../../=a|b.png", "a/x.png", "b/x.png"]
+
+    paths = panels.write(tmp_path / "maps", [make_case(image=name) for name in names], "0" * 64)
+
+    assert len(set(paths)) == 3
+    assert all(path.parent == tmp_path / "maps" and path.is_file() for path in paths)
+    assert all(re.fullmatch(r"[A-Za-z0-9_]+-[0-9a-f]{8}-Pneumonia\.png", path.name) for path in paths)
+
+
+@pytest.mark.real
+def test_a_real_radiograph_is_drawn(shared_data: Path, make_case: Callable[..., Case]) -> None:
+    source = sorted((shared_data / "nih" / "images").glob("*.png"))[0]
+    with Image.open(source) as picture:
+        grey = np.asarray(picture.convert("L"), np.float32) / 255
+    case = dataclasses.replace(make_case(size=grey.shape), grey=grey)
+
+    view = panels.views(case, limit=1.0).radiograph
+
+    assert view.shape == (panels.SIDE, panels.SIDE, 3)
+    assert view.mean() == pytest.approx(grey.mean() * 255, abs=1)
