@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -130,14 +129,10 @@ def test_panel_is_large_enough_to_read(make_case: Callable[..., Case]) -> None:
         assert picture.width >= 2000
 
 
-def test_written_files_have_harmless_different_names(make_case: Callable[..., Case], tmp_path: Path) -> None:
-    names = ["../../=a|b.png", "a/x.png", "b/x.png"]
+def test_panel_says_research_use_and_the_bundle(make_case: Callable[..., Case]) -> None:
+    words = [text.get_text() for text in panels.panel(make_case(), bundle="0123456789abcdef" * 4).texts]
 
-    paths = panels.write(tmp_path / "maps", [make_case(image=name) for name in names], "0" * 64)
-
-    assert len(set(paths)) == 3
-    assert all(path.parent == tmp_path / "maps" and path.is_file() for path in paths)
-    assert all(re.fullmatch(r"[A-Za-z0-9_]+-[0-9a-f]{8}-Pneumonia\.png", path.name) for path in paths)
+    assert "Research use only; not a medical device. Bundle 0123456789abcdef." in words
 
 
 @pytest.mark.real

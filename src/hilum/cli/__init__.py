@@ -40,6 +40,21 @@ HEADLINES = {
 }
 
 
+class LevelName(StrEnum):
+    """What one row of a score is."""
+
+    image = "image"
+    study = "study"
+    patient = "patient"
+
+
+class HowName(StrEnum):
+    """How images are joined to a study or patient."""
+
+    maximum = "maximum"
+    mean = "mean"
+
+
 class EngineName(StrEnum):
     """The engines that exist."""
 
@@ -162,6 +177,69 @@ def evaluate(
     """Score a model and write the report."""
     table = _table(data, layout=layout, images=images, remap=remap) if data else None
     _evaluate(model, table, split=split, output=output, as_json=as_json, expect=expect, images=images)
+
+
+@app.command(
+    epilog="Example: hilum score theirs.csv --labels Data_Entry_2017_v2020.csv -o scored --allow-missing"
+)
+def score(
+    predictions: Annotated[
+        Path,
+        typer.Argument(
+            help="A .csv or .parquet file: image and a column a finding, or image, finding, probability."
+        ),
+    ],
+    labels: Annotated[
+        Path, typer.Option("--labels", help="A data set's folder, its CSV file, or a table (.parquet).")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder for the report.")] = Path(
+        "scored"
+    ),
+    threshold: Annotated[
+        float, typer.Option("--threshold", min=0, max=1, help="Present is called from here on.")
+    ] = 0.5,
+    level: Annotated[
+        LevelName, typer.Option("--level", help="Score images, or studies or patients as a whole.")
+    ] = (LevelName.image),
+    how: Annotated[HowName, typer.Option("--join", help="How a study's or patient's images are joined.")] = (
+        HowName.maximum
+    ),
+    prevalence: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            "--prevalence", help="Tell predictive values at this prevalence too.", show_default=False
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option("--split", help="A part of the labels' own split, or all.")] = "all",
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Score what is on both sides even if some images are not.")
+    ] = False,
+    layout: LayoutOption = None,
+    images: ImagesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score anybody's predictions against labels.
+
+    The same statistics and report as evaluate, for the probabilities of any system.
+    """
+    from hilum import score as scoring
+    from hilum.cli.terminal import Terminal
+
+    found = scoring.read(predictions)
+    table = _table(labels, layout=layout, images=images, remap=None)
+    watch = Terminal()
+    watch.stage("Scoring")
+    result = scoring.score(
+        found,
+        table,
+        threshold=threshold,
+        level=level.value,
+        how=how.value,
+        prevalence=prevalence,
+        allow_missing=allow_missing,
+        split=split,
+    )
+    _report(result, output, watch, as_json=as_json)
 
 
 @app.command(epilog="Example: hilum predict runs/k patient.dcm folder/ -o predictions.csv")
@@ -444,13 +522,19 @@ def _evaluate(
     images: Path | None = None,
 ) -> None:
     from hilum import evaluate as evaluation
-    from hilum.cli.terminal import RESEARCH, Terminal, show, show_json, show_pairs
-    from hilum.report import page, words
+    from hilum.cli.terminal import Terminal
 
     watch = Terminal()
     subject = evaluation.subject(model, table, expect=expect, images=images)
     result = evaluation.evaluate(subject, split=split, watch=watch)
-    folder = output or subject.default_output
+    _report(result, output or subject.default_output, watch, as_json=as_json)
+
+
+def _report(result: Any, folder: Path, watch: Any, *, as_json: bool) -> None:
+    """Writes the report of an Evaluation and shows its figures."""
+    from hilum.cli.terminal import RESEARCH, show, show_json, show_pairs
+    from hilum.report import page, words
+
     watch.stage("Writing the report")
     report = page.write(folder, result)
     watch.finish()

@@ -174,60 +174,71 @@ class Layers:
     bone: Map  # cm of bone
     sides: dict[int, Map]  # 1 inside the outline of the right (-1) and the left (1) lung
     heart: Points  # its outline, in body coordinates
+    cavity: Map  # cm of lung if there were no heart in its way
+    branches: Map  # cm of blood in the vessels, those before and behind the heart included
     person: Person
     visit: Visit
 
+    def place_heart(self, ratio: float) -> None:
+        """Draws the heart, `ratio` of the chest wide, in place of the one that was there."""
+        canvas = self.canvas
+        self.heart = heart_outline(self.person, self.visit, ratio)
+        solid = 0.85 * canvas.rounded([self.heart], 0.25, blur=0.012)
+        solid = np.maximum(
+            solid, 0.62 * canvas.rounded([aorta_outline(self.person, self.visit)], 0.10, blur=0.008)
+        )
+        solid = np.maximum(solid, 0.30 * canvas.cover(descending_aorta(self.person, self.visit), blur=0.01))
+        self.lung = self.cavity * (1 - solid)
+        self.vessels = self.branches * np.clip(self.lung / 9, 0, 1)
 
-def layers(
-    person: Person, visit: Visit, *, heart_ratio: float, size: int, rng: np.random.Generator
-) -> Layers:
+
+def layers(person: Person, visit: Visit, *, size: int, rng: np.random.Generator) -> Layers:
     """Builds the maps of a chest without findings.
 
     Args:
         person: Whose chest.
         visit: How it stood before the detector.
-        heart_ratio: Cardiothoracic ratio to draw.
         size: Side of the maps in pixels.
         rng: For the texture of the lung.
     """
     canvas = Canvas(size, visit.matrix)
     outlines = {side: lung_outline(person, visit, side) for side in (-1, 1)}
-    heart = heart_outline(person, visit, heart_ratio)
     trunk = canvas.rounded([trunk_outline(person), ellipse((0, -1.0), 0.62, 0.52)], 0.34, blur=0.012)
     arms = canvas.rounded([tube(arm_axis(person, visit, side), 0.56) for side in (-1, 1)], 0.20, blur=0.01)
     body = np.maximum(person.depth * trunk * depth_profile(canvas), 18 * arms)
     # Lung also lies in the gutter behind the diaphragm, so that the dome is an edge and not an end.
     gutters = [lung_outline(person, visit, side, lower=0.13) for side in (-1, 1)]
-    lung = 0.10 * person.depth * canvas.rounded(gutters, 0.20, blur=0.03)
+    cavity = 0.10 * person.depth * canvas.rounded(gutters, 0.20, blur=0.03)
     for side, outline in outlines.items():
         thickness = 0.66 * person.depth * (1 + 0.10 * side * visit.turn)
-        lung = np.maximum(lung, thickness * canvas.rounded([outline], 0.42, blur=0.008))
-    solid = 0.85 * canvas.rounded([heart], 0.25, blur=0.012)
-    solid = np.maximum(solid, 0.62 * canvas.rounded([aorta_outline(person, visit)], 0.10, blur=0.008))
-    solid = np.maximum(solid, 0.30 * canvas.cover(descending_aorta(person, visit), blur=0.01))
-    lung *= 1 - solid
+        cavity = np.maximum(cavity, thickness * canvas.rounded([outline], 0.42, blur=0.008))
     extra = 0.22 * fractal_noise(rng, size, coarsest=4, octaves=4) - airway(canvas, person, visit)
     if person.breast:
         breasts = canvas.rounded([breast_outline(person, side) for side in (-1, 1)], 0.40, blur=0.02)
         extra += (1.0 + 3.0 * person.breast) * breasts
     else:
         extra += 1.2 * canvas.rounded([pectoral_outline(side) for side in (-1, 1)], 0.4, blur=0.05)
+    branches = vessels(canvas, person, visit)
     if visit.gas:
         bubble = canvas.rounded([stomach_outline(person, visit)], 0.10, blur=0.01)
-        extra -= 7 * visit.gas * bubble * (1 - np.clip(lung / 2, 0, 1))
-    return Layers(
+        extra -= 7 * visit.gas * bubble * (1 - np.clip(cavity / 2, 0, 1))
+    chest = Layers(
         canvas=canvas,
         body=body,
-        lung=lung,
+        lung=cavity,
         tissue=visit.haze + 0.02 * fractal_noise(rng, size, coarsest=8),
-        vessels=vessels(canvas, person, visit) * np.clip(lung / 9, 0, 1),
+        vessels=branches,
         extra=extra,
         bone=bones(canvas, person, visit),
         sides={side: canvas.cover(outline, blur=0.004) for side, outline in outlines.items()},
-        heart=heart,
+        heart=np.empty((0, 2)),
+        cavity=cavity,
+        branches=branches,
         person=person,
         visit=visit,
     )
+    chest.place_heart(visit.heart_ratio)
+    return chest
 
 
 def depth_profile(canvas: Canvas) -> Map:

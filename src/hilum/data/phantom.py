@@ -150,8 +150,7 @@ def radiograph(
     place, texture, things, film = streams[:4]
     own = dict(zip(PAINTERS, streams[4:], strict=True))
     visit = Visit.draw(place, person, view=view)
-    ratio = own["Cardiomegaly"].uniform(*ENLARGED_HEART) if "Cardiomegaly" in findings else visit.heart_ratio
-    chest = anatomy.layers(person, visit, heart_ratio=ratio, size=size, rng=texture)
+    chest = anatomy.layers(person, visit, size=size, rng=texture)
     add_bystanders(chest, things)
     window = choose_window(attenuation(chest), film)
     boxes = [
@@ -188,6 +187,12 @@ def _orders(seed: int) -> Iterator[_Order]:
                 findings = tuple(shuffled[: rng.choice(len(NUM_FINDINGS), p=NUM_FINDINGS)])
             view = "AP" if rng.random() < SHARE_AP else "PA"
             yield _Order(patient, visit, person, view, findings)
+
+
+def paint_cardiomegaly(chest: Layers, rng: np.random.Generator) -> list[Box]:
+    """A heart wider than 0.55 of the chest, in place of the healthy one; the box leaves out the great vessels."""
+    chest.place_heart(rng.uniform(*ENLARGED_HEART))
+    return [_box(chest.canvas.cover(chest.heart[chest.heart[:, 1] > 0.42]) > 0.5)]
 
 
 def paint_pneumothorax(chest: Layers, rng: np.random.Generator) -> list[Box]:
@@ -253,11 +258,6 @@ def paint_nodules(chest: Layers, rng: np.random.Generator) -> list[Box]:
         chest.extra += 2 * radius * CM_PER_UNIT * density * ball
         boxes.append(_box(ball > 0.1))
     return boxes
-
-
-def paint_cardiomegaly(chest: Layers, _: np.random.Generator) -> list[Box]:
-    """A heart wider than 0.55 of the chest; it is drawn with the anatomy, here is its box."""
-    return [_box(chest.canvas.cover(chest.heart[chest.heart[:, 1] > 0.42]) > 0.5)]
 
 
 # In the order of painting: what moves the lung comes first, so that the rest finds its place in it.

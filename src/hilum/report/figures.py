@@ -280,13 +280,15 @@ def confusion(panels: Sequence[Confusion], *, title: str, subtitle: str = "") ->
     """Draws confusion matrices: counts with per cent of the row, right calls blue and wrong ones orange."""
     if len(panels) == 1:
         panel = panels[0]
-        side = 2.5 if len(panel.classes) <= 3 else min(0.8 * len(panel.classes), 5.6)
-        drawing = style.figure(side + 0.95, side + 1.0)
+        slanted = _is_slanted(panel)
+        side = min(max(2.5, 0.7 * len(panel.classes)), 5.0)
+        left, below = (2.0, 1.45) if slanted else (0.85, 0.45)
+        drawing = style.figure(left + side + 0.1, 0.55 + side + below)
         style.heading(drawing, title, subtitle)
-        frame = style.axes(drawing, left=0.85, top=0.55, width=side, height=side)
+        frame = style.axes(drawing, left=left, top=0.55, width=side, height=side)
         _draw_confusion(frame, panel, len(panel.classes) <= 4)
-        frame.set_xlabel("Called", labelpad=2)
-        frame.set_ylabel("Truth", labelpad=2)
+        frame.set_xlabel("Called", labelpad=82 if slanted else 18)
+        frame.set_ylabel("Truth", labelpad=112 if slanted else 18)
         return drawing
 
     def draw(frame: "Axes", panel: Confusion, large: bool) -> None:
@@ -514,15 +516,38 @@ def _draw_confusion(frame: "Axes", panel: Confusion, large: bool) -> None:
                 frame.text(called + 0.5, truth + 0.74, words, ha="center", va="center")
     frame.set_xlim(0, size)
     frame.set_ylim(size, 0)
-    centres = np.arange(size) + 0.5
-    names = [_short(name, 14 if large else 7) for name in panel.classes]
-    frame.set_xticks(centres, names, rotation=0 if size <= 3 else 40, ha="center" if size <= 3 else "right")
-    frame.set_yticks(centres, names, rotation=90 if size <= 3 else 0, va="center")
-    frame.tick_params(length=0, pad=2)
+    frame.set_xticks([])
+    frame.set_yticks([])
+    slanted = _is_slanted(panel)
+    for place, name in enumerate(_short(name, 20) for name in panel.classes):
+        frame.annotate(
+            name,
+            (place + 0.5, size),
+            (0, -4),
+            textcoords="offset points",
+            ha="right" if slanted else "center",
+            va="top",
+            rotation=40 if slanted else 0,
+            rotation_mode="anchor" if slanted else "default",
+        )
+        frame.annotate(
+            name,
+            (0, place + 0.5),
+            (-4, 0),
+            textcoords="offset points",
+            ha="right",
+            va="center",
+            rotation=0 if slanted else 90,
+        )
     frame.spines[:].set_visible(False)
     for line in range(1, size):
         frame.axvline(line, color=style.PAPER, linewidth=1.5)
         frame.axhline(line, color=style.PAPER, linewidth=1.5)
+
+
+def _is_slanted(panel: Confusion) -> bool:
+    """Whether the names are too many or too long to stand along the sides."""
+    return len(panel.classes) > 3 or max(map(len, panel.classes)) > 11
 
 
 def _label_ends(frame: "Axes", ends: list[tuple[float, str]], colours: dict[str, str]) -> None:

@@ -4,18 +4,14 @@ A map's colour says the sign (warm: evidence for the finding; cold: against it),
 zero nothing is drawn: the radiograph stays as it is. Pictures keep aspect, left and right of the original.
 """
 
-import hashlib
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hilum import files
 from hilum.explain import Case
 from hilum.report import style, words
 
@@ -48,30 +44,6 @@ class Views:
     radiograph: NDArray[np.uint8]
     overlay: NDArray[np.uint8]
     evidence: NDArray[np.uint8]
-
-
-def write(folder: Path, cases: Sequence[Case], bundle: str) -> list[Path]:
-    """Writes one PNG a case, all on one scale.
-
-    A file's name holds the image's own name reduced to harmless letters, a few digits that tell equal names in
-    different folders apart, and the finding.
-
-    Args:
-        folder: Where to; made if it is not there.
-        cases: What to draw.
-        bundle: The hash of the bundle that made them; stands in every picture.
-
-    Returns:
-        The paths, one a case.
-    """
-    limit = scale_limit(cases)
-    paths = []
-    for case in cases:
-        digits = hashlib.sha256(case.image.encode()).hexdigest()[:8]
-        stem = _harmless(PurePosixPath(case.image.replace("\\", "/").split("::")[-1]).stem)
-        paths.append(folder / f"{stem}-{digits}-{_harmless(case.finding)}.png")
-        files.write_bytes(paths[-1], style.png(panel(case, limit=limit, bundle=bundle)))
-    return paths
 
 
 @style.styled
@@ -199,10 +171,6 @@ def caption(case: Case) -> str:
     value, threshold = words.probability(case.probability), words.probability(case.threshold)
     truth = words.truth(case.label)
     return f"{case.finding} {truth}; probability {value}, called {called} (threshold {threshold})"
-
-
-def _harmless(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")[:60] or "image"
 
 
 def _page(cases: Sequence[Case], *, title: str, limit: float) -> "Figure":

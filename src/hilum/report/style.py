@@ -198,12 +198,17 @@ def png(drawing: "Figure", *, dpi: int = 200) -> bytes:
     stream = io.BytesIO()
     with settings():
         _clean_text(drawing, known_letters_only=True)
-        drawing.savefig(stream, format="png", dpi=dpi, metadata={"Software": None})
+        drawing.savefig(
+            stream, format="png", dpi=dpi, metadata={"Software": None}, pil_kwargs={"compress_level": 4}
+        )
     return stream.getvalue()
 
 
 def _clean_text(drawing: "Figure", *, known_letters_only: bool) -> None:
-    """Puts a space for control characters and, where the font must have every letter, `?` for those it lacks."""
+    """Puts a space for control characters and, where the font must have every letter, `?` for those it lacks.
+
+    Tick labels get their words only when they are drawn and are not reached: names from outside stand elsewhere.
+    """
     from matplotlib.font_manager import findfont, get_font
     from matplotlib.text import Text
 

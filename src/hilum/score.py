@@ -1,0 +1,307 @@
+"""Anybody's predictions and a labelled Table -> the same Evaluation that a bundle gets."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from scipy.special import logit
+
+from hilum import stats
+from hilum.data.table import Table
+from hilum.errors import DataError, UsageError, nearest
+from hilum.evaluate import FORMAT, Evaluation
+from hilum.findings import VOCABULARY, named
+
+LevelName = Literal["image", "study", "patient"]
+LONG = ("image", "finding", "probability")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Probabilities of some system.
+
+    Attributes:
+        name: Of the file they came from.
+        images: (n,) str, unique.
+        findings: Names of the k columns, canonical.
+        probabilities: float64 (n, k) in [0, 1], NaN where the file says nothing.
+        ignored: Columns that are neither an image's name nor a finding's probability.
+    """
+
+    name: str
+    images: np.ndarray
+    findings: tuple[str, ...]
+    probabilities: np.ndarray
+    ignored: tuple[str, ...] = ()
+
+
+def read(path: Path) -> Predictions:
+    """Reads predictions from a .csv or .parquet file.
+
+    Wide: an `image` column and one a finding, `NAME` or `prob_NAME`. Long: `image, finding, probability`, further
+    columns being ignored, as `hilum predict` and `hilum evaluate` write it.
+
+    Raises:
+        UsageError: There is no such file, or it is of another kind.
+        DataError: A column is missing, a finding unknown, an image twice, or a value no probability.
+    """
+    frame = _read_frame(path)
+    if "image" not in frame.columns:
+        raise DataError(f"{path} has no column 'image'; it has: {nearest('image', map(str, frame.columns))}")
+    frame["image"] = frame["image"].astype(str).str.removeprefix("'")
+    long = set(LONG) <= set(frame.columns)
+    wide, ignored = _widened(frame, path) if long else _columns(frame, path)
+    values = wide.to_numpy(np.float64)
+    wrong = np.argwhere(~np.isnan(values) & ((values < 0) | (values > 1)))
+    if len(wrong):
+        row, column = wrong[0]
+        raise DataError(
+            f"{path}: {wide.columns[column]} of {wide.index[row]} is {values[row, column]:g}; a probability in [0, 1] "
+            f"was expected ({len(wrong):,} such values). Scores of another scale have to be calibrated first"
+        )
+    return Predictions(path.name, wide.index.to_numpy(str), tuple(map(str, wide.columns)), values, ignored)
+
+
+def score(
+    predictions: Predictions,
+    table: Table,
+    *,
+    threshold: float = 0.5,
+    level: LevelName = "image",
+    how: Literal["maximum", "mean"] = "maximum",
+    prevalence: float | None = None,
+    allow_missing: bool = False,
+    split: str = "all",
+    replicates: int = 2000,
+    seed: int = 0,
+) -> Evaluation:
+    """Joins predictions with labels by image and scores them.
+
+    Images are joined by their whole name, or by the file's name alone where that is unique on both sides.
+
+    Args:
+        predictions: Of any system.
+        table: The labels.
+        threshold: Present is called from this probability on; fixed beforehand, for all findings.
+        level: What is scored: each image, or a study's or patient's images joined.
+        how: How they are joined: by the maximum of their probabilities or by the mean.
+        prevalence: If given, predictive values are told at this prevalence too.
+        allow_missing: Score the images that are on both sides even if others are on one side only.
+        split: Which part of the table's own split, or `all`.
+        replicates: Bootstrap resamples of patients.
+        seed: Of the resamples.
+
+    Raises:
+        UsageError: The table does not know a finding, or no study is known.
+        DataError: Images are missing on one side and `allow_missing` is off, or none is on both.
+    """
+    labelled = _labelled(table, split)
+    unknown = [finding for finding in predictions.findings if finding not in table.findings]
+    if unknown:
+        raise UsageError(
+            f"the labels do not know {unknown[0]!r}; they know: {nearest(unknown[0], table.findings)}"
+        )
+    theirs, ours, notes = _joined(predictions, labelled, allow_missing=allow_missing)
+    frame = labelled.frame.iloc[ours]
+    labels = labelled.labels(predictions.findings)[ours].astype(np.float64)
+    probabilities = predictions.probabilities[theirs]
+    labels[np.isnan(probabilities)] = np.nan
+    probabilities = np.nan_to_num(probabilities, nan=0.5)
+    patients = (frame["source"] + ":" + frame["patient"]).to_numpy(str)
+    images, level_name = frame["image"].to_numpy(str), "image"
+    if level != "image":
+        groups = patients if level == "patient" else _studies(frame, patients)
+        joined = stats.aggregate(labels, probabilities, groups=groups, level=level, how=how)
+        labels, probabilities, level_name = joined.labels, joined.probabilities, joined.name
+        patients, images = patients[joined.first_image], groups[joined.first_image]
+    thresholds = np.full(len(predictions.findings), threshold)
+    scores = stats.evaluate(
+        labels,
+        probabilities,
+        thresholds=thresholds,
+        clusters=patients,
+        findings=predictions.findings,
+        level=level_name,
+        prevalence=prevalence,
+        replicates=replicates,
+        seed=seed,
+    )
+    data = ", ".join(source.name for source in labelled.sources)
+    description = (
+        "all images with labels and predictions"
+        if split == "all"
+        else f"the {split} part of the labels' own split"
+    )
+    rule = f"fixed at {threshold:g}"
+    citations = tuple(dict.fromkeys(f"{source.citation} ({source.terms})" for source in labelled.sources))
+    return Evaluation(
+        title=predictions.name,
+        bundle="",
+        task="binary" if len(predictions.findings) == 1 else "multilabel",
+        findings=predictions.findings,
+        data=data,
+        split=split,
+        split_description=description,
+        leaky=False,
+        images=images,
+        patients=patients,
+        labels=labels.astype(np.float32),
+        logits=logit(np.clip(probabilities, 1e-7, 1 - 1e-7)).astype(np.float32),
+        probabilities=probabilities,
+        thresholds=thresholds,
+        threshold_rule=rule,
+        scores=scores,
+        facts=(("Predictions", predictions.name), ("Scored", f"by {level_name}")),
+        warnings=(
+            *notes,
+            "Predictions from elsewhere: how the model was trained and chosen is not known here.",
+        ),
+        citations=citations,
+        metrics={
+            "format": FORMAT,
+            "bundle": "",
+            "data": data,
+            "split": split,
+            "split_description": description,
+            "leaky": False,
+            "internal": False,
+            "test_reads": 0,
+            "threshold_rule": rule,
+            "notes": list(notes),
+            **scores.to_dict(),
+        },
+    )
+
+
+def _read_frame(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise UsageError(f"{path} does not exist; a .csv or .parquet file of predictions was expected")
+    try:
+        if path.suffix == ".csv":
+            return pd.read_csv(path)
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+    except (ValueError, OSError) as error:
+        raise DataError(
+            f"{path} cannot be read as {path.suffix[1:]}: {str(error).splitlines()[0][:160]}"
+        ) from None
+    raise UsageError(f"predictions are read from .csv and .parquet files, not {path.name!r}")
+
+
+def _widened(frame: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    findings = frame["finding"].astype(str).map(_known_finding(path))
+    _refuse_twice(frame["image"] + "\t" + findings, path)
+    values = _numbers(frame["probability"], path)
+    wide = pd.Series(values.to_numpy(), pd.MultiIndex.from_arrays([frame["image"], findings])).unstack()  # noqa: PD010
+    return wide.reindex(index=frame["image"].unique(), columns=findings.unique()), ()
+
+
+def _columns(frame: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    _refuse_twice(frame["image"], path)
+    known = _known_finding(path)
+    chosen: dict[str, pd.Series] = {}
+    ignored = []
+    for column in map(str, frame.columns):
+        name = re.sub(r"^prob_", "", column)
+        if column != "image" and (name != column or named(name) in VOCABULARY):
+            finding = known(name)
+            if finding in chosen:
+                raise DataError(f"{path} has two columns for {finding}; keep one")
+            chosen[finding] = _numbers(frame[column], path)
+        elif column != "image":
+            ignored.append(column)
+    if not chosen:
+        raise DataError(
+            f"{path} has no column of a finding (NAME or prob_NAME); "
+            f"beside image it has: {', '.join(ignored) or 'nothing'}"
+        )
+    wide = pd.DataFrame(chosen)
+    wide.index = pd.Index(frame["image"])
+    return wide, tuple(ignored)
+
+
+def _known_finding(path: Path) -> Callable[[str], str]:
+    def known(name: str) -> str:
+        finding = named(name)
+        if finding not in VOCABULARY:
+            raise DataError(
+                f"{path} predicts the unknown finding {name!r}; known are: {nearest(name, VOCABULARY)}"
+            )
+        return finding
+
+    return known
+
+
+def _numbers(column: pd.Series, path: Path) -> pd.Series:
+    numbers = pd.to_numeric(column, errors="coerce")
+    wrong = column[numbers.isna() & column.notna()]
+    if len(wrong):
+        raise DataError(f"{path}: {wrong.iloc[0]!r} in column {column.name!r} is no number")
+    return numbers.astype(float)
+
+
+def _refuse_twice(keys: pd.Series, path: Path) -> None:
+    twice = keys[keys.duplicated()]
+    if len(twice):
+        first = twice.iloc[0].replace("\t", ", ")
+        raise DataError(
+            f"{path} has {len(twice):,} rows too many: {first} stands there twice; keep one row an image"
+        )
+
+
+def _labelled(table: Table, split: str) -> Table:
+    if split == "all":
+        return table
+    mask = table.frame["split"].to_numpy(str) == split
+    if not mask.any():
+        there = sorted(set(table.frame["split"]) - {""})
+        raise DataError(
+            f"the labels have no {split} part; there are: {', '.join(there) or 'none'}; or --split all"
+        )
+    return table.select(mask)
+
+
+def _joined(
+    predictions: Predictions, table: Table, *, allow_missing: bool
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Rows of the predictions and of the table that belong together, and what to say about the others."""
+    theirs, ours = pd.Series(predictions.images), table.frame["image"].reset_index(drop=True)
+    if not theirs.isin(ours).any():
+        short_theirs, short_ours = (
+            names.str.split(r"/|\\|::", regex=True).str[-1] for names in (theirs, ours)
+        )
+        if short_theirs.is_unique and short_ours.is_unique:
+            theirs, ours = short_theirs, short_ours
+    places = pd.Series(np.arange(len(ours)), index=ours)
+    places = places[~places.index.duplicated()]
+    found = theirs.map(places)
+    here = found.notna().to_numpy()
+    without_label, without_prediction = int((~here).sum()), len(ours) - int(here.sum())
+    if not here.any():
+        raise DataError(
+            f"none of {len(theirs):,} predicted images is among the {len(ours):,} labelled ones "
+            f"(first predicted {predictions.images[0]!r}, first labelled {table.frame['image'].iloc[0]!r})"
+        )
+    missing = (
+        f"{without_label:,} of {len(theirs):,} predicted images have no label, "
+        f"{without_prediction:,} of {len(ours):,} labelled images have no prediction"
+    )
+    if (without_label or without_prediction) and not allow_missing:
+        raise DataError(f"{missing}; score the {int(here.sum()):,} on both sides with --allow-missing")
+    notes = (
+        [f"{missing}; {int(here.sum()):,} images are scored."] if without_label or without_prediction else []
+    )
+    if predictions.ignored:
+        notes.append(f"Columns that are no finding were ignored: {', '.join(predictions.ignored)}.")
+    return np.flatnonzero(here), found[here].to_numpy(np.int64), tuple(notes)
+
+
+def _studies(frame: pd.DataFrame, patients: np.ndarray) -> np.ndarray:
+    if (frame["study"] == "").any():
+        raise UsageError("the labels do not name every image's study; use --level image or patient")
+    studies = frame["study"].to_numpy(str)
+    return np.array([f"{patient}/{study}" for patient, study in zip(patients, studies, strict=True)])
