@@ -592,7 +592,7 @@ def _write_panels(model: Any, sources: list[Any], folder: Path, findings: list[s
             unreadable += 1
             watch.say(f"{source}: {error}")
             continue
-        written += len(pictures.write(folder, cases, name=name))
+        written += len(pictures.write(folder, cases, name=name, bundle=model.bundle.hash))
         watch.advance(number)
     watch.finish(f"{written:,} pictures written to {folder}")
     return unreadable

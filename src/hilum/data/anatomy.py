@@ -496,7 +496,7 @@ def vertebrae(canvas: Canvas, person: Person) -> Map:
         *row(CIRCLE, 0.022, 0.022, 0.62, 0.4),
         *row(CIRCLE, 0.018, 0.03, 0, 0.75),
     ]
-    return 0.85 * canvas.cover(*row(box, wide, pitch)) + 0.5 * canvas.cover(*posts)
+    return 0.75 * canvas.cover(*row(box, wide, pitch)) + 0.5 * canvas.cover(*posts)
 
 
 def vessels(canvas: Canvas, person: Person, visit: Visit) -> Map:

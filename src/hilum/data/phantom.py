@@ -28,6 +28,8 @@ MIN_SIZE = 32
 Box = tuple[float, float, float, float]
 """x and y of the upper left corner, width and height, in fractions of the picture."""
 
+BOX_TYPES = {name: str if name in ("image", "finding") else float for name in BOX_COLUMNS}
+
 SHARE_AP = 0.4
 NUM_VISITS = (0.4, 0.3, 0.2, 0.1)
 """Shares of patients with one, two, three and four images."""
@@ -97,7 +99,7 @@ def generate(
         frame=pd.DataFrame(rows, columns=[*COLUMNS, *FINDINGS]),
         findings=FINDINGS,
         sources=(Source(name="phantom", root=directory, citation=citation, terms="synthetic, no patient"),),
-        boxes=pd.DataFrame(boxes, columns=list(BOX_COLUMNS)).astype(dict.fromkeys(BOX_COLUMNS[:2], str)),
+        boxes=pd.DataFrame(boxes, columns=list(BOX_COLUMNS)).astype(BOX_TYPES),
     )
 
 

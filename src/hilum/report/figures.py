@@ -501,17 +501,12 @@ def _draw_confusion(frame: "Axes", panel: Confusion, large: bool) -> None:
             cell = Rectangle((called, truth), 1, 1, facecolor=colour, alpha=0.06 + 0.5 * share, linewidth=0)
             frame.add_patch(cell)
             count = f"{panel.counts[truth, called]:,}"
-            weight, points = ("bold", 14.0) if large and size <= 3 else ("bold", style.SMALL)
+            shown = bool(totals[truth, 0]) and size <= 5
+            points, place = (14.0 if large and size <= 3 else style.SMALL), truth + (0.46 if shown else 0.5)
             frame.text(
-                called + 0.5,
-                truth + 0.46,
-                count,
-                ha="center",
-                va="center",
-                fontweight=weight,
-                fontsize=points,
+                called + 0.5, place, count, ha="center", va="center", fontweight="bold", fontsize=points
             )
-            if totals[truth, 0] and size <= 5:
+            if shown:
                 words = f"{100 * share:.1f} %" if large else f"{100 * share:.0f} %"
                 frame.text(called + 0.5, truth + 0.74, words, ha="center", va="center")
     frame.set_xlim(0, size)

@@ -179,7 +179,7 @@ def _page(cases: Sequence[Case], *, title: str, limit: float) -> "Figure":
     heights = [side * min(1, case.grey.shape[0] / case.grey.shape[1]) for case in cases]
     top, above, below = 0.62, 0.36, 0.14
     drawing = style.figure(width, top + sum(heights) + (above + below) * len(cases) + 0.56)
-    style.heading(drawing, title, _legend(cases))
+    style.heading(drawing, title, f"{_legend(cases)} Research use only.")
     for case, height in zip(cases, heights, strict=True):
         left, right = style.MARGIN, width - style.MARGIN
         style.write(drawing, outcome(case), left=left, top=top + 0.12, bold=True)

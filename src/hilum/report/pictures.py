@@ -10,13 +10,14 @@ from hilum.explain import Case
 from hilum.report import panels, style
 
 
-def write(folder: Path, cases: Sequence[Case], *, name: str) -> list[Path]:
+def write(folder: Path, cases: Sequence[Case], *, name: str, bundle: str) -> list[Path]:
     """Writes a panel a case, all on one scale.
 
     Args:
         folder: Where to; made where it is missing.
         cases: Of one image.
         name: What the files begin with; see `names`.
+        bundle: The hash of the bundle that made them; it stands in the picture.
 
     Returns:
         The files, `NAME-FINDING.png` each; any that were there are replaced.
@@ -25,7 +26,7 @@ def write(folder: Path, cases: Sequence[Case], *, name: str) -> list[Path]:
     written = []
     for case in cases:
         path = folder / f"{name}-{_plain(case.finding)}.png"
-        files.write_bytes(path, style.png(panels.panel(case, limit=limit), dpi=150))
+        files.write_bytes(path, style.png(panels.panel(case, limit=limit, bundle=bundle), dpi=150))
         written.append(path)
     return written
 
