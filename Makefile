@@ -12,7 +12,7 @@ help:
 	@echo "make env     build .venv (EXTRAS=$(EXTRAS))"
 	@echo "make demo    the whole way on synthetic radiographs; ends with the path of a report"
 	@echo "make test    the test suite"
-	@echo "make check   format, lint, types"
+	@echo "make check   format, lint, types (make check-all: and every test, slow ones included)"
 	@echo "make bench   performance claims, each measured beside its peer"
 
 env: $(STAMP)
@@ -26,10 +26,11 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: env
-	$(BIN)/hilum demo -o runs/demo
+	$(BIN)/hilum demo -o runs/demo --resume
 
+# One test process a core, each with one thread: faster than one process with threads in it.
 test: env
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile -m "not slow"
 
 check: env
 	$(BIN)/ruff format --check .
@@ -37,7 +38,7 @@ check: env
 	$(BIN)/mypy
 
 check-all: check
-	$(BIN)/pytest -m "slow or not slow"
+	$(BIN)/pytest
 
 format: env
 	$(BIN)/ruff format .

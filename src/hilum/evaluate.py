@@ -185,7 +185,7 @@ def evaluate(
     )
     test_reads = _enter(subject, part.name, split_hash(part.examples.table)) if part.internal else 0
     evaluation = Evaluation(
-        title=manifest.name,
+        title=_title(manifest),
         bundle=model.bundle.hash,
         task=manifest.task,
         findings=manifest.findings,
@@ -347,6 +347,12 @@ def _one_an_image(pairs: np.ndarray, number: int) -> list[tuple[int, int]]:
         if len(first) >= max(number, len(seen)):
             break
     return list(first.values())[:number]
+
+
+def _title(manifest: Manifest) -> str:
+    """The recipe's name, and the network where the name says of none or of another."""
+    architecture = manifest.training.architecture
+    return manifest.name if architecture in manifest.name else f"{manifest.name} ({architecture})"
 
 
 def _facts(manifest: Manifest, bundle_hash: str) -> tuple[tuple[str, str], ...]:

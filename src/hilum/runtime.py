@@ -69,7 +69,9 @@ class Graph:
         if images.ndim != 3 or images.shape[1] != images.shape[2]:
             raise UsageError(f"images of shape {images.shape}; (n, size, size) expected")
         if images.shape[2] != side:
-            raise UsageError(f"images of {images.shape[1]} x {images.shape[2]} pixels; {side} x {side} expected")
+            raise UsageError(
+                f"images of {images.shape[1]} x {images.shape[2]} pixels; {side} x {side} expected"
+            )
         result: list[np.ndarray] = self.session.run(outputs, {"image": as_float(images)})
         return result
 

@@ -98,9 +98,7 @@ class Run:
             precision="bf16-mixed" if self.precision == "bf16" else "32-true",
         )
         self.initial: InitialWeights
-        self.module, self.initial = build(
-            recipe, images=to_float(batches.sample(NUM_IMAGES_TO_UNFOLD))
-        )
+        self.module, self.initial = build(recipe, images=to_float(batches.sample(NUM_IMAGES_TO_UNFOLD)))
         self.module.to(memory_format=torch.channels_last)
         parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         options = {"weight_decay": recipe.train.weight_decay} if recipe.train.optimizer == "adamw" else {}

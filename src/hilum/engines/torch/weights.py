@@ -67,7 +67,9 @@ def initialise(name: str, source: str, *, make: Make, images: Tensor) -> tuple[n
         return _from_safetensors(name, path, make)
     if path.suffix == ".npz":
         return _from_npz(name, path, make, images)
-    raise TrainingError(f"{path.name}: weights are read from .safetensors and .npz files, not {path.suffix!r}")
+    raise TrainingError(
+        f"{path.name}: weights are read from .safetensors and .npz files, not {path.suffix!r}"
+    )
 
 
 def _from_hub(name: str, make: Make) -> tuple[nn.Module, InitialWeights]:

@@ -1,0 +1,166 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hilum import evaluate, images, recipe, runtime
+from hilum.data import cache, phantom, readers
+from hilum.data.table import Table
+from hilum.errors import DataError, TrainingError, UsageError
+from hilum.training.train import train
+
+SMALL = [
+    "model.architecture=custom_cnn",
+    "model.weights=none",
+    "model.freeze=none",
+    "model.hidden=[8]",
+    "data.size=32",
+    "train.epochs=1",
+]
+PHANTOM = [*SMALL, "task.findings=['Lung Opacity']", "task.negatives=all-others", "split.method=patient"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache_folder(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HILUM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory):
+    return phantom.generate(tmp_path_factory.mktemp("phantoms"), num_images=80, size=64, seed=11)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, phantoms):
+    return train(
+        recipe.load("kermany-densenet121", PHANTOM), phantoms, tmp_path_factory.mktemp("runs") / "run"
+    )
+
+
+def test_the_bundle_says_what_it_was_trained_on(run, phantoms):
+    manifest = run.bundle.manifest
+    table = Table.read(run.folder / "table.parquet")
+    patients = {name: set(part["patient"]) for name, part in table.frame.groupby("split")}
+
+    assert manifest.training.num_train + manifest.training.num_val + manifest.training.num_test == len(
+        phantoms
+    )
+    assert not patients["train"] & patients["test"]
+    assert not patients["train"] & patients["val"]
+    assert manifest.seen.sources == ("phantom",)
+    assert manifest.seen.ages is not None
+    assert recipe.parse(manifest.recipe) == recipe.load(run.folder / "recipe.toml")
+
+
+def test_no_path_of_this_machine_is_in_the_bundle(run, tmp_path_factory):
+    place = str(tmp_path_factory.getbasetemp()).encode()
+    for file in run.bundle.folder.rglob("*"):
+        if file.is_file():
+            assert place not in file.read_bytes(), f"{file.name} tells where it was made"
+
+
+def test_cache_and_predict_see_the_same_pixels(phantoms):
+    cached = cache.build(phantoms, size=48, fit="pad")
+
+    for row in (0, 7, 42):
+        prepared = images.prepare(phantoms.location(row), 48, "pad")
+        np.testing.assert_array_equal(cached.images(np.array([row]))[0], prepared.pixels)
+
+
+def test_the_test_split_is_read_once_by_one_evaluation(run):
+    evaluate.evaluate(evaluate.subject(run.folder), replicates=100)
+
+    lines = (run.folder / "test_reads.jsonl").read_text().splitlines()
+    entry = json.loads(lines[-1])
+    assert entry["bundle"] == run.bundle.hash
+    assert entry["split"] == run.bundle.manifest.training.split_hash
+
+
+def test_validation_is_no_test_and_says_so(run):
+    result = evaluate.evaluate(evaluate.subject(run.folder), split="val", replicates=100)
+
+    assert result.test_reads == 0
+    assert any("no test" in warning for warning in result.warnings)
+
+
+def test_a_leaky_split_is_called_leaky(tmp_path, phantoms):
+    changes = [*PHANTOM, "split.method=image"]
+    run = train(recipe.load("kermany-densenet121", changes), phantoms, tmp_path / "run")
+
+    result = evaluate.evaluate(evaluate.subject(run.folder), replicates=100)
+
+    assert result.leaky
+    assert any("leaky" in warning for warning in result.warnings)
+
+
+def test_unreadable_images_are_quarantined_and_counted(tmp_path):
+    table = phantom.generate(tmp_path / "p", num_images=60, size=64, seed=3)
+    table.location(4).path.write_text("no picture")
+    Image.new("L", (3, 3)).save(table.location(9).path)
+
+    run = train(recipe.load("kermany-densenet121", PHANTOM), table, tmp_path / "run")
+
+    lines = (run.folder / "quarantine.csv").read_text().splitlines()
+    assert len(lines) == 3
+    training = run.bundle.manifest.training
+    assert training.num_train + training.num_val + training.num_test == 58
+
+
+def test_multilabel_with_unknown_labels_trains(tmp_path, phantoms):
+    frame = phantoms.frame.copy()
+    frame.loc[frame.index[::3], "Nodule"] = np.nan
+    table = Table(frame, phantoms.findings, phantoms.sources, phantoms.boxes)
+    changes = [*SMALL, "task.kind=multilabel", "task.negatives=all-others", "split.method=patient"]
+    settings = recipe.load("kermany-densenet121", [*changes, f"task.findings={list(phantoms.findings)}"])
+
+    run = train(settings, table, tmp_path / "run")
+
+    result = evaluate.evaluate(evaluate.subject(run.folder), replicates=100)
+    assert set(result.metrics["findings"]) == set(phantoms.findings)
+    assert np.isnan(result.labels).any()
+    assert len({case.finding for case in result.cases}) > 1
+
+
+def test_a_finding_without_positives_cannot_be_trained(tmp_path, phantoms):
+    frame = phantoms.frame.assign(**{"Lung Opacity": 0.0})
+    table = Table(frame, phantoms.findings, phantoms.sources)
+
+    with pytest.raises(TrainingError, match="Lung Opacity has 0 positive"):
+        train(recipe.load("kermany-densenet121", PHANTOM), table, tmp_path / "run")
+
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_few_patients_are_refused(tmp_path, phantoms):
+    few = phantoms.select(phantoms.frame["patient"].to_numpy() == phantoms.frame["patient"].iloc[0])
+
+    with pytest.raises(DataError):
+        train(recipe.load("kermany-densenet121", PHANTOM), few, tmp_path / "run")
+
+
+def test_a_finding_that_the_table_lacks_is_refused(tmp_path, phantoms):
+    settings = recipe.load("kermany-densenet121", [*PHANTOM, "task.findings=['Hernia']"])
+
+    with pytest.raises(UsageError, match="Hernia"):
+        train(settings, phantoms, tmp_path / "run")
+
+
+@pytest.mark.real
+def test_real_childrens_radiographs_train_to_more_than_chance(shared_data, tmp_path):
+    table = readers.read(shared_data / "kermany_224")
+    rows = np.arange(len(table))
+    keep = (table.frame["split"].to_numpy() == "test") | (rows % 5 == 0)
+    changes = [*SMALL, "data.size=64", "train.epochs=2", "train.learning_rate=1e-3"]
+
+    run = train(recipe.load("kermany-densenet121", changes), table.select(keep), tmp_path / "run")
+
+    result = evaluate.evaluate(evaluate.subject(run.folder), replicates=200)
+    found = result.metrics["findings"]["Pneumonia"]["auroc"]
+    assert len(result.images) == 624
+    assert found["value"] > 0.85
+    assert found["low"] < found["value"] < found["high"]
+    model = runtime.load(run.folder)
+    assert model.bundle.manifest.training.split_method == "folders"
