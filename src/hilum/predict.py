@@ -21,6 +21,7 @@ from hilum.images import Location, Prepared
 from hilum.runtime import Model
 
 BATCH = 16
+UNREADABLE = "unreadable"  # stands for a decision where there is none
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -127,7 +128,7 @@ def to_frame(model: Model, predictions: Sequence[Prediction]) -> pd.DataFrame:
             manifest.findings,
             manifest.calibration.thresholds,
             prediction.probabilities if not prediction.error else [math.nan] * len(manifest.findings),
-            prediction.decisions or ["unreadable"] * len(manifest.findings),
+            prediction.decisions or [UNREADABLE] * len(manifest.findings),
             strict=True,
         )
     ]

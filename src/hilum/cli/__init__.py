@@ -288,21 +288,19 @@ def predict(
         show_json(prediction.to_dict(loaded, results))
     elif output is None:
         frame = prediction.to_frame(loaded, results)
+        readable = frame[frame["decision"] != prediction.UNREADABLE]
         show(
             [
-                [
-                    row.image,
-                    row.finding,
-                    f"{row.probability:.3f}",
-                    f"{row.threshold:.3f}",
-                    row.decision,
-                    row.warnings,
-                ]
-                for row in frame.itertuples()
+                [row.image, row.finding, f"{row.probability:.3f}", f"{row.threshold:.3f}", row.decision]
+                for row in readable.itertuples()
             ],
-            header=["image", "finding", "probability", "threshold", "decision", "warnings"],
+            header=["image", "finding", "probability", "threshold", "decision"],
             right=(2, 3),
         )
+    for result in results:
+        for line in (result.error, *result.warnings):
+            if line:
+                watch.say(f"{result.image}: {line}")
     if unreadable:
         raise typer.Exit(1)
 

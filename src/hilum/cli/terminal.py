@@ -81,8 +81,7 @@ def show(rows: Sequence[Sequence[str]], *, header: Sequence[str], right: Sequenc
         table.add_column(name, justify="right" if number in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    console = Console(highlight=False, markup=False)
-    console.print(table, width=None if console.is_terminal else WIDE)
+    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else WIDE).print(table)
 
 
 def show_pairs(pairs: Mapping[str, str]) -> None:

@@ -103,7 +103,7 @@ class Run:
         parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         options = {"weight_decay": recipe.train.weight_decay} if recipe.train.optimizer == "adamw" else {}
         optimizer = OPTIMIZERS[recipe.train.optimizer](
-            parameters, lr=recipe.train.learning_rate, eps=ADAM_EPSILON, **options
+            parameters, lr=recipe.train.learning_rate, eps=ADAM_EPSILON, fused=True, **options
         )
         self.model, self.optimizer = self.fabric.setup(self.module, optimizer)
         self.class_weights = torch.from_numpy(class_weights).to(self.fabric.device)
