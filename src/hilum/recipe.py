@@ -161,7 +161,7 @@ class TrainSettings(Section):
     batch_size: Annotated[int, Field(ge=2)] = 32
     """Images a step."""
     learning_rate: Positive = 1e-4
-    """At the start."""
+    """At the start; for `cosine` the highest."""
     optimizer: Literal["adam", "adamw"] = "adam"
     """Adam, or Adam with decoupled weight decay."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -170,8 +170,13 @@ class TrainSettings(Section):
     """What chooses the best epoch, stops early and lowers the learning rate."""
     patience: Annotated[int, Field(ge=0)] = 5
     """Stop after so many epochs without a better one; 0 never stops."""
+    schedule: Literal["plateau", "cosine"] = "plateau"
+    """How the learning rate moves: it falls where validation no longer improves, or it rises over a warm-up and falls
+    along a cosine over the epochs."""
+    warm_up: Fraction = 0.1
+    """For `cosine`: the share of all epochs over which it rises to `learning_rate`."""
     plateau_patience: Annotated[int, Field(ge=0)] = 2
-    """Lower the learning rate after so many epochs without a better one; 0 never lowers."""
+    """For `plateau`: lower it after so many epochs without a better one; 0 never lowers."""
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """By this factor."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"

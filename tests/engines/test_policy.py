@@ -29,9 +29,13 @@ def test_stops_after_patience_epochs_without_a_better_one():
 
 
 def test_learning_rate_halves_on_each_plateau():
-    _, decisions = run([1.0, 2.0, 2.0, 2.0, 2.0], patience=0, plateau_patience=2, plateau_factor=0.5)
+    policy = Policy.of(TrainSettings(learning_rate=1.0, patience=0, plateau_patience=2, plateau_factor=0.5))
+    rates = []
+    for loss in (1.0, 2.0, 2.0, 2.0, 2.0):
+        policy.step(val_loss=loss, val_auroc=math.nan)
+        rates.append(policy.learning_rate_at(0.5))
 
-    assert [decision.learning_rate for decision in decisions] == [1.0, 1.0, 0.5, 0.5, 0.25]
+    assert rates == [1.0, 1.0, 0.5, 0.5, 0.25]
 
 
 def test_a_loss_that_is_not_a_number_is_never_best():
@@ -77,3 +81,19 @@ def test_validation_auroc_agrees_with_scikit_learn(labels, scores):
         assert found == pytest.approx(np.mean(areas), abs=1e-12)
     else:
         assert math.isnan(found)
+
+
+def test_cosine_rises_over_the_warm_up_and_falls_to_nothing():
+    policy = Policy.of(
+        TrainSettings(learning_rate=1.0, epochs=10, patience=0, schedule="cosine", warm_up=0.2)
+    )
+    rates = []
+    for _ in range(10):
+        rates += [policy.learning_rate_at(0.0), policy.learning_rate_at(0.5)]
+        policy.step(val_loss=1.0, val_auroc=math.nan)
+
+    assert rates[0] == pytest.approx(0.04)
+    assert max(rates) == rates[4] == 1.0
+    assert rates[12] == pytest.approx(0.5), "half of the fall is done at six tenths"
+    assert rates[-1] < 0.02
+    assert np.diff(rates[:5]).min() > 0 > np.diff(rates[4:]).max()

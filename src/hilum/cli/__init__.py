@@ -564,6 +564,9 @@ def _report(result: Any, folder: Path, watch: Any, *, as_json: bool) -> None:
             header=["finding", "positives", "AUROC (95 %)", "average precision (95 %)"],
             right=(1, 2, 3),
         )
+    for finding, scores in result.metrics["findings"].items():
+        if scores["auroc"].get("reason"):
+            watch.say(f"{finding}: AUROC {scores['auroc']['reason']}")
     where = f"{result.split} split" if result.split != "all" else "all images"
     watch.say(
         f"{result.data}, {where}: {len(result.images):,} images of {len(set(result.patients)):,} patients. {RESEARCH}"

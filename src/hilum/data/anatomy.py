@@ -69,7 +69,7 @@ class Person:
             height=min(0.70, half_width * rng.uniform(1.45, 1.90)),
             girth=rng.uniform(0.10, 0.30),
             depth=rng.uniform(19, 26),
-            heart_ratio=rng.uniform(0.42, 0.50) + 0.015 * old,
+            heart_ratio=rng.uniform(0.45, 0.50) + 0.01 * old,
             heart_left=rng.uniform(0.55, 0.78),
             aorta=rng.uniform(0.08, 0.11) + 0.035 * old,
             scoliosis=bend,
@@ -100,7 +100,7 @@ class Visit:
     def draw(cls, rng: np.random.Generator, person: Person, *, view: str) -> "Visit":
         """Draws how this person was placed before the detector; AP is closer, turned more and breathes less."""
         supine = view == "AP"
-        zoom = rng.uniform(0.82, 1.06)
+        zoom = rng.uniform(0.86, 1.08)
         angle = np.deg2rad(np.clip(rng.normal(0, 3.5 if supine else 2.5), -7, 7))
         # The lungs stay in the picture, anywhere in it.
         aside = min(0.13, 0.49 - zoom * person.half_width) * rng.uniform(-1, 1)
@@ -113,7 +113,7 @@ class Visit:
             view=view,
             matrix=np.column_stack([turned, origin]),
             inspiration=float(rng.normal(0.06 if supine else 0.0, 0.035)),
-            heart_ratio=person.heart_ratio + supine * rng.uniform(0.0, 0.02),
+            heart_ratio=person.heart_ratio + supine * rng.uniform(0.0, 0.01),
             turn=float(np.clip(rng.normal(0, 0.5 if supine else 0.3), -1, 1)),
             haze=rng.uniform(0.19, 0.29) + 0.03 * supine,
             gas=float(rng.random() < 0.55) * rng.uniform(0.5, 1.0),

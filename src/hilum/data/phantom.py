@@ -20,7 +20,7 @@ from hilum.data import anatomy
 from hilum.data.anatomy import CM_PER_UNIT, TALL, Layers, Map, Person, Visit
 from hilum.data.table import BOX_COLUMNS, COLUMNS, Source, Table
 
-VERSION = 1
+VERSION = 2
 """Bumped when the same seed draws another picture."""
 
 MIN_SIZE = 32
@@ -37,8 +37,8 @@ NUM_VISITS = (0.4, 0.3, 0.2, 0.1)
 NUM_FINDINGS = (0.40, 0.36, 0.18, 0.06)
 """Shares of images with none, one, two and three findings."""
 
-ENLARGED_HEART = (0.55, 0.61)
-"""Cardiothoracic ratios that are called cardiomegaly; those of healthy hearts end at 0.535."""
+ENLARGED_HEART = (0.57, 0.61)
+"""Cardiothoracic ratios that are called cardiomegaly; those of healthy hearts end at 0.52."""
 
 SOFT, BONE = 0.185, 0.36
 """Attenuation per cm at about 100 kV; that of bone is what it adds to the soft tissue in its place."""
@@ -216,7 +216,7 @@ def paint_effusion(chest: Layers, rng: np.random.Generator) -> list[Box]:
     side = int(rng.choice([-1, 1]))
     if np.any((chest.tissue < 0.1) & (chest.sides[side] > 0.9)):  # the pneumothorax keeps its side
         side = -side
-    height = rng.uniform(0.20, 0.50)
+    height = rng.uniform(0.30, 0.60)
     angle = anatomy.dome(chest.person, chest.visit, side) + 0.15
     u = np.linspace(0, 1.1, 24)
     surface = np.column_stack([u, angle - height * (0.25 + 0.75 * u**2.5)])
@@ -231,7 +231,7 @@ def paint_opacity(chest: Layers, rng: np.random.Generator) -> list[Box]:
     """A consolidation without a clear edge, in which airways stay open."""
     side = int(rng.choice([-1, 1]))
     u, v = _in_lung(chest, rng, side, margin=0.10)
-    spread = rng.uniform(0.15, 0.24)
+    spread = rng.uniform(0.16, 0.23)
     lumps = [(0.0, 0.0, 1.1), *np.column_stack([rng.normal(0, 0.6, (7, 2)), rng.uniform(0.5, 1.0, 7)])]
     outlines = [
         anatomy.ellipse((u + spread * a, v + spread / TALL * b), spread * c, spread / TALL * c)
@@ -241,21 +241,21 @@ def paint_opacity(chest: Layers, rng: np.random.Generator) -> list[Box]:
     mottle = anatomy.fractal_noise(rng, chest.canvas.size, coarsest=16)
     weight = np.clip(cloud * (1.1 + 0.18 * mottle), 0, 1) * chest.sides[side]
     airways = np.clip(0.25 * (chest.vessels - 1.0), 0, 0.35)  # bronchi run beside the vessels
-    density = rng.uniform(0.60, 0.90) * weight * (1 - airways)
+    density = rng.uniform(0.65, 0.90) * weight * (1 - airways)
     chest.tissue += (1 - chest.tissue) * density
     chest.vessels *= 1 - weight  # no edge is seen between blood and fluid
     return [_box(weight > 0.25)]
 
 
 def paint_nodules(chest: Layers, rng: np.random.Generator) -> list[Box]:
-    """One to three round shadows of 12 to 30 mm."""
+    """One to three round shadows of 20 to 30 mm."""
     boxes = []
-    for _ in range(int(rng.choice([1, 2, 3], p=[0.5, 0.3, 0.2]))):
-        radius = rng.uniform(0.9, 1.6) / CM_PER_UNIT
+    for _ in range(int(rng.choice([1, 2, 3], p=[0.4, 0.35, 0.25]))):
+        radius = rng.uniform(1.0, 1.5) / CM_PER_UNIT
         u, v = _in_lung(chest, rng, int(rng.choice([-1, 1])), margin=0.06)
         bumps = 1 + 0.06 * np.cos(3 * np.linspace(0, 2 * np.pi, 32, endpoint=False) + rng.uniform(0, 6))
         outline = np.array([u, v]) + anatomy.CIRCLE * bumps[:, None] * np.array([radius, radius / TALL])
-        density = rng.uniform(1.4, 2.1)
+        density = rng.uniform(1.8, 2.4)
         ball = chest.canvas.rounded([outline], radius, blur=0.008)
         chest.extra += 2 * radius * CM_PER_UNIT * density * ball
         boxes.append(_box(ball > 0.1))
@@ -316,8 +316,8 @@ def choose_window(beam: Map, rng: np.random.Generator) -> tuple[float, float]:
     edge = beam.shape[0] // 8
     middle = beam[edge:-edge:4, edge:-edge:4]
     low, high = np.percentile(middle[middle > 0.5], [5, 95])
-    centre = low + (high - low) * rng.uniform(0.37, 0.63)
-    return float(centre), float((high - low) * rng.uniform(0.16, 0.30))
+    centre = low + (high - low) * rng.uniform(0.40, 0.60)
+    return float(centre), float((high - low) * rng.uniform(0.17, 0.28))
 
 
 def develop(beam: Map, window: tuple[float, float], rng: np.random.Generator) -> NDArray[np.uint8]:

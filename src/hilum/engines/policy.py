@@ -1,4 +1,4 @@
-"""Validation figures, epoch by epoch -> which epoch is best, the next learning rate, and when to stop."""
+"""Validation figures, epoch by epoch -> which epoch is best, the learning rate, and when to stop."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -10,6 +10,9 @@ from scipy.stats import rankdata
 from hilum.recipe import TrainSettings
 
 
+START = 0.04  # of the highest learning rate, where a warm-up begins
+
+
 @dataclass(frozen=True)
 class Decision:
     """What follows from an epoch.
@@ -17,12 +20,10 @@ class Decision:
     Attributes:
         best: This epoch is the best so far: keep its weights.
         stop: No further epoch.
-        learning_rate: For the next epoch.
     """
 
     best: bool
     stop: bool
-    learning_rate: float
 
 
 @dataclass
@@ -35,14 +36,19 @@ class Policy:
     Attributes:
         monitor: `val_loss` (smaller is better) or `val_auroc` (larger is better).
         patience: Epochs without a better one before stopping; 0 never.
+        schedule: `plateau` lowers the learning rate where nothing improves; `cosine` raises it in a line over the warm-up
+            and lowers it along half a period over the rest (Loshchilov & Hutter 2017, without restarts).
+        warm_up: For `cosine`: the share of the training that the rise takes.
         plateau_patience: Epochs without a better one before a reduction; 0 never.
         plateau_factor: What the learning rate is multiplied by.
         epochs: Most epochs.
-        learning_rate: The current one.
+        learning_rate: The current one; for `cosine` the highest.
     """
 
     monitor: str
     patience: int
+    schedule: str
+    warm_up: float
     plateau_patience: int
     plateau_factor: float
     epochs: int
@@ -59,6 +65,8 @@ class Policy:
         return cls(
             monitor=settings.monitor,
             patience=settings.patience,
+            schedule=settings.schedule,
+            warm_up=settings.warm_up,
             plateau_patience=settings.plateau_patience,
             plateau_factor=settings.plateau_factor,
             epochs=settings.epochs,
@@ -81,10 +89,21 @@ class Policy:
         else:
             self.waited += 1
             self.waited_for_plateau += 1
-        if self.plateau_patience and self.waited_for_plateau >= self.plateau_patience:
+        falls = self.schedule == "plateau" and self.plateau_patience > 0
+        if falls and self.waited_for_plateau >= self.plateau_patience:
             self.learning_rate *= self.plateau_factor
             self.waited_for_plateau = 0
-        return Decision(best=best, stop=self.finished, learning_rate=self.learning_rate)
+        return Decision(best=best, stop=self.finished)
+
+    def learning_rate_at(self, within: float) -> float:
+        """The learning rate in the epoch under way, `within` (from 0 to 1) of it being done."""
+        if self.schedule == "plateau":
+            return self.learning_rate
+        done = (self.epoch + within) / self.epochs
+        if done < self.warm_up:
+            return self.learning_rate * (START + (1 - START) * done / self.warm_up)
+        fallen = min((done - self.warm_up) / (1 - self.warm_up), 1.0)
+        return self.learning_rate * (1 + math.cos(math.pi * fallen)) / 2
 
     @property
     def finished(self) -> bool:

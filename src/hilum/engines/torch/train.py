@@ -117,9 +117,7 @@ class Run:
     def epoch(self, validation: Validation, on_step: Callable[[Progress], None]) -> None:
         """Trains one epoch, looks at validation, and lets the policy decide."""
         number = self.policy.epoch + 1
-        learning_rate = self.policy.learning_rate
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+        learning_rate = self.policy.learning_rate_at(0)
         started = time.perf_counter()
         train_loss = self._train(number, on_step)
         train_seconds = time.perf_counter() - started
@@ -141,6 +139,8 @@ class Run:
         self.model.train()
         total, seen = 0.0, 0
         for step, batch in enumerate(self.batches.epoch(number), start=1):
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.policy.learning_rate_at((step - 1) / self.batches.steps)
             images = to_float(batch.images, self.fabric.device)
             labels = torch.from_numpy(batch.labels).to(self.fabric.device)
             loss = masked_bce(self.model(images), labels, self.class_weights)
