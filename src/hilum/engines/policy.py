@@ -9,7 +9,6 @@ from scipy.stats import rankdata
 
 from hilum.recipe import TrainSettings
 
-
 START = 0.04  # of the highest learning rate, where a warm-up begins
 
 
@@ -36,8 +35,8 @@ class Policy:
     Attributes:
         monitor: `val_loss` (smaller is better) or `val_auroc` (larger is better).
         patience: Epochs without a better one before stopping; 0 never.
-        schedule: `plateau` lowers the learning rate where nothing improves; `cosine` raises it in a line over the warm-up
-            and lowers it along half a period over the rest (Loshchilov & Hutter 2017, without restarts).
+        schedule: `plateau` lowers the learning rate where nothing improves; `cosine` raises it in a line over the
+            warm-up and lowers it along half a period over the rest (Loshchilov & Hutter 2017, without restarts).
         warm_up: For `cosine`: the share of the training that the rise takes.
         plateau_patience: Epochs without a better one before a reduction; 0 never.
         plateau_factor: What the learning rate is multiplied by.
