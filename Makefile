@@ -12,7 +12,7 @@ help:
 	@echo "make env     build .venv (EXTRAS=$(EXTRAS))"
 	@echo "make demo    the whole way on synthetic radiographs; ends with the path of a report"
 	@echo "make test    the test suite"
-	@echo "make check   format, lint, types (make check-all: and every test, slow ones included)"
+	@echo "make check   format, lint, types (make check-all: and the tests)"
 	@echo "make bench   performance claims, each measured beside its peer"
 
 env: $(STAMP)
@@ -30,15 +30,14 @@ demo: env
 
 # One test process a core, each with one thread: faster than one process with threads in it.
 test: env
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile
 
 check: env
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-check-all: check
-	$(BIN)/pytest
+check-all: check test
 
 format: env
 	$(BIN)/ruff format .
