@@ -306,19 +306,25 @@ def test_a_run_is_not_overwritten(hilum, trained, phantoms):
     assert "--resume" in err
 
 
+# A process started by a shell in the background inherits that Ctrl-C is ignored; a person's does not.
+LISTENING = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from hilum.__main__ import main; main()"
+)
+
+
 def interrupt(arguments, until, *, timeout=120):
     """Starts the command line, sends Ctrl-C once `until()` holds, and waits for its end."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "hilum", *map(str, arguments)],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + timeout
-    while not until() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=timeout)
+    command = [sys.executable, "-c", LISTENING, *map(str, arguments)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + timeout
+        while not until() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        try:
+            _, err = process.communicate(timeout=timeout)
+        finally:
+            process.kill()
     return process.returncode, err
 
 

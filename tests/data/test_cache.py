@@ -387,13 +387,18 @@ def test_a_write_that_fails_halfway_is_told_and_the_cache_stays_valid(tmp_path: 
 
 def test_ctrl_c_keeps_what_is_done(tmp_path: Path) -> None:
     table = folder_of(tmp_path / "images", 40)
+    # Tests that a shell runs in the background inherit that Ctrl-C is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def interrupt(done: int, total: int) -> None:
         if done == 7:
             signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
-        build(table, tmp_path, on_progress=interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            build(table, tmp_path, on_progress=interrupt)
+    finally:
+        signal.signal(signal.SIGINT, before)
     cached = build(table, tmp_path)
     assert cached.hits == 7
     np.testing.assert_array_equal(cached.images(np.arange(40)), prepared(table))

@@ -10,7 +10,7 @@ from hilum import architectures
 from hilum.engines import InitialWeights
 from hilum.engines.head import Dense, initial_head
 from hilum.engines.torch import weights
-from hilum.errors import UsageError
+from hilum.errors import TrainingError, UsageError
 from hilum.recipe import Recipe
 
 
@@ -166,9 +166,16 @@ def make_backbone(name: str, *, pretrained: bool = False, same_padding: bool = F
     if name == "custom_cnn":
         return CustomCNN()
     options = {"pad_type": "same", "bn_eps": 1e-3} if same_padding else {}
-    backbone: nn.Module = timm.create_model(
-        name, pretrained=pretrained, num_classes=0, global_pool="", **options
-    )
+    try:
+        backbone: nn.Module = timm.create_model(
+            name, pretrained=pretrained, num_classes=0, global_pool="", **options
+        )
+    except TypeError:
+        if not same_padding:
+            raise
+        raise TrainingError(
+            f"the weights do not fit {name}: they were trained with TensorFlow's padding, which it does not have"
+        ) from None
     return backbone
 
 

@@ -218,9 +218,14 @@ class Run:
             ) from None
         self.module.load_state_dict(_part(tensors, "model."))
         self.best = _part(tensors, "best.")
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         slots: dict[int, dict[str, Tensor]] = {}
         for key, value in _part(tensors, "optimizer.").items():
             index, name = key.split(".", 1)
+            parameter = parameters[int(index)]
+            if value.shape == parameter.shape:
+                # The fused optimizer walks memory: its moments must lie in memory as their parameter does.
+                value = torch.empty_like(parameter).copy_(value)
             slots.setdefault(int(index), {})[name] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
         torch.set_rng_state(tensors["random.cpu"])
