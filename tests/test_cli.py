@@ -228,6 +228,7 @@ def test_resume_with_another_recipe_is_refused(run_copy, phantoms, hilum):
         (["predict", "{run}", "nowhere.png"], 2, ["nowhere.png does not exist"]),
         (["predict", "{run}", "{image}", "-o", "p.xlsx"], 2, [".csv or .json", "p.xlsx"]),
         (["evaluate", "{empty}"], 2, ["is not a bundle"]),
+        (["evaluate", "{run}", "-o", "{image}"], 2, ["is a file; give a folder"]),
         (["evaluate", "{run}", "--split", "tset"], 2, ["tset", "train, val, test, all"]),
         (
             ["explain", "{run}", "{image}", "--finding", "Lung Opacities"],

@@ -105,8 +105,10 @@ def test_a_probability_that_is_missing_is_masked(table, tmp_path):
     frame = wide(table)
     frame.loc[:9, "Nodule"] = np.nan
 
-    found = scored(frame, table, tmp_path).metrics["findings"]
+    result = scored(frame, table, tmp_path)
+    found = result.metrics["findings"]
 
+    assert "10 probabilities are empty" in result.warnings[0]
     assert found["Nodule"]["positives"] + found["Nodule"]["negatives"] == NUMBER - 10
     assert found["Mass"]["positives"] + found["Mass"]["negatives"] == NUMBER
 
@@ -116,6 +118,7 @@ def test_a_probability_that_is_missing_is_masked(table, tmp_path):
     [
         ({"Nodule": 1.5}, DataError, r"Nodule of images/000.png is 1.5; a probability in \[0, 1\]"),
         ({"Nodule": "high"}, DataError, "'high' in column 'Nodule' is no number"),
+        ({"Nodul": 0.5}, DataError, r"column 'Nodul' is no finding; .*Nodule \(did you mean it\?\)"),
         ({"prob_Nodul": 0.5}, DataError, r"unknown finding 'Nodul'.*Nodule \(did you mean it\?\)"),
         ({"Edema": 0.5}, UsageError, "labels do not know 'Edema'"),
         ({"Mass": 0.5}, DataError, "two columns for Mass"),

@@ -94,7 +94,10 @@ def find_images(paths: Iterable[Path]) -> list[Location]:
             inside = sorted(
                 file
                 for file in location.path.rglob("*")
-                if file.suffix.lower() in images.IMAGE_SUFFIXES and not file.name.startswith(".")
+                if file.suffix.lower()
+                in (*images.IMAGE_SUFFIXES, "")  # exported DICOM files often have no suffix
+                and not file.name.startswith(".")
+                and file.is_file()
             )
             if not inside:
                 raise DataError(f"{path} holds no image ({', '.join(images.IMAGE_SUFFIXES)})")

@@ -110,6 +110,8 @@ def score(
     labels = labelled.labels(predictions.findings)[ours].astype(np.float64)
     probabilities = predictions.probabilities[theirs]
     labels[np.isnan(probabilities)] = np.nan
+    if empty := int(np.isnan(probabilities).sum()):
+        notes = (*notes, f"{empty:,} probabilities are empty; their finding is not scored for that image.")
     probabilities = np.nan_to_num(probabilities, nan=0.5)
     patients = (frame["source"] + ":" + frame["patient"]).to_numpy(str)
     images, level_name = frame["image"].to_numpy(str), "image"
@@ -213,6 +215,9 @@ def _columns(frame: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, tuple[str, 
                 raise DataError(f"{path} has two columns for {finding}; keep one")
             chosen[finding] = _numbers(frame[column], path)
         elif column != "image":
+            known_instead = nearest(column, VOCABULARY)
+            if "did you mean" in known_instead:
+                raise DataError(f"{path}: column {column!r} is no finding; known are: {known_instead}")
             ignored.append(column)
     if not chosen:
         raise DataError(

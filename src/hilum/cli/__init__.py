@@ -225,6 +225,7 @@ def score(
     from hilum import score as scoring
     from hilum.cli.terminal import Terminal
 
+    _check_folder(output)
     found = scoring.read(predictions)
     table = _table(labels, layout=layout, images=images, remap=None)
     watch = Terminal()
@@ -297,10 +298,7 @@ def predict(
             header=["image", "finding", "probability", "threshold", "decision"],
             right=(2, 3),
         )
-    for result in results:
-        for line in (result.error, *result.warnings):
-            if line:
-                watch.say(f"{result.image}: {line}")
+    _say_warnings(results)
     if unreadable:
         raise typer.Exit(1)
 
@@ -322,11 +320,17 @@ def explain(
 
     A PNG an image and finding: the radiograph, the radiograph under its map, the map with its scale.
     """
-    from hilum import predict as prediction, runtime
+    from hilum import explain as explanation, predict as prediction, runtime
 
+    _check_folder(output)
     found = prediction.find_images(paths)
-    unreadable = _write_panels(runtime.load(model, expect=expect), found, output, finding)
-    if unreadable:
+    loaded = runtime.load(model, expect=expect)
+    wanted = explanation.choose(loaded, finding)
+    results = prediction.predict(loaded, found)
+    _say_warnings(results)
+    readable = [location for location, result in zip(found, results, strict=True) if not result.error]
+    _write_panels(loaded, readable, output, wanted)
+    if len(readable) < len(found):
         raise typer.Exit(1)
 
 
@@ -524,6 +528,7 @@ def _evaluate(
 
     watch = Terminal()
     subject = evaluation.subject(model, table, expect=expect, images=images)
+    _check_folder(output or subject.default_output)
     result = evaluation.evaluate(subject, split=split, watch=watch)
     _report(result, output or subject.default_output, watch, as_json=as_json)
 
@@ -574,26 +579,39 @@ def _report(result: Any, folder: Path, watch: Any, *, as_json: bool) -> None:
     typer.echo(f"report: {report}")
 
 
-def _write_panels(model: Any, sources: list[Any], folder: Path, findings: list[str] | None = None) -> int:
-    """Writes a picture an image and finding; returns how many images could not be read."""
+def _check_folder(folder: Path) -> None:
+    """Refuses a file where a folder will be written, before any work or read of the test."""
+    from hilum.errors import UsageError
+
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"-o {folder} is a file; give a folder")
+
+
+def _say_warnings(results: list[Any]) -> None:
+    """Prints why files could not be read, and what a reader of the others must know."""
+    from hilum.cli.terminal import Terminal
+
+    watch = Terminal()
+    for result in results:
+        for line in (result.error, *result.warnings):
+            if line:
+                watch.say(f"{result.image}: {line}")
+
+
+def _write_panels(
+    model: Any, sources: list[Any], folder: Path, findings: tuple[str, ...] | None = None
+) -> None:
+    """Writes a picture an image and finding; every image can be read."""
     from hilum import explain as explanation
     from hilum.cli.terminal import Terminal
-    from hilum.errors import ImageError
     from hilum.report import pictures
 
-    wanted = explanation.choose(model, findings)
     watch = Terminal()
     watch.stage("Explaining", len(sources))
-    unreadable = written = 0
+    written = 0
     names = pictures.names([str(source) for source in sources])
     for number, (source, name) in enumerate(zip(sources, names, strict=True), start=1):
-        try:
-            cases = explanation.explain(model, source, findings=wanted)
-        except ImageError as error:
-            unreadable += 1
-            watch.say(f"{source}: {error}")
-            continue
+        cases = explanation.explain(model, source, findings=findings)
         written += len(pictures.write(folder, cases, name=name, bundle=model.bundle.hash))
         watch.advance(number)
     watch.finish(f"{written:,} pictures written to {folder}")
-    return unreadable
