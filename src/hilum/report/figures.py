@@ -394,7 +394,9 @@ def forest(
         if row.low is not None and row.high is not None:
             frame.plot([row.low, row.high], [place, place], color=style.BLUE, linewidth=1.4)
         marker, size = ("D", 6.5) if row is summary else ("o", 5)
-        frame.plot([row.value], [place], marker, color=style.BLUE, markersize=size, markeredgewidth=0)
+        frame.plot(
+            [row.value], [place], marker, color=style.BLUE, markersize=size, markeredgewidth=0, clip_on=False
+        )
     frame.axvline(0.5, color=style.SLATE, linewidth=0.7, linestyle=DASHES, zorder=0)
     ends = [end for _, row in places for end in (row.value, row.low) if end is not None]
     low = np.floor(min([0.5, *ends]) * 10 + 1e-9) / 10
