@@ -76,3 +76,9 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def spreadsheet_safe(text: str) -> str:
+    """Puts an apostrophe before text that begins like a formula or with a control character."""
+    dangerous = text[:1] in set("=+-@") or text[:1] < " " or text[:1] == "\x7f"
+    return f"'{text}" if text and dangerous else text

@@ -149,7 +149,7 @@ def write(path: Path, model: Model, predictions: Sequence[Prediction]) -> None:
     if path.suffix == ".csv":
         frame = to_frame(model, predictions)
         for column in ("image", "warnings"):
-            frame[column] = frame[column].map(quote_formula)
+            frame[column] = frame[column].map(files.spreadsheet_safe)
         files.write_text(path, frame.to_csv(index=False))
     elif path.suffix == ".json":
         files.write_text(path, json.dumps(to_dict(model, predictions), indent=2, allow_nan=False) + "\n")
@@ -184,11 +184,6 @@ def to_dict(model: Model, predictions: Sequence[Prediction]) -> dict[str, Any]:
             for prediction in predictions
         ],
     }
-
-
-def quote_formula(text: str) -> str:
-    """Puts a `'` before a text that a spreadsheet would take for a formula."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@") or (text[:1] < " " and text) else text
 
 
 def _predict(

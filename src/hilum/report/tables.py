@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hilum.evaluate import Evaluation
+from hilum.files import spreadsheet_safe
 from hilum.report import plots, words
 
 
@@ -209,12 +210,6 @@ def performance_csv(evaluation: Evaluation) -> str:
         row += [_plain(entries.get(metric), end) for metric in others for end in ("value", "low", "high")]
         writer.writerow(row)
     return stream.getvalue()
-
-
-def spreadsheet_safe(text: str) -> str:
-    """Puts an apostrophe before text that begins like a formula or with a control character."""
-    dangerous = text[:1] in set("=+-@") or text[:1] < " " or text[:1] == "\x7f"
-    return f"'{text}" if text and dangerous else text
 
 
 def _entries(evaluation: Evaluation) -> Iterator[tuple[str, Mapping[str, Any]]]:
