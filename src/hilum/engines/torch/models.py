@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import timm
 import torch
 from torch import Tensor, nn
 
@@ -10,7 +9,8 @@ from hilum import architectures
 from hilum.engines import InitialWeights
 from hilum.engines.head import Dense, initial_head
 from hilum.engines.torch import weights
-from hilum.errors import TrainingError, UsageError
+from hilum.engines.torch.backbones import make_backbone
+from hilum.errors import UsageError
 from hilum.recipe import Recipe
 
 
@@ -99,29 +99,6 @@ class Head(nn.Module):
         return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
 
 
-class CustomCNN(nn.Module):
-    """Four blocks of 32, 64, 128 and 256 filters: convolution, batch norm, ReLU, max pooling."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        blocks: list[nn.Module] = []
-        channels = 3
-        for filters in (32, 64, 128, 256):
-            blocks += [
-                nn.Conv2d(channels, filters, 3, padding=1, bias=False),
-                nn.BatchNorm2d(filters),
-                nn.ReLU(inplace=True),
-                nn.MaxPool2d(2),
-            ]
-            channels = filters
-        self.blocks = nn.Sequential(*blocks)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """(batch, 3, size, size) -> (batch, 256, size / 16, size / 16)."""
-        features: Tensor = self.blocks(image)
-        return features
-
-
 def build(recipe: Recipe, *, images: Tensor) -> tuple[Classifier, InitialWeights]:
     """Makes the classifier of a recipe, its initial weights loaded.
 
@@ -150,33 +127,6 @@ def build(recipe: Recipe, *, images: Tensor) -> tuple[Classifier, InitialWeights
     )
     head = Head(layers, dropout=settings.dropout)
     return Classifier(backbone, head, initial, frozen=settings.freeze == "backbone"), initial
-
-
-def make_backbone(name: str, *, pretrained: bool = False, same_padding: bool = False) -> nn.Module:
-    """Makes a backbone that ends at its feature map.
-
-    Args:
-        name: This engine's name for it, with timm's tag.
-        pretrained: Whether to fetch timm's weights for that tag.
-        same_padding: TensorFlow's padding, for weights that were trained with it; batch norm's eps is then 1e-3.
-
-    Raises:
-        TrainingError: The architecture cannot have that padding.
-    """
-    if name == "custom_cnn":
-        return CustomCNN()
-    options = {"pad_type": "same", "bn_eps": 1e-3} if same_padding else {}
-    try:
-        backbone: nn.Module = timm.create_model(
-            name, pretrained=pretrained, num_classes=0, global_pool="", **options
-        )
-    except TypeError:
-        if not same_padding:
-            raise
-        raise TrainingError(
-            f"the weights do not fit {name}: they were trained with TensorFlow's padding, which it does not have"
-        ) from None
-    return backbone
 
 
 def _linear(layer: Dense) -> nn.Linear:
