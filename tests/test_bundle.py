@@ -1,10 +1,13 @@
 import hashlib
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given, strategies as st
+from hypothesis.extra.numpy import arrays
 from onnx import TensorProto, helper, numpy_helper
 
 from hilum import bundle, runtime
@@ -12,6 +15,8 @@ from hilum.bundle import Calibration, DataSource, Manifest, Seen, Training
 from hilum.errors import BundleError, UsageError
 
 SIZE, FINDINGS = 32, ("Mass", "Nodule")
+SAMPLES = Path(__file__).parent / "samples"
+CLASSES = Calibration(link="softmax", temperatures=(2.0,), thresholds=(), rule=bundle.MOST_PROBABLE)
 
 
 def make_graph(*, external=False, outputs=("logits", "maps", "embedding")):
@@ -183,7 +188,7 @@ def test_another_format_is_refused_by_its_number(sealed):
     (sealed / "bundle.json").write_text(json.dumps(values | {"format": 99}))
     reseal(sealed)
 
-    with pytest.raises(BundleError, match=r"format 99; this version of Hilum reads format 1"):
+    with pytest.raises(BundleError, match=r"format 99; this version of Hilum reads formats 1 and 2"):
         bundle.read(sealed)
 
 
@@ -289,6 +294,73 @@ def test_temperature_divides_the_logit():
     found = calibration.probabilities(np.array([[0.0, 2.0], [np.log(3), -2.0]]))
 
     np.testing.assert_allclose(found, [[0.5, 1 / (1 + np.exp(-1))], [0.75, 1 / (1 + np.exp(1))]])
+
+
+def test_a_bundle_of_format_1_still_reads(sealed):
+    shutil.copyfile(SAMPLES / "bundle_format_1.json", sealed / "bundle.json")
+    reseal(sealed)
+
+    manifest = bundle.read(sealed).manifest
+
+    assert manifest == make_manifest(format=1)
+    assert manifest.thresholds == (0.5, 0.25)
+    np.testing.assert_allclose(
+        manifest.calibration.probabilities(np.array([[0.0, np.log(9)]])), [[0.5, 0.75]]
+    )
+
+
+def test_a_manifest_of_classes_reads_back(tmp_path):
+    manifest = make_manifest(task="multiclass", calibration=CLASSES)
+
+    found = bundle.read(seal(tmp_path / "bundle", manifest=manifest).folder).manifest
+
+    assert found == manifest
+    assert found.thresholds == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"task": "multiclass"}, "multiclass does not go with the link sigmoid"),
+        ({"calibration": CLASSES}, "multilabel does not go with the link softmax"),
+        (
+            {"calibration": Calibration(temperatures=(1.0,), thresholds=(0.5, 0.5), rule="")},
+            r"multilabel should be \(2, 2\) in number",
+        ),
+        (
+            {"task": "multiclass", "calibration": CLASSES.model_copy(update={"thresholds": (0.5, 0.5)})},
+            r"multiclass should be \(1, 0\) in number",
+        ),
+    ],
+)
+def test_a_calibration_that_does_not_fit_the_task_is_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        make_manifest(**changes)
+
+
+def test_one_temperature_divides_the_logits_of_all_classes():
+    found = CLASSES.probabilities(np.array([[0.0, 2 * np.log(3)], [500.0, -500.0]]))
+
+    np.testing.assert_allclose(found, [[0.25, 0.75], [1.0, 0.0]], atol=1e-12)
+
+
+@given(arrays(np.float64, (5, 3), elements=st.floats(-50, 50)))
+def test_probabilities_of_classes_sum_to_one_and_one_is_called(logits):
+    probabilities = CLASSES.probabilities(logits)
+
+    called = CLASSES.decisions(probabilities)
+
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+    assert (called.sum(axis=1) == 1).all()
+    assert (probabilities[called] == probabilities.max(axis=1)).all()
+
+
+def test_a_finding_is_called_from_its_threshold_on():
+    calibration = Calibration(temperatures=(1.0, 1.0), thresholds=(0.5, 0.25), rule="")
+
+    called = calibration.decisions(np.array([[0.5, 0.24], [0.49, 0.25]]))
+
+    assert called.tolist() == [[True, False], [False, True]]
 
 
 def test_the_runtime_takes_uint8_and_float_alike(sealed):

@@ -185,6 +185,29 @@ def test_explain_writes_a_picture_an_image(trained, phantoms, hilum, tmp_path):
         assert picture.width >= 1000
 
 
+def test_a_model_of_classes_goes_the_whole_way(classes, hilum, tmp_path):
+    status, shown, _ = hilum("bundle", "show", classes.bundle)
+    assert status == 0
+    assert "No Finding, Bacterial Pneumonia, Viral Pneumonia  most probable class" in shown
+
+    status, out, err = hilum(
+        "evaluate", classes.bundle, "--data", classes.table, "--split", "val", "-o", tmp_path / "e"
+    )
+    assert status == 0, err
+    assert out.startswith("accuracy  0.")
+    assert "sensitivity (95 %)" in out
+    assert "note: 3 images are not known to have exactly one of the classes" in err
+
+    image = sorted(classes.table.parent.glob("*.png"))[0]
+    status, out, _ = hilum("predict", classes.bundle, image)
+    assert status == 0
+    assert [line.split()[-1] for line in out.splitlines()[1:]].count("present") == 1
+
+    status, _, _ = hilum("explain", classes.bundle, image, "-o", tmp_path / "maps", "--finding", "normal")
+    assert status == 0
+    assert [path.name for path in (tmp_path / "maps").iterdir()] == [f"{image.stem}-No_Finding.png"]
+
+
 def test_bundle_show_and_verify(trained, hilum):
     status, shown, _ = hilum("bundle", "show", trained)
     assert status == 0

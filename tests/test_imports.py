@@ -29,10 +29,12 @@ ALONE = {
     "pydicom": "hilum.images",
     "onnxruntime": "hilum.runtime",
     "grain": "hilum.data.batches",
+    "tensorboard": "hilum.training.tracking",
+    "mlflow": "hilum.training.tracking",
     "typer": "hilum.cli",
     "rich": "hilum.cli",
 }
-AFTER_THE_BUNDLE = ("bundle", "runtime", "predict", "explain", "evaluate", "stats", "report")
+AFTER_THE_BUNDLE = ("bundle", "runtime", "predict", "explain", "evaluate", "stats", "report", "runs")
 # package -> what it never imports
 NEVER = {
     "hilum.data": ("hilum.engines", "hilum.bundle", "hilum.training", "hilum.report", "hilum.cli"),
@@ -84,7 +86,15 @@ def test_imports_point_toward_the_ground(name, path):
 
 def test_what_comes_after_the_bundle_loads_no_framework():
     modules_after = [
-        f"hilum.{name}" for name in (*AFTER_THE_BUNDLE, "report.page", "report.panels", "cli", "data.readers")
+        f"hilum.{name}"
+        for name in (
+            *AFTER_THE_BUNDLE,
+            "report.page",
+            "report.panels",
+            "cli",
+            "data.readers",
+            "training.tracking",
+        )
     ]
     code = f"import sys, {', '.join(modules_after)}; print(*sys.modules)"
 

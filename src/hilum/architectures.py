@@ -1,5 +1,6 @@
 """Names of network architectures -> what each is and which engine has it under which name; no framework here."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -7,6 +8,7 @@ from types import MappingProxyType
 from hilum.errors import UsageError, nearest
 
 ENGINES = ("torch",)
+TIMM = "timm:"
 
 
 @dataclass(frozen=True)
@@ -26,27 +28,48 @@ class Architecture:
     engines: Mapping[str, str] = field(default_factory=dict)
 
 
+DENSENET = "Huang et al., Densely Connected Convolutional Networks, CVPR 2017"
+RESNET = "He et al., Deep Residual Learning for Image Recognition, CVPR 2016"
+
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
     {
         architecture.name: architecture
         for architecture in (
+            Architecture("densenet121", 224, DENSENET, {"torch": "densenet121.tv_in1k"}),
+            Architecture("densenet169", 224, DENSENET, {"torch": "densenet169.tv_in1k"}),
+            Architecture("densenet201", 224, DENSENET, {"torch": "densenet201.tv_in1k"}),
             Architecture(
-                "densenet121",
-                224,
-                "Huang et al., Densely Connected Convolutional Networks, CVPR 2017",
-                {"torch": "densenet121.tv_in1k"},
-            ),
-            Architecture(
-                "mobilenetv2_100",
+                "mobilenetv2",
                 224,
                 "Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, CVPR 2018",
                 {"torch": "mobilenetv2_100.ra_in1k"},
             ),
             Architecture(
-                "resnet18",
+                "vgg16",
                 224,
-                "He et al., Deep Residual Learning for Image Recognition, CVPR 2016",
-                {"torch": "resnet18.tv_in1k"},
+                "Simonyan and Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition, ICLR 2015",
+                {"torch": "vgg16.tv_in1k"},
+            ),
+            Architecture("resnet18", 224, RESNET, {"torch": "resnet18.tv_in1k"}),
+            Architecture("resnet50", 224, RESNET, {"torch": "resnet50.tv_in1k"}),
+            Architecture(
+                "efficientnet_b0",
+                224,
+                "Tan and Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, ICML 2019",
+                {"torch": "efficientnet_b0.ra_in1k"},
+            ),
+            Architecture(
+                "convnext_tiny",
+                224,
+                "Liu et al., A ConvNet for the 2020s, CVPR 2022",
+                {"torch": "convnext_tiny.fb_in1k"},
+            ),
+            Architecture(
+                "vit_small",
+                224,
+                "Dosovitskiy et al., An Image is Worth 16x16 Words, ICLR 2021; Steiner et al., How to train your ViT?, "
+                "TMLR 2022",
+                {"torch": "vit_small_patch16_224.augreg_in21k_ft_in1k"},
             ),
             Architecture(
                 "custom_cnn",
@@ -63,14 +86,30 @@ def architecture(name: str, engine: str | None = None) -> Architecture:
     """Looks an architecture up by name.
 
     Args:
-        name: As a recipe spells it.
+        name: As a recipe spells it: one of ARCHITECTURES, or `timm:NAME` with or without timm's tag, for example
+            `timm:regnety_002` or `timm:regnety_002.pycls_in1k`. Whether timm has that model only its engine knows.
         engine: If given, the engine that must have it.
 
     Raises:
         UsageError: Unknown, or not offered by that engine; the message lists what is, nearest first.
     """
+    if name.startswith(TIMM):
+        found = _of_timm(name)
+        if engine in (None, *found.engines):
+            return found
     offered = {n: a for n, a in ARCHITECTURES.items() if engine is None or engine in a.engines}
     if name not in offered:
-        whose = f"the {engine} engine has" if engine and name in ARCHITECTURES else "known are"
+        elsewhere = engine and (name in ARCHITECTURES or name.startswith(TIMM))
+        whose = f"the {engine} engine has" if elsewhere else f"known are {TIMM}NAME and"
         raise UsageError(f"architecture {name!r} is not one of Hilum's; {whose}: {nearest(name, offered)}")
     return offered[name]
+
+
+def _of_timm(name: str) -> Architecture:
+    model = name.removeprefix(TIMM)
+    if not re.fullmatch(r"[a-z0-9_]+(\.[a-z0-9_-]+)?", model):
+        raise UsageError(
+            f"architecture {name!r} does not name a model of timm's; "
+            f"it should look like {TIMM}regnety_002 or {TIMM}regnety_002.pycls_in1k"
+        )
+    return Architecture(name, 224, "Wightman, PyTorch Image Models (timm), 2019", {"torch": model})

@@ -23,12 +23,14 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from scipy.special import expit
+from scipy.special import expit, softmax
 
 from hilum.errors import BundleError, UsageError
 from hilum.files import replacing_folder
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)  # a manifest of format 1 says nothing of the link, which was the sigmoid
+MOST_PROBABLE = "most probable class"
 INTENDED_USE = "Research only: not a medical device, not for diagnosis or treatment of patients."
 SUMS = "SHA256SUMS"
 MANIFEST = "bundle.json"
@@ -45,15 +47,25 @@ class Record(BaseModel):
 
 
 class Calibration(Record):
-    """From logits to probabilities and decisions, per finding; all of it fitted on validation."""
+    """From logits to probabilities and decisions; all of it fitted on validation.
 
+    By the sigmoid each finding has its temperature and its threshold. By the softmax exactly one class holds: one
+    temperature for all, and no threshold, since the most probable class is called.
+    """
+
+    link: Literal["sigmoid", "softmax"] = "sigmoid"
     temperatures: tuple[Annotated[float, Field(gt=0)], ...]
     thresholds: tuple[Annotated[float, Field(ge=0, le=1)], ...]
     rule: str
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Logits (n, findings) -> calibrated probabilities, float64 in [0, 1]."""
-        return np.asarray(expit(np.asarray(logits, np.float64) / np.array(self.temperatures)))
+        """Logits (n, findings) -> calibrated probabilities, float64 in [0, 1]; by the softmax rows sum to 1."""
+        scaled = np.asarray(logits, np.float64) / np.array(self.temperatures)
+        return np.asarray(softmax(scaled, axis=1) if self.link == "softmax" else expit(scaled))
+
+    def decisions(self, probabilities: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities (n, findings) -> bool (n, findings): whether the finding is called present."""
+        return decide(probabilities, self.thresholds)
 
 
 class Seen(Record):
@@ -75,6 +87,7 @@ class Training(Record):
     num_val: int
     num_test: int
     num_patients: int
+    balance: str = ""
     data_fingerprint: str
     split_method: str
     split_description: str
@@ -102,11 +115,11 @@ class DataSource(Record):
 class Manifest(Record):
     """What `bundle.json` says."""
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 2
     name: str
     created: str
     intended_use: str = INTENDED_USE
-    task: Literal["binary", "multilabel"]
+    task: Literal["binary", "multilabel", "multiclass"]
     findings: tuple[str, ...]
     negatives: Literal["no-finding", "all-others"]
     size: Annotated[int, Field(ge=32, le=2048)]
@@ -120,9 +133,18 @@ class Manifest(Record):
 
     @model_validator(mode="after")
     def _agrees(self) -> "Manifest":
-        if not (len(self.findings) == len(self.calibration.temperatures) == len(self.calibration.thresholds)):
-            raise ValueError("findings, temperatures and thresholds differ in number")
+        calibration, classes = self.calibration, self.task == "multiclass"
+        if classes != (calibration.link == "softmax"):
+            raise ValueError(f"task {self.task} does not go with the link {calibration.link}")
+        expected = (1, 0) if classes else (len(self.findings), len(self.findings))
+        if (len(calibration.temperatures), len(calibration.thresholds)) != expected:
+            raise ValueError(f"temperatures and thresholds of {self.task} should be {expected} in number")
         return self
+
+    @property
+    def thresholds(self) -> tuple[float | None, ...]:
+        """The threshold of each finding; None for each where the most probable class is called."""
+        return self.calibration.thresholds or (None,) * len(self.findings)
 
 
 @dataclass(frozen=True)
@@ -232,6 +254,22 @@ def read(folder: Path, *, expect: str | None = None) -> Bundle:
     return Bundle(folder, own_hash, manifest, contents[GRAPH], _parse_golden(contents[GOLDEN], manifest))
 
 
+def decide(probabilities: np.ndarray, thresholds: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Calls findings.
+
+    Args:
+        probabilities: (n, findings), calibrated.
+        thresholds: (findings,), present being called from there on; empty where exactly one class holds, so that the
+            most probable one is called, the first among equals.
+
+    Returns:
+        bool (n, findings): called present.
+    """
+    if len(thresholds):
+        return np.asarray(probabilities >= np.asarray(thresholds))
+    return np.asarray(probabilities.argmax(axis=1)[:, None] == np.arange(probabilities.shape[1]))
+
+
 def _find(folder: Path) -> Path:
     for candidate in (folder, folder / "bundle"):
         if (candidate / SUMS).is_file():
@@ -280,8 +318,9 @@ def _parse_manifest(content: bytes) -> Manifest:
     try:
         values = json.loads(content)
         number = values.get("format") if isinstance(values, dict) else None
-        if number != FORMAT:
-            raise BundleError(f"bundle format {number!r}; this version of Hilum reads format {FORMAT}")
+        if number not in READABLE:
+            known = " and ".join(map(str, READABLE))
+            raise BundleError(f"bundle format {number!r}; this version of Hilum reads formats {known}")
         return Manifest.model_validate_json(content)
     except (ValueError, RecursionError) as error:
         detail = error.errors(include_url=False)[0] if isinstance(error, ValidationError) else None

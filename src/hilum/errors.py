@@ -9,6 +9,8 @@
     │   └── LayoutError               a folder or table is of no known layout, or of more than one
     ├── BundleError                   a bundle is damaged, incomplete or of an unknown format
     └── TrainingError                 training cannot start or go on
+        ├── NotANumberError           the loss is not a number; it names the step and holds the batch's rows
+        └── StoppedError              asked to stop from outside; the state is saved. Exit status 143
 
 A message says what arrived, what was expected and how to mend it, in one or two lines.
 """
@@ -57,6 +59,24 @@ class BundleError(HilumError):
 
 class TrainingError(HilumError):
     """Training cannot start or cannot go on."""
+
+
+class NotANumberError(TrainingError):
+    """The loss is not a number.
+
+    Attributes:
+        rows: The table's rows of the batch at which it was met.
+    """
+
+    def __init__(self, message: str, rows: Iterable[int]) -> None:
+        super().__init__(message)
+        self.rows = tuple(rows)
+
+
+class StoppedError(TrainingError):
+    """Asked to stop from outside (SIGTERM); the state is saved."""
+
+    exit_status = 143
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

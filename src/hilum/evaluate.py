@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hilum import recipe as recipes, runtime, stats
-from hilum.bundle import Manifest
+from hilum.bundle import Manifest, decide
 from hilum.data.examples import Examples, load
 from hilum.data.split import split as divide, split_hash
 from hilum.data.table import Table
@@ -18,7 +18,7 @@ from hilum.errors import DataError, HilumError, UsageError
 from hilum.explain import Case, explain
 from hilum.progress import Silent, Watcher
 from hilum.runtime import Model
-from hilum.stats import Scores
+from hilum.stats import ClassScores, Scores
 
 FORMAT = 1
 LEDGER = "test_reads.jsonl"
@@ -41,12 +41,12 @@ class Evaluation:
         leaky: Whether patients may stand on both sides of the split.
         images: The n images' names.
         patients: The n images' patients, str.
-        labels: float32 (n, k), NaN unknown.
+        labels: float32 (n, k), NaN unknown; of `multiclass` one 1 a row and else 0.
         logits: float32 (n, k), before calibration.
-        probabilities: float64 (n, k) in [0, 1], calibrated.
-        thresholds: float64 (k,).
+        probabilities: float64 (n, k) in [0, 1], calibrated; of `multiclass` rows sum to 1.
+        thresholds: float64 (k,); of `multiclass` (0,), since the most probable class is called.
         threshold_rule: How the thresholds were chosen, for example `Youden's J on validation`.
-        scores: Point estimates and intervals.
+        scores: Point estimates and intervals; of `multiclass` each class against the others, and accuracy.
         test_reads: How often this test split was evaluated in this run, this time included; 0 unknown.
         history: One row an epoch, or None: epoch, train_loss, val_loss, val_auroc, learning_rate, seconds.
         best_epoch: The epoch whose weights were kept, or None.
@@ -72,7 +72,7 @@ class Evaluation:
     probabilities: np.ndarray
     thresholds: np.ndarray
     threshold_rule: str
-    scores: Scores
+    scores: Scores | ClassScores
     test_reads: int = 0
     history: pd.DataFrame | None = None
     best_epoch: int | None = None
@@ -81,6 +81,11 @@ class Evaluation:
     warnings: tuple[str, ...] = ()
     citations: tuple[str, ...] = ()
     metrics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def decisions(self) -> np.ndarray:
+        """What was called, bool (n, k): from the threshold on, or the most probable class."""
+        return decide(self.probabilities, self.thresholds)
 
 
 @dataclass(frozen=True)
@@ -152,7 +157,7 @@ def evaluate(
 
     Raises:
         UsageError: No such part, or the table does not know a finding of the model.
-        DataError: No image can be read, or none has a label.
+        DataError: No image can be read, none has a label, or one has two classes of `multiclass`.
     """
     watch = watch or Silent()
     if split not in SPLITS:
@@ -167,6 +172,7 @@ def evaluate(
         fit=manifest.fit,
         watch=watch,
     )
+    left_out = examples.table.notes[len(subject.table.notes) :]
     part = _part(examples, manifest, split)
     frame = part.examples.table.frame.iloc[part.rows]
     labels = part.examples.table.labels(manifest.findings)[part.rows]
@@ -174,15 +180,7 @@ def evaluate(
     probabilities = model.probabilities(logits)
     patients = (frame["source"] + ":" + frame["patient"]).to_numpy(str)
     watch.stage("Scoring")
-    scores = stats.evaluate(
-        labels,
-        probabilities,
-        thresholds=np.array(manifest.calibration.thresholds),
-        clusters=patients,
-        findings=manifest.findings,
-        replicates=replicates,
-        seed=seed,
-    )
+    scores = _scores(manifest, labels, probabilities, patients, replicates=replicates, seed=seed)
     test_reads = _enter(subject, part.name, split_hash(part.examples.table)) if part.internal else 0
     evaluation = Evaluation(
         title=_title(manifest),
@@ -206,7 +204,7 @@ def evaluate(
         best_epoch=manifest.training.best_epoch,
         cases=_cases(model, part, labels, probabilities, seed, watch),
         facts=_facts(manifest, model.bundle.hash),
-        warnings=_warnings(part, manifest, examples.quarantine, test_reads),
+        warnings=_warnings(part, manifest, examples.quarantine, test_reads, notes=left_out),
         citations=_citations(manifest, part.examples.table),
         metrics={
             "format": FORMAT,
@@ -278,6 +276,35 @@ def _logits(model: Model, part: _Part, watch: Watcher) -> np.ndarray:
     return np.concatenate(blocks)
 
 
+def _scores(
+    manifest: Manifest,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    patients: np.ndarray,
+    *,
+    replicates: int,
+    seed: int,
+) -> Scores | ClassScores:
+    if manifest.task == "multiclass":
+        return stats.evaluate_classes(
+            labels.argmax(axis=1),
+            probabilities,
+            clusters=patients,
+            names=manifest.findings,
+            replicates=replicates,
+            seed=seed,
+        )
+    return stats.evaluate(
+        labels,
+        probabilities,
+        thresholds=np.array(manifest.calibration.thresholds),
+        clusters=patients,
+        findings=manifest.findings,
+        replicates=replicates,
+        seed=seed,
+    )
+
+
 def _enter(subject: Subject, split: str, split_hash: str) -> int:
     """Enters a read of the test in the run's ledger; returns how many there are of this split, 0 if not a test."""
     if subject.run is None or split not in ("test", "all"):
@@ -302,20 +329,23 @@ def _history(run: Path | None) -> pd.DataFrame | None:
 def _cases(
     model: Model, part: _Part, labels: np.ndarray, probabilities: np.ndarray, seed: int, watch: Watcher
 ) -> tuple[Case, ...]:
-    """Explains some right calls, chosen at random, and the wrong calls that were made with most conviction."""
+    """Explains some right calls, chosen at random, and the wrong calls that were made with most conviction.
+
+    Of `multiclass` the class that was called is explained.
+    """
     manifest = model.bundle.manifest
-    table = part.examples.table
-    thresholds = np.array(manifest.calibration.thresholds)
-    called = probabilities >= thresholds
-    conviction = np.abs(probabilities - thresholds)
+    table, classes = part.examples.table, manifest.task == "multiclass"
+    called = manifest.calibration.decisions(probabilities)
+    conviction = probabilities if classes else np.abs(probabilities - manifest.calibration.thresholds)
     rng = np.random.default_rng(seed)
     chosen: list[tuple[int, int]] = []
-    for truth, decision in ((1, True), (0, False), (0, True), (1, False)):
+    kinds = ((1, True), (0, True)) if classes else ((1, True), (0, False), (0, True), (1, False))
+    for truth, decision in kinds:
         pairs = np.argwhere((labels == truth) & (called == decision))
         pairs = rng.permutation(pairs)
         if decision != bool(truth):
             pairs = pairs[np.argsort(-conviction[tuple(pairs.T)], kind="stable")]
-        chosen += _one_an_image(pairs, CASES_EACH)
+        chosen += _one_an_image(pairs, 4 * CASES_EACH // len(kinds))
     watch.stage("Explaining cases", len(chosen))
     cases: list[Case] = []
     for number, (index, column) in enumerate(chosen, start=1):
@@ -329,6 +359,7 @@ def _cases(
             findings=(finding,),
             labels=(float(labels[index, column]),),
             boxes=boxes[["x", "y", "width", "height"]].to_numpy(float),
+            truth=manifest.findings[labels[index].argmax()] if classes else "",
         )
         watch.advance(number)
     return tuple(cases)
@@ -359,17 +390,17 @@ def _facts(manifest: Manifest, bundle_hash: str) -> tuple[tuple[str, str], ...]:
     training, seen = manifest.training, manifest.seen
     settings = recipes.parse(manifest.recipe)
     ages = f"{seen.ages[0]:g} to {seen.ages[1]:g} years" if seen.ages else "unknown"
-    head = " - ".join([*map(str, settings.model.hidden), str(len(manifest.findings))])
-    frozen = "frozen" if settings.model.freeze == "backbone" else "all layers trained"
+    negatives = f"; negatives: {manifest.negatives}" if manifest.task == "binary" else ""
+    chosen = "epoch and temperature" if manifest.task == "multiclass" else "epoch, temperature and threshold"
     return (
         ("Bundle", bundle_hash),
         ("Made", f"{manifest.created} by Hilum {manifest.versions.get('hilum', '')}"),
-        ("Task", f"{manifest.task}: {', '.join(manifest.findings)}; negatives: {manifest.negatives}"),
+        ("Task", f"{manifest.task}: {', '.join(manifest.findings)}{negatives}"),
         ("Input", f"{manifest.size} x {manifest.size} pixels, grey, {manifest.fit}"),
-        ("Network", f"{training.architecture}, {frozen}; average pool, dense layers {head}"),
+        ("Network", f"{training.architecture}, {_network(settings)}"),
         ("Initial weights", training.initial_weights),
         ("Training images", f"{training.num_train:,} of {training.num_patients:,} patients"),
-        ("Validation images", f"{training.num_val:,}: epoch, temperature and threshold were chosen on them"),
+        ("Validation images", f"{training.num_val:,}: {chosen} were chosen on them"),
         ("Views and ages in training", f"{', '.join(seen.views) or 'unknown'}; {ages}"),
         ("Split", f"{training.split_description} (hash {training.split_hash[:16]})"),
         ("Balance", settings.balance.method),
@@ -388,7 +419,19 @@ def _facts(manifest: Manifest, bundle_hash: str) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _warnings(part: _Part, manifest: Manifest, quarantine: pd.DataFrame, test_reads: int) -> tuple[str, ...]:
+def _network(settings: recipes.Recipe) -> str:
+    model, thaw = settings.model, settings.train.unfreeze_after
+    share = f"the first {model.frozen_share:.0%} of the layers frozen"
+    learned = {0.0: "all layers trained", 1.0: "frozen"}.get(model.frozen_share, share)
+    learned += f", thawing after epoch {thaw}" if thaw else ""
+    block = "" if model.block == "none" else f"{model.block} block, "
+    head = " - ".join(map(str, (*model.hidden, len(settings.task.findings))))
+    return f"{learned}; {block}{model.pool} pool, dense layers {head}"
+
+
+def _warnings(
+    part: _Part, manifest: Manifest, quarantine: pd.DataFrame, test_reads: int, *, notes: tuple[str, ...]
+) -> tuple[str, ...]:
     warnings = []
     if part.internal and manifest.training.leaky:
         warnings.append(
@@ -399,13 +442,15 @@ def _warnings(part: _Part, manifest: Manifest, quarantine: pd.DataFrame, test_re
             f"These figures include images that the model was trained or tuned on ({part.name}); they are no test."
         )
     if not part.internal:
-        warnings.append("External data: the threshold and the calibration come from another set of images.")
+        what = "calibration comes" if manifest.task == "multiclass" else "threshold and the calibration come"
+        warnings.append(f"External data: the {what} from another set of images.")
     if test_reads > 1:
         warnings.append(
             f"This test split was evaluated {test_reads} times in this run; choices made between make it flatter."
         )
     if len(quarantine):
         warnings.append(f"{len(quarantine):,} images could not be read and are left out.")
+    warnings += [f"{note}." for note in notes]
     if manifest.data and any(source.name == "phantom" for source in manifest.data):
         warnings.append(
             "Trained on synthetic radiographs: it shows that the software works and nothing about patients."

@@ -29,7 +29,9 @@ class Case:
         finding: The finding explained.
         label: 1 present, 0 absent, NaN unknown.
         probability: Calibrated, in [0, 1].
-        threshold: Probability from which the finding is called present.
+        threshold: Probability from which the finding is called present; None where the most probable class is called.
+        called: Whether it is called present.
+        truth: Of a task with exactly one class an image, the true one; empty elsewhere, or where it is unknown.
     """
 
     image: str
@@ -39,7 +41,9 @@ class Case:
     finding: str
     label: float
     probability: float
-    threshold: float
+    threshold: float | None
+    called: bool
+    truth: str = ""
 
 
 def explain(
@@ -50,6 +54,7 @@ def explain(
     findings: Sequence[str] | None = None,
     labels: Sequence[float] | None = None,
     boxes: np.ndarray = NO_BOXES,
+    truth: str = "",
 ) -> list[Case]:
     """Explains one image.
 
@@ -60,6 +65,7 @@ def explain(
         findings: Which findings to explain, all if None.
         labels: The truth for each of `findings`, unknown if None.
         boxes: Of experts, (n, 4) fractions of the original.
+        truth: The true class, for `Case.truth`.
 
     Returns:
         A case a finding, in the order of `findings`. Images of more than 1024 pixels a side come reduced to that.
@@ -70,13 +76,14 @@ def explain(
     manifest = model.bundle.manifest
     prepared = images.prepare(source, manifest.size, manifest.fit)
     outputs = model.graph.outputs(prepared.pixels[None])
-    probabilities = model.probabilities(outputs.logits)[0]
+    probabilities = model.probabilities(outputs.logits)
+    called = manifest.calibration.decisions(probabilities)[0]
     picture = _reduced(images.read(source).grey)
     geometry = images.Geometry(picture.shape[1], picture.shape[0], manifest.size, manifest.fit)
     wanted = manifest.findings if findings is None else tuple(findings)
-    truth = [float("nan")] * len(wanted) if labels is None else labels
+    known = [float("nan")] * len(wanted) if labels is None else labels
     cases = []
-    for finding, label in zip(wanted, truth, strict=True):
+    for finding, label in zip(wanted, known, strict=True):
         column = manifest.findings.index(finding)
         cases.append(
             Case(
@@ -86,8 +93,10 @@ def explain(
                 boxes=boxes,
                 finding=finding,
                 label=float(label),
-                probability=float(probabilities[column]),
-                threshold=manifest.calibration.thresholds[column],
+                probability=float(probabilities[0, column]),
+                threshold=manifest.thresholds[column],
+                called=bool(called[column]),
+                truth=truth,
             )
         )
     return cases

@@ -35,7 +35,7 @@ class Prediction:
         image: The file.
         logits: float32 (findings,), before calibration; empty where the file could not be read.
         probabilities: float64 (findings,), calibrated; empty likewise.
-        decisions: `present` or `absent` per finding; empty likewise.
+        decisions: `present` or `absent` per finding, of classes one `present`; empty likewise.
         warnings: What a reader must know, a line each.
         error: Why the file could not be read; empty where it could.
     """
@@ -112,14 +112,17 @@ def find_images(paths: Iterable[Path]) -> list[Location]:
 
 
 def to_frame(model: Model, predictions: Sequence[Prediction]) -> pd.DataFrame:
-    """Predictions -> a row an image and finding: image, finding, probability, threshold, decision, warnings, bundle."""
+    """Predictions -> a row an image and finding: image, finding, probability, threshold, decision, warnings, bundle.
+
+    Where the most probable class is called there is no threshold: NaN.
+    """
     manifest = model.bundle.manifest
     rows = [
         {
             "image": prediction.image,
             "finding": finding,
             "probability": probability,
-            "threshold": threshold,
+            "threshold": math.nan if threshold is None else threshold,
             "decision": decision,
             "warnings": "; ".join(
                 (prediction.error, *prediction.warnings) if prediction.error else prediction.warnings
@@ -129,7 +132,7 @@ def to_frame(model: Model, predictions: Sequence[Prediction]) -> pd.DataFrame:
         for prediction in predictions
         for finding, threshold, probability, decision in zip(
             manifest.findings,
-            manifest.calibration.thresholds,
+            manifest.thresholds,
             prediction.probabilities if not prediction.error else [math.nan] * len(manifest.findings),
             prediction.decisions or [UNREADABLE] * len(manifest.findings),
             strict=True,
@@ -160,7 +163,6 @@ def write(path: Path, model: Model, predictions: Sequence[Prediction]) -> None:
 def to_dict(model: Model, predictions: Sequence[Prediction]) -> dict[str, Any]:
     """Predictions in the form of the JSON file."""
     manifest = model.bundle.manifest
-    thresholds = manifest.calibration.thresholds
     return {
         "bundle": model.bundle.hash,
         "name": manifest.name,
@@ -175,7 +177,7 @@ def to_dict(model: Model, predictions: Sequence[Prediction]) -> dict[str, Any]:
                     for finding, probability, threshold, decision in zip(
                         manifest.findings,
                         prediction.probabilities,
-                        thresholds,
+                        manifest.thresholds,
                         prediction.decisions,
                         strict=False,
                     )
@@ -191,22 +193,22 @@ def _predict(
 ) -> list[Prediction]:
     manifest = model.bundle.manifest
     readable = [item for item in block if isinstance(item, Prepared)]
-    rows: Iterator[tuple[np.ndarray, np.ndarray, float]] = iter(())
+    rows: Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, float]] = iter(())
     if readable:
         outputs = model.graph.outputs(np.stack([item.pixels for item in readable]))
-        distances = model.distance(outputs.embedding)
-        rows = iter(zip(outputs.logits, model.probabilities(outputs.logits), distances, strict=True))
+        probabilities = model.probabilities(outputs.logits)
+        called = manifest.calibration.decisions(probabilities)
+        rows = iter(
+            zip(outputs.logits, probabilities, called, model.distance(outputs.embedding), strict=True)
+        )
     predictions = []
     for source, item in zip(sources, block, strict=True):
         if isinstance(item, ImageError):
             nothing = np.zeros(0)
             predictions.append(Prediction(str(source), nothing, nothing, (), (), str(item)))
             continue
-        logits, probabilities, distance = next(rows)
-        decisions = tuple(
-            "present" if probability >= threshold else "absent"
-            for probability, threshold in zip(probabilities, manifest.calibration.thresholds, strict=True)
-        )
+        logits, probabilities, present, distance = next(rows)
+        decisions = tuple(np.where(present, "present", "absent").tolist())
         warnings = (*item.provenance.warnings, *_unseen(item, float(distance), manifest.seen))
         predictions.append(Prediction(str(source), logits, probabilities, decisions, warnings))
     return predictions

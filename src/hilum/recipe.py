@@ -139,7 +139,7 @@ class AugmentSettings(Section):
     """Largest relative change of contrast."""
     noise: Fraction = 0.0
     """Largest standard deviation of Gaussian noise, as a fraction of the range."""
-    mixup: Annotated[float, Field(ge=0)] = 0.0
+    mixup: Annotated[float, Field(ge=0, le=100)] = 0.0
     """Images and labels of a batch are blended in pairs, the share drawn from Beta(mixup, mixup)."""
 
 
@@ -267,8 +267,8 @@ class TrainSettings(Section):
     """`auto`: bf16 autocast where the processor has it, else fp32."""
     deterministic: bool = False
     """Whether to refuse operations that may differ from run to run; slower on a GPU."""
-    seed: int = 0
-    """Seed of the head, the order of images, augmentation and dropout."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the head, of which images are drawn and in which order, of augmentation and dropout."""
 
     @model_validator(mode="after")
     def _decay(self) -> "TrainSettings":
@@ -329,6 +329,15 @@ class Recipe(Section):
         if self.train.unfreeze_after and self.model.freeze == "none":
             raise ValueError("train.unfreeze_after needs frozen layers; set model.freeze=backbone or a share")
         return self
+
+    def flat(self) -> dict[str, Any]:
+        """Every key but name and description, as `section.key` -> its value, of the types that JSON has."""
+        return {
+            f"{section}.{key}": value
+            for section, values in self.model_dump(mode="json").items()
+            if isinstance(values, dict)
+            for key, value in values.items()
+        }
 
     def to_toml(self) -> str:
         """The recipe as a TOML file with every key in it."""

@@ -7,13 +7,17 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings, strategies as st
+from scipy import stats
 
-from hilum.data.batches import Batch, Batches, evaluation_batches, training_batches
+import hilum.data.batches
+from hilum.data.batches import Batch, Batches, training_batches
 from hilum.data.cache import Cached
 from hilum.errors import DataError, TrainingError, UsageError
 from hilum.recipe import AugmentSettings
 
 CHANGES = AugmentSettings(rotation=15, shift=0.1, zoom=0.1, flip=True, brightness=0.1, noise=0.02)
+MIXED = CHANGES.model_copy(update={"mixup": 0.4})
 
 
 def cached_of(count: int, *, unreadable: Iterable[int] = ()) -> Cached:
@@ -31,9 +35,9 @@ def labels_of(count: int) -> np.ndarray:
 
 
 def batches_of(count: int, **options: object) -> Batches:
-    settings = {"batch_size": 8, "augment": CHANGES, "seed": 0, "num_workers": 0, **options}
-    rows = settings.pop("rows", np.arange(count))
-    return training_batches(cached_of(count), rows, labels_of(count), **settings)  # type: ignore[arg-type]
+    chosen = {"batch_size": 8, "augment": CHANGES, "seed": 0, "num_workers": 0, **options}
+    rows, labels = chosen.pop("rows", np.arange(count)), chosen.pop("labels", labels_of(count))
+    return training_batches(cached_of(count), rows, labels, **chosen)  # type: ignore[arg-type]
 
 
 def assert_equal(left: Iterable[Batch], right: Iterable[Batch]) -> None:
@@ -41,6 +45,11 @@ def assert_equal(left: Iterable[Batch], right: Iterable[Batch]) -> None:
         np.testing.assert_array_equal(one.images, other.images)
         np.testing.assert_array_equal(one.labels, other.labels)
         np.testing.assert_array_equal(one.rows, other.rows)
+
+
+def part_of(batch: Batch, *, shard: tuple[int, int]) -> Batch:
+    index, count = shard
+    return Batch(batch.images[index::count], batch.labels[index::count], batch.rows[index::count])
 
 
 def test_a_batch_has_the_images_and_labels_of_its_rows() -> None:
@@ -83,10 +92,16 @@ def test_a_repeated_row_comes_as_often_as_it_stands_there_with_other_changes() -
     assert (repeated[1] != repeated[2]).any()
 
 
+@pytest.mark.parametrize("changes", [CHANGES, MIXED], ids=["plain", "mixup"])
 @pytest.mark.parametrize("num_workers", [1, 2, 4])
-def test_the_stream_does_not_depend_on_the_number_of_workers(num_workers: int) -> None:
+def test_the_stream_does_not_depend_on_the_number_of_workers(
+    num_workers: int, changes: AugmentSettings
+) -> None:
     for epoch in (0, 3):
-        assert_equal(batches_of(50).epoch(epoch), batches_of(50, num_workers=num_workers).epoch(epoch))
+        alone, many = (
+            batches_of(50, augment=changes, num_workers=number).epoch(epoch) for number in (0, num_workers)
+        )
+        assert_equal(alone, many)
 
 
 def test_an_epoch_is_the_same_whenever_it_is_asked_for() -> None:
@@ -126,7 +141,13 @@ def test_training_goes_on_from_a_state_in_the_middle_of_an_epoch(done: int) -> N
 
 @pytest.mark.parametrize(
     "options",
-    [{"seed": 1}, {"batch_size": 4}, {"augment": AugmentSettings()}, {"rows": np.arange(49)}],
+    [
+        {"seed": 1},
+        {"batch_size": 4},
+        {"augment": AugmentSettings()},
+        {"augment": MIXED},
+        {"rows": np.arange(49)},
+    ],
     ids=lambda options: next(iter(options)),
 )
 def test_a_state_of_another_stream_is_refused(options: dict[str, object]) -> None:
@@ -136,14 +157,14 @@ def test_a_state_of_another_stream_is_refused(options: dict[str, object]) -> Non
 
 
 def test_an_epoch_left_early_leaves_no_threads() -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
     for batch in batches_of(200, num_workers=2, batch_size=2).epoch(0):
         assert len(batch.rows) == 2
         break
     for thread in threading.enumerate():
         if thread.name.startswith("grain"):
             thread.join(timeout=5)
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before
 
 
 def test_a_sample_shows_training_images_as_they_are() -> None:
@@ -156,21 +177,116 @@ def test_a_sample_shows_training_images_as_they_are() -> None:
     assert len(batches.sample(100)) == 10
 
 
-def test_evaluation_keeps_order_and_pixels() -> None:
-    cached, labels = cached_of(11), labels_of(11)
-    rows = np.array([7, 3, 3, 10, 0])
-    batches = list(evaluation_batches(cached, rows, labels, batch_size=2))
-    assert [batch.rows.tolist() for batch in batches] == [[7, 3], [3, 10], [0]]
-    np.testing.assert_array_equal(np.concatenate([batch.images for batch in batches]), cached.images(rows))
-    np.testing.assert_array_equal(np.concatenate([batch.labels for batch in batches]), labels[rows])
+@settings(max_examples=60, deadline=None)
+@given(
+    count=st.integers(1, 40),
+    batch_size=st.integers(1, 12),
+    processes=st.integers(1, 5),
+    start=st.integers(0, 6),
+    mixup=st.sampled_from([0.0, 0.2, 1.0]),
+    seed=st.integers(0, 3),
+)
+def test_processes_together_see_what_one_alone_would_see(
+    count: int, batch_size: int, processes: int, start: int, mixup: float, seed: int
+) -> None:
+    changes = CHANGES.model_copy(update={"mixup": mixup})
+    batches = batches_of(count, batch_size=batch_size, augment=changes, seed=seed)
+    alone = list(batches.epoch(2))[start:]
+    for index in range(processes):
+        shard = (index, processes)
+        assert_equal(
+            batches.epoch(2, start=start, shard=shard), [part_of(batch, shard=shard) for batch in alone]
+        )
+
+
+def test_a_process_for_which_a_batch_has_no_image_gets_an_empty_one() -> None:
+    batches = batches_of(10, augment=MIXED)
+    *_, last = batches.epoch(0, shard=(3, 4))
+    assert (last.images.shape, last.labels.shape, last.rows.shape) == ((0, 16, 16), (0, 3), (0,))
+    assert (last.images.dtype, last.labels.dtype, last.rows.dtype) == (np.uint8, np.float32, np.int64)
+
+
+@pytest.mark.parametrize("changes", [CHANGES, MIXED], ids=["plain", "mixup"])
+def test_a_state_goes_on_with_any_number_of_processes(changes: AugmentSettings) -> None:
+    batches = batches_of(50, augment=changes)
+    rest = list(batches.epoch(5))[3:]
+    for shard in [(0, 2), (1, 2), (2, 3)]:
+        assert_equal(
+            batches.resume(batches.state(5, 3), shard=shard), [part_of(batch, shard=shard) for batch in rest]
+        )
+
+
+@pytest.mark.parametrize("shard", [(2, 2), (-1, 2), (0, 0)])
+def test_a_shard_that_there_is_not_is_refused(shard: tuple[int, int]) -> None:
+    with pytest.raises(UsageError, match="expected an index from 0 and a count above it"):
+        next(batches_of(5).epoch(0, shard=shard))
+
+
+def test_a_process_prepares_no_image_twice_and_none_that_it_does_not_need(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    prepared = []
+    augment = hilum.data.batches.augment
+
+    def counting(image: np.ndarray, *rest: object) -> np.ndarray:
+        prepared[-1] += 1
+        return augment(image, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(hilum.data.batches, "augment", counting)
+    for changes, shard in [(CHANGES, (0, 1)), (CHANGES, (1, 4)), (MIXED, (0, 1)), (MIXED, (1, 4))]:
+        prepared.append(0)
+        list(batches_of(64, batch_size=16, augment=changes).epoch(0, shard=shard))
+    plain, plain_part, mixed, mixed_part = prepared
+    assert (plain, plain_part, mixed) == (64, 16, 64)
+    assert 16 < mixed_part <= 32
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 30), st.integers(2, 12), st.floats(0.01, 10), st.integers(0, 100))
+def test_mixup_blends_each_image_and_its_labels_with_those_of_a_partner(
+    count: int, batch_size: int, alpha: float, seed: int
+) -> None:
+    # Each row has a finding of its own, so that the labels tell who was blended, and how much of it.
+    options = {"labels": np.eye(count, dtype=np.float32), "batch_size": batch_size, "seed": seed}
+    plain = batches_of(count, augment=CHANGES, **options).epoch(1)
+    mixed = batches_of(count, augment=CHANGES.model_copy(update={"mixup": alpha}), **options).epoch(1)
+    for before, after in zip(plain, mixed, strict=True):
+        np.testing.assert_array_equal(after.rows, before.rows)
+        shares = after.labels[:, before.rows]
+        np.testing.assert_allclose(shares.sum(axis=0), 1, rtol=1e-6)
+        np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-6)
+        assert len(np.unique(np.diag(shares)[np.diag(shares) < 1])) <= 1
+        blend = np.einsum("ij,jxy->ixy", shares.astype(float), before.images)
+        np.testing.assert_allclose(after.images, blend, atol=0.501)
+
+
+def test_the_share_follows_the_beta_distribution_and_partners_are_uniform() -> None:
+    batches = batches_of(50, augment=MIXED)
+    draws = [batches._pairs(epoch, step, 4) for epoch in range(100) for step in range(6)]
+    shares, partners = zip(*draws, strict=True)
+    assert len(set(shares)) > 590
+    assert stats.kstest(shares, stats.beta(0.4, 0.4).cdf).pvalue > 0.01
+    # The first of four: each of them 150 times, give or take four deviations.
+    assert (np.abs(np.bincount([partner[0] for partner in partners]) - 150) < 43).all()
+
+
+def test_a_label_unknown_in_either_of_a_pair_is_unknown() -> None:
+    labels = np.array([[0.0], [1.0], [np.nan], [np.nan]], np.float32)
+    options = {"augment": AugmentSettings(mixup=1.0), "batch_size": 4}
+    pairs = [next(batches_of(4, labels=np.eye(4), **options).epoch(epoch)).labels for epoch in range(20)]
+    blends = [next(batches_of(4, labels=labels, **options).epoch(epoch)).labels for epoch in range(20)]
+    for pair, blend in zip(pairs, blends, strict=True):
+        np.testing.assert_array_equal(np.isnan(blend[:, 0]), (pair[:, 2:] > 0).any(axis=1))
+    assert 0 < np.isnan(np.concatenate(blends)).mean() < 1
 
 
 def test_rows_without_an_image_are_refused() -> None:
+    options = {"batch_size": 2, "augment": CHANGES, "seed": 0, "num_workers": 0}
     cached, labels = cached_of(5, unreadable=[2, 4]), labels_of(5)
     with pytest.raises(DataError, match="2 of 5 images could not be read"):
-        evaluation_batches(cached, np.arange(5), labels, batch_size=2)
-    kept = evaluation_batches(cached, np.array([0, 1, 3]), labels, batch_size=3)
-    assert len(list(kept)) == 1
+        training_batches(cached, np.arange(5), labels, **options)  # type: ignore[arg-type]
+    kept = training_batches(cached, np.array([0, 1, 3]), labels, **options)  # type: ignore[arg-type]
+    assert kept.steps == 1
 
 
 def test_no_rows_are_refused() -> None:
@@ -180,18 +296,13 @@ def test_no_rows_are_refused() -> None:
 
 def test_labels_of_the_rows_alone_are_refused() -> None:
     with pytest.raises(UsageError, match=r"labels have the shape \(3, 3\)"):
-        evaluation_batches(cached_of(5), np.arange(3), labels_of(3), batch_size=2)
+        batches_of(5, rows=np.arange(3), labels=labels_of(3))
 
 
 @pytest.mark.parametrize("option", [{"batch_size": 0}, {"num_workers": -1}, {"seed": -1}])
 def test_numbers_out_of_range_are_refused(option: dict[str, int]) -> None:
     with pytest.raises(UsageError, match="expected"):
         batches_of(5, **option)
-
-
-def test_an_evaluation_batch_size_out_of_range_is_refused() -> None:
-    with pytest.raises(UsageError, match="batch_size is 0; expected at least 1"):
-        evaluation_batches(cached_of(5), np.arange(5), labels_of(5), batch_size=0)
 
 
 def test_frameworks_are_not_imported_and_logging_is_left_alone() -> None:

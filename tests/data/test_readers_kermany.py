@@ -112,6 +112,16 @@ def test_the_real_set(shared_data):
 
 
 @pytest.mark.real
+def test_every_real_image_is_of_exactly_one_of_three_classes(shared_data):
+    table = readers.read(shared_data / "kermany_224")
+
+    labels = table.labels(["No Finding", "Bacterial Pneumonia", "Viral Pneumonia"])
+
+    assert labels.sum(axis=0).tolist() == [1583, 2780, 1493]
+    assert (labels.sum(axis=1) == 1).all()
+
+
+@pytest.mark.real
 def test_no_real_patient_is_in_two_folders(shared_data):
     frame = readers.read(shared_data / "kermany_224").frame
     assert (frame.groupby("patient")["split"].nunique() == 1).all()

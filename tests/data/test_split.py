@@ -173,6 +173,18 @@ def test_too_few_patients_are_refused(num_patients):
         split(made, SplitSettings(val=0.3, test=0.3))
 
 
+def test_images_without_a_finding_are_stratified_like_a_finding():
+    rng = np.random.default_rng(0)
+    labels = np.eye(3)[rng.choice(3, 300, p=[0.2, 0.3, 0.5])][:, :2]
+    made = table([f"p{row // 2}" for row in range(300)], labels)
+
+    divided = split(made, SplitSettings(), findings=["No Finding", *FINDINGS])
+
+    whole = made.labels(["No Finding"]).mean()
+    test = divided.table.select(divided.table.frame["split"].to_numpy() == "test")
+    assert test.labels(["No Finding"]).mean() == pytest.approx(whole, abs=0.02)
+
+
 def test_an_empty_table_is_refused():
     with pytest.raises(DataError, match="no rows"):
         split(table([]), SplitSettings())

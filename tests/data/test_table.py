@@ -1,11 +1,14 @@
 import json
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, strategies as st
+from hypothesis.extra.numpy import arrays
 
 from hilum.data.table import BOX_COLUMNS, COLUMNS, FORMAT, Source, Table, make_frame
 from hilum.errors import DataError, UsageError
@@ -143,6 +146,33 @@ def test_labels_take_any_spelling_and_refuse_the_unknown(tmp_path):
     np.testing.assert_array_equal(labels, [[0, 1], [1, np.nan], [0, 0]])
     with pytest.raises(UsageError, match="no finding 'Hernia'"):
         table(tmp_path).labels(["Hernia"])
+
+
+@given(
+    arrays(
+        np.float64, st.tuples(st.integers(1, 6), st.integers(1, 3)), elements=st.sampled_from([0, 1, np.nan])
+    )
+)
+def test_no_finding_is_derived_from_all_findings(values):
+    findings = ("Pneumonia", "Mass", "Nodule")[: values.shape[1]]
+    names = [f"{row}.png" for row in range(len(values))]
+    frame = make_frame(image=names, source="here", patient=names, findings=findings, labels=values)
+    made = Table(frame, findings, (Source("here", Path("/images"), "", ""),))
+
+    derived = made.labels(["Normal", findings[0]])
+
+    expected = [0 if 1 in row else 1 if set(row) == {0} else np.nan for row in values.tolist()]
+    np.testing.assert_array_equal(derived[:, 0], expected)
+    np.testing.assert_array_equal(derived[:, 1], values[:, 0])
+    assert made.findings == findings
+
+
+def test_a_table_without_findings_knows_of_no_absence():
+    frame = make_frame(image=["a.png"], source="here", patient=["p"], findings=(), labels=np.zeros((1, 0)))
+
+    labels = Table(frame, (), (Source("here", Path("/images"), "", ""),)).labels(["No Finding"])
+
+    assert np.isnan(labels).all()
 
 
 def test_selecting_takes_boxes_and_sources_along(tmp_path):

@@ -28,6 +28,9 @@ def make_case() -> Callable[..., Case]:
         size: tuple[int, int] = (120, 100),
         image: str = "a.png",
         finding: str = "Pneumonia",
+        threshold: float | None = 0.5,
+        called: bool | None = None,
+        truth: str = "",
     ) -> Case:
         rng = np.random.default_rng(int(strength * 100))
         grey = rng.uniform(size=size).astype(np.float32)
@@ -36,7 +39,8 @@ def make_case() -> Callable[..., Case]:
         half = across > 0.5
         evidence[half] = (strength * np.sin(6.28 * down) * (across - 0.5) * 2)[half]
         boxes = np.array([[0.55, 0.2, 0.3, 0.3]])
-        return Case(image, grey, evidence, boxes, finding, label, probability, 0.5)
+        called = probability >= 0.5 if called is None else called
+        return Case(image, grey, evidence, boxes, finding, label, probability, threshold, called, truth)
 
     return make
 
@@ -60,7 +64,7 @@ def make_evaluation(make_case: Callable[..., Case]) -> Callable[..., Evaluation]
             classes = stats.evaluate_classes(
                 truth, probabilities, clusters=patients, names=findings, replicates=100
             )
-            scores, metrics, thresholds = classes.classes, classes.to_dict(), np.full(3, 1 / 3)
+            scores, metrics, thresholds = classes, classes.to_dict(), np.zeros(0)
         else:
             findings = ("Pneumonia",) if task == "binary" else NIH_FINDINGS[:num_findings]
             prevalence = np.array([0.6]) if task == "binary" else np.linspace(0.3, 0.02, num_findings)

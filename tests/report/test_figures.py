@@ -82,18 +82,106 @@ def test_distribution_is_in_per_cent_of_its_class_and_marks_the_threshold() -> N
     assert any(np.array_equal(line.get_xdata(), [0.42, 0.42]) for line in frame.get_lines())
 
 
-def test_learning_curves_mark_the_epoch_that_was_kept() -> None:
-    epochs = np.arange(1, 6)
-    losses = {"training": 1 / epochs, "validation": np.array([1, np.nan, 0.6, 0.7, 0.8])}
+def history(name: str) -> dict[str, np.ndarray]:
+    """Columns of a history: `old` ones have no AP and F1; `long` ends with its scores close together."""
+    epochs = np.arange(1, {"one": 2, "long": 121}.get(name, 9))
+    columns = {
+        "epoch": epochs,
+        "train_loss": 1 / epochs,
+        "val_loss": 1.2 / epochs,
+        "val_auroc": 1 - 0.3 / epochs,
+        "learning_rate": np.where(epochs < 5, 1e-4, 5e-5),
+    }
+    if name != "old":
+        columns |= {"val_average_precision": 1 - 0.31 / epochs, "val_f1": 1 - 0.32 / epochs}
+    if name == "gap":
+        columns["val_loss"][2], columns["val_f1"][:], columns["val_auroc"][-1] = np.nan, np.nan, np.nan
+    return columns
 
-    drawing = figures.learning_curves(epochs, losses=losses, auroc=None, best_epoch=3, title="t")
 
-    frame = drawing.axes[0]
-    assert len(drawing.axes) == 1
-    assert any(np.array_equal(line.get_xdata(), [3, 3]) for line in frame.get_lines())
-    assert any(np.array_equal(line.get_xdata(), [1, 3, 4, 5]) for line in frame.get_lines()), (
-        "NaN is left out"
+def curves(name: str, best_epoch: int | None = 1) -> Figure:
+    columns = history(name)
+    return figures.learning_curves(
+        columns["epoch"],
+        losses={"training": columns["train_loss"], "validation": columns["val_loss"]},
+        scores={
+            shown: columns[key]
+            for key, shown in (("val_auroc", "AUROC"), ("val_average_precision", "AP"), ("val_f1", "F1"))
+            if key in columns
+        },
+        learning_rate=columns["learning_rate"],
+        best_epoch=best_epoch,
+        title="The weights of epoch 1 of 8 were kept",
+        subtitle="validation AUROC 0.981 there; validation chose the epoch, so it is no test result",
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("old", {"AUROC"}), ("new", {"AUROC", "AP", "F1"}), ("gap", {"AUROC", "AP"})]
+)
+def test_learning_curves_name_the_lines_that_there_are(name: str, shown: set[str]) -> None:
+    words = set(words_of(curves(name)))
+
+    assert words & {"AUROC", "AP", "F1"} == shown
+    assert {"training", "validation", "learning rate", "0.0001", "5e−5"} <= words
+
+
+def test_learning_curves_mark_the_epoch_that_was_kept() -> None:
+    drawing = curves("new", best_epoch=3)
+
+    losses, _, scores, _ = drawing.axes
+    for frame in (losses, scores):
+        lines = frame.get_lines()
+        assert any(np.array_equal(line.get_xdata(), [3, 3]) for line in lines), "the line"
+        assert sum(np.array_equal(line.get_xdata(), [3]) for line in lines) == len(lines) // 2, (
+            "a dot a curve"
+        )
+    assert words_of(drawing).count("kept: 3") == 2
+
+
+def test_learning_curves_break_where_nothing_is_known() -> None:
+    losses = curves("gap", best_epoch=None).axes[0]
+
+    drawn = [
+        np.asarray(line.get_ydata()) for line in losses.get_lines() if len(np.asarray(line.get_ydata())) == 8
+    ]
+    assert [np.flatnonzero(np.isnan(line)).tolist() for line in drawn] == [[], [2]]
+
+
+def test_learning_curves_without_scores_or_a_moving_rate_are_one_panel() -> None:
+    columns = history("old")
+
+    drawing = figures.learning_curves(
+        columns["epoch"],
+        losses={"training": columns["train_loss"]},
+        scores={"AUROC": np.full(8, np.nan)},
+        learning_rate=np.full(8, 1e-4),
+        best_epoch=None,
+        title="t",
+    )
+
+    assert len(drawing.axes) == 1
+    assert "learning rate" not in words_of(drawing)
+
+
+@pytest.mark.parametrize("name", ["old", "new", "one", "long", "gap"])
+def test_the_words_of_learning_curves_do_not_touch_each_other(name: str) -> None:
+    drawing = curves(name, best_epoch=len(history(name)["epoch"]))
+    style.png(drawing, dpi=100)  # the figure's own: axis labels are placed in pixels
+    renderer = drawing.canvas.get_renderer()  # type: ignore[attr-defined]
+
+    texts = [*drawing.texts]
+    for frame in drawing.axes:
+        texts += [*frame.texts, frame.xaxis.label, frame.yaxis.label]
+    boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in texts]
+    touching = [
+        (one, other)
+        for number, (one, box) in enumerate(boxes)
+        for other, second in boxes[number + 1 :]
+        if box.overlaps(second)
+    ]
+    assert not touching
+    assert all(box.x0 >= 0 and box.x1 <= drawing.bbox.width for _, box in boxes), "cut off"
 
 
 def test_forest_is_sorted_and_the_unknown_come_last() -> None:

@@ -194,6 +194,19 @@ def test_csv_begins_with_the_known_columns_and_holds_the_metrics(written: tuple[
         assert {"Macro mean", "Micro mean"} <= {row["Finding"] for row in rows}
 
 
+@pytest.mark.parametrize("written", ["multiclass"], indirect=True)
+def test_accuracy_of_classes_is_the_share_put_into_the_right_one(written: tuple[Path, Evaluation]) -> None:
+    folder, evaluation = written
+    right = (evaluation.labels.argmax(axis=1) == evaluation.probabilities.argmax(axis=1)).mean()
+    means = [row for row in csv_rows(folder) if row["Finding"] in ("Macro mean", "Micro mean")]
+    text = " ".join(read(folder).text)
+
+    assert [float(row["Accuracy"]) for row in means] == pytest.approx([right, right], abs=1e-5)
+    assert f"The most probable class is called: accuracy {right:.3f}" in text
+    assert "each class against the others" in text
+    assert "threshold" not in text.split("</style>")[-1]
+
+
 def test_what_cannot_be_estimated_says_so_with_its_reason(bare: Path) -> None:
     text = " ".join(read(bare).text)
 

@@ -110,6 +110,30 @@ def test_outcome(make_case: Callable[..., Case], label: float, probability: floa
     assert panels.outcome(make_case(label=label, probability=probability)) == outcome
 
 
+@pytest.mark.parametrize(
+    ("label", "called", "outcome"),
+    [
+        (1, True, "Right class"),
+        (0, True, "Wrong class"),
+        (1, False, "Wrong class"),
+        (0, False, "Right class"),
+        (float("nan"), True, "Called present, truth unknown"),
+    ],
+)
+def test_outcome_of_a_class(make_case: Callable[..., Case], label: float, called: bool, outcome: str) -> None:
+    case = make_case(label=label, probability=0.4, threshold=None, called=called)
+
+    assert panels.outcome(case) == outcome
+
+
+def test_caption_of_a_class_says_which_was_called_and_which_is_true(make_case: Callable[..., Case]) -> None:
+    case = make_case(label=0, probability=0.4, threshold=None, called=True, truth="Mass")
+
+    assert panels.caption(case) == "Pneumonia called, probability 0.40; truth: Mass"
+    unknown = make_case(label=float("nan"), probability=0.3, threshold=None, called=False)
+    assert panels.caption(unknown) == "Pneumonia not called, probability 0.30; truth: unknown"
+
+
 def test_caption_says_truth_probability_and_decision(make_case: Callable[..., Case]) -> None:
     caption = panels.caption(make_case(label=0, probability=0.934))
 

@@ -11,7 +11,7 @@ def case():
     grey = np.linspace(0, 1, 64 * 48, dtype=np.float32).reshape(64, 48)
     evidence = np.zeros((64, 48), np.float32)
     evidence[10:30, 10:30] = 1.0
-    return Case("a.png", grey, evidence, np.zeros((0, 4)), "Pleural Thickening", 1.0, 0.8, 0.5)
+    return Case("a.png", grey, evidence, np.zeros((0, 4)), "Pleural Thickening", 1.0, 0.8, 0.5, True)
 
 
 def test_a_picture_a_case_is_written_and_replaced(tmp_path, case):

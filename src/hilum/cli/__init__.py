@@ -1,6 +1,8 @@
 """The command line: one function a command, thin over the library, which is imported inside."""
 
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from math import isnan
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -38,6 +40,21 @@ HEADLINES = {
     "F1": "f1",
     "ECE": "ece",
 }
+
+
+RUN_COLUMNS = (
+    "run",
+    "recipe",
+    "architecture",
+    "engine",
+    "epochs",
+    "best",
+    "monitored there",
+    "val AUROC",
+    "test AUROC (95 %)",
+    "time",
+    "state",
+)
 
 
 class LevelName(StrEnum):
@@ -141,14 +158,39 @@ def train(
     layout: LayoutOption = None,
     images: ImagesOption = None,
     remap: RemapOption = None,
+    track: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--track",
+            help="Also tell each epoch to tensorboard or mlflow; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    devices: Annotated[int, typer.Option("--devices", min=1, help="Processes that share each batch.")] = 1,
+    profile: Annotated[bool, typer.Option("--profile", help="Tell where the time went.")] = False,
 ) -> None:
     """Train a model and seal it into a bundle.
 
     Ctrl-C after the first epoch keeps the best epoch so far; --resume goes on after anything else.
     """
+    from hilum.training import tracking
+
+    tracking.check(track or ())
     table = _table(data, layout=layout, images=images, remap=remap) if data else None
     folder = output or Path("runs") / Path(recipe).stem
-    run = _train(recipe, table, folder, engine=engine, changes=changes, resume=resume)
+    run = _train(
+        recipe,
+        table,
+        folder,
+        engine=engine,
+        changes=changes,
+        resume=resume,
+        track=track or (),
+        devices=devices,
+        profile=profile,
+    )
+    if profile:
+        _show_profile(run.profile)
     typer.echo(f"next: hilum evaluate {run.folder}", err=True)
 
 
@@ -292,7 +334,13 @@ def predict(
         readable = frame[frame["decision"] != prediction.UNREADABLE]
         show(
             [
-                [row.image, row.finding, f"{row.probability:.3f}", f"{row.threshold:.3f}", row.decision]
+                [
+                    row.image,
+                    row.finding,
+                    f"{row.probability:.3f}",
+                    "" if isnan(row.threshold) else f"{row.threshold:.3f}",
+                    row.decision,
+                ]
                 for row in readable.itertuples()
             ],
             header=["image", "finding", "probability", "threshold", "decision"],
@@ -332,6 +380,45 @@ def explain(
     _write_panels(loaded, readable, output, wanted)
     if len(readable) < len(found):
         raise typer.Exit(1)
+
+
+@app.command(epilog="Example: hilum runs runs --sort val_auroc")
+def runs(
+    folder: Annotated[Path, typer.Argument(help="A folder with runs in it or below.")] = Path("runs"),
+    key: Annotated[
+        str,
+        typer.Option(
+            "--sort",
+            help="run, recipe, architecture, engine, epochs, best_epoch, monitored, val_auroc, test_auroc, seconds or "
+            "state.",
+        ),
+    ] = "run",
+    as_json: JsonOption = False,
+) -> None:
+    """Compare runs: what became of each, and in what their recipes differ."""
+    from hilum import runs as found
+    from hilum.cli.terminal import Terminal, show, show_json
+    from hilum.errors import UsageError
+
+    summaries = found.sort(found.find(folder), key)
+    different = found.differences(summaries)
+    if as_json:
+        show_json({"runs": [run.to_dict() for run in summaries], "differences": different})
+        return
+    if not summaries:
+        raise UsageError(
+            f"no run in {folder} or below; a run is a folder with {found.RECIPE}, as hilum train writes"
+        )
+    show(list(map(_run_row, summaries)), header=RUN_COLUMNS, right=(5, 7), spare=(3, 2, 1, 9))
+    if different:
+        typer.echo()
+        show(_difference_rows(different), header=["recipes differ in", "value", "runs"])
+    watch = Terminal()
+    for run in summaries:
+        for problem in run.problems:
+            watch.say(f"{run.name}: {problem}")
+    if sum(run.test_auroc is not None for run in summaries) > 1:
+        watch.say("choose by validation: the best of several test figures flatters")
 
 
 @app.command(epilog="Example: hilum recipes kermany-densenet121 > my.toml")
@@ -438,6 +525,10 @@ def bundle_show(model: BundleArgument, expect: ExpectOption = None, as_json: Jso
         }
     )
     calibration = manifest.calibration
+    if manifest.task == "multiclass":
+        row = [", ".join(manifest.findings), calibration.rule, f"{calibration.temperatures[0]:.3f}"]
+        show([row], header=["classes", "called", "temperature"], right=(2,))
+        return
     show(
         [
             [finding, f"{threshold:.3f}", f"{temperature:.3f}"]
@@ -463,6 +554,60 @@ def bundle_verify(model: BundleArgument, expect: ExpectOption = None, as_json: J
         typer.echo(f"whole: bundle {loaded.bundle.hash}, golden output reproduced")
 
 
+def _run_row(run: Any) -> list[str]:
+    """One run's cells under RUN_COLUMNS."""
+    from hilum.report import words
+
+    recipe = run.recipe
+    return [
+        run.name,
+        recipe.name if recipe else "",
+        recipe.model.architecture if recipe else "",
+        run.engine,
+        f"{run.epochs}/{recipe.train.epochs}" if recipe else str(run.epochs),
+        str(run.best_epoch or ""),
+        "" if run.monitored is None else f"{run.monitor} {run.monitored:.4f}",
+        "" if run.val_auroc is None else f"{run.val_auroc:.4f}",
+        words.estimate(run.test_auroc) if run.test_auroc else "",
+        "" if run.seconds is None else _duration(run.seconds),
+        run.state,
+    ]
+
+
+def _difference_rows(different: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """A row a value, with the runs that have it; the key stands at its first value."""
+    rows = []
+    for key, values in different.items():
+        runs_of: dict[str, list[str]] = {}
+        for name, value in values.items():
+            text = ", ".join(map(_text, value)) if isinstance(value, list) else _text(value)
+            runs_of.setdefault(text or "(none)", []).append(name)
+        for number, (text, names) in enumerate(runs_of.items()):
+            rows.append(["" if number else key, text, ", ".join(names)])
+    return rows
+
+
+def _text(value: Any) -> str:
+    return (
+        str(value).lower()
+        if isinstance(value, bool)
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value)
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 60
+        else f"{minutes} min"
+        if minutes < 60
+        else f"{minutes // 60} h {minutes % 60:02d} min"
+    )
+
+
 def _table(source: Path, *, layout: str | None, images: Path | None, remap: str | None) -> Any:
     from hilum.cli.terminal import Terminal
     from hilum.data import readers
@@ -486,7 +631,16 @@ def _table(source: Path, *, layout: str | None, images: Path | None, remap: str 
 
 
 def _train(
-    recipe_name: str, table: Any, folder: Path, *, engine: EngineName, changes: list[str] | None, resume: bool
+    recipe_name: str,
+    table: Any,
+    folder: Path,
+    *,
+    engine: EngineName,
+    changes: list[str] | None,
+    resume: bool,
+    track: Sequence[str] = (),
+    devices: int = 1,
+    profile: bool = False,
 ) -> Any:
     from hilum import recipe as recipes
     from hilum.cli.terminal import RESEARCH, Terminal
@@ -500,7 +654,17 @@ def _train(
     watch = Terminal()
     if table is None:
         table = training.draw_phantoms(recipe, watch)
-    run = training.train(recipe, table, folder, engine=engine.value, resume=resume, watch=watch)
+    run = training.train(
+        recipe,
+        table,
+        folder,
+        engine=engine.value,
+        resume=resume,
+        track=track,
+        devices=devices,
+        profile=profile,
+        watch=watch,
+    )
     ended = {
         "epochs": "all epochs done",
         "patience": "no better epoch for a while",
@@ -511,6 +675,15 @@ def _train(
         f"bundle {run.bundle.folder} ({run.bundle.hash[:16]}). {RESEARCH}"
     )
     return run
+
+
+def _show_profile(profile: Mapping[str, float]) -> None:
+    """Shows the seconds of training by part, with their share."""
+    from hilum.cli.terminal import show
+
+    total = sum(profile.values()) or 1.0
+    rows = [[part, f"{seconds:,.1f}", f"{100 * seconds / total:.0f} %"] for part, seconds in profile.items()]
+    show(rows, header=["part", "seconds", "share"], right=(1, 2))
 
 
 def _evaluate(
@@ -554,20 +727,22 @@ def _report(result: Any, folder: Path, watch: Any, *, as_json: bool) -> None:
         show_pairs(pairs)
     else:
         entries.append(("macro mean", result.metrics["macro"]))
+        noun = "finding"
+        told: tuple[str, ...] = ("AUROC", "average precision")
+        if result.task == "multiclass":
+            noun, told = "class", ("AUROC", "sensitivity", "PPV")
+            show_pairs({"accuracy": f"{words.estimate(result.metrics['accuracy'])}, {result.threshold_rule}"})
         show(
             [
                 [
                     finding,
                     str(scores.get("positives", "")),
-                    *(
-                        words.estimate(scores.get(HEADLINES[label]))
-                        for label in ("AUROC", "average precision")
-                    ),
+                    *(words.estimate(scores.get(HEADLINES[label])) for label in told),
                 ]
                 for finding, scores in entries
             ],
-            header=["finding", "positives", "AUROC (95 %)", "average precision (95 %)"],
-            right=(1, 2, 3),
+            header=[noun, "positives", *(f"{label} (95 %)" for label in told)],
+            right=range(1, 2 + len(told)),
         )
     for finding, scores in result.metrics["findings"].items():
         if scores["auroc"].get("reason"):

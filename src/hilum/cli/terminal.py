@@ -3,9 +3,10 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,6 +19,7 @@ from rich.progress import (
 from rich.table import Table
 
 WIDE = 240  # columns, where a file or a pipe reads along
+UNBOUNDED = 10_000
 RESEARCH = "Research use only: not a medical device."
 
 
@@ -68,20 +70,48 @@ class Terminal:
             self._progress = self._task = None
 
 
-def show(rows: Sequence[Sequence[str]], *, header: Sequence[str], right: Sequence[int] = ()) -> None:
+def show(
+    rows: Sequence[Sequence[str]],
+    *,
+    header: Sequence[str],
+    right: Sequence[int] = (),
+    spare: Sequence[int] = (),
+) -> None:
     """Prints a table to standard output.
 
     Args:
         rows: Cells.
         header: One a column.
         right: Columns to align right.
+        spare: Columns to leave out, the first first, until the rest fits on the terminal.
     """
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else WIDE)
+    kept = list(range(len(header)))
+    for number in spare:
+        if _width(console, _table(rows, header, right, kept)) <= console.width:
+            break
+        kept.remove(number)
+    console.print(_table(rows, header, right, kept))
+    if len(kept) < len(header):
+        missing = ", ".join(name for number, name in enumerate(header) if number not in kept)
+        Terminal().say(f"left out for want of room: {missing}")
+
+
+def _table(
+    rows: Sequence[Sequence[str]], header: Sequence[str], right: Sequence[int], kept: Sequence[int]
+) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for number, name in enumerate(header):
-        table.add_column(name, justify="right" if number in right else "left", overflow="fold")
+    for number in kept:
+        justify: Literal["left", "right"] = "right" if number in right else "left"
+        table.add_column(header[number], justify=justify, overflow="fold")
     for row in rows:
-        table.add_row(*row)
-    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else WIDE).print(table)
+        table.add_row(*(row[number] for number in kept))
+    return table
+
+
+def _width(console: Console, table: Table) -> int:
+    """Columns that a table takes where no cell is folded."""
+    return Measurement.get(console, console.options.update_width(UNBOUNDED), table).maximum
 
 
 def show_pairs(pairs: Mapping[str, str]) -> None:

@@ -22,8 +22,8 @@ class Batch:
 
     Attributes:
         images: uint8 (batch, size, size), grey value x 255.
-        labels: float32 (batch, findings), 1 present, 0 absent, NaN unknown.
-        rows: int64 (batch,), the rows of the table that these are.
+        labels: float32 (batch, findings), 1 present, 0 absent, NaN unknown; with mixup any value from 0 to 1.
+        rows: int64 (batch,), the rows of the table that these are; with mixup those of the first of each pair.
     """
 
     images: NDArray[np.uint8]
@@ -70,27 +70,13 @@ def training_batches(
     )
 
 
-def evaluation_batches(
-    cached: Cached, rows: NDArray[np.int64], labels: NDArray[np.float32], *, batch_size: int
-) -> Iterator[Batch]:
-    """Yields the images of `rows` once, in this order, as they are.
-
-    Args and errors are those of `training_batches`; the last batch may be short.
-    """
-    rows, labels = _checked(cached, rows, labels, batch_size)
-    return (
-        Batch(images=cached.images(part), labels=labels[part], rows=part)
-        for part in (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
-    )
-
-
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Batches:
     """An endless stream of epochs; the n-th epoch is always the same, whoever asks and however often.
 
     In an epoch each entry of `rows` comes exactly once. The last batch is short where the numbers do not
-    divide, but a single image joins the batch before it, since batch norm cannot take one alone.
-    `training_batches` makes and checks one.
+    divide, but a single image joins the batch before it, since batch norm cannot take one alone. With mixup
+    each entry comes once as the first of a pair and once as the second. `training_batches` makes and checks one.
     """
 
     cached: Cached
@@ -111,32 +97,50 @@ class Batches:
         chosen = np.random.default_rng(self.seed).permutation(self.rows)[:count]
         return self.cached.images(chosen)
 
-    def epoch(self, number: int, *, start: int = 0) -> Iterator[Batch]:
+    def epoch(self, number: int, *, start: int = 0, shard: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
         """Yields the batches of one epoch.
 
         Args:
             number: Which epoch, from 0.
             start: Batches to leave out at the beginning; the others are those of the whole epoch.
+            shard: The index of this process, and how many share the epoch. Each gets of every batch the places
+                `[index::count]`, so that together they see, to the bit, what one alone would see. All take the
+                same number of steps: where a batch has fewer images than there are processes, some get none.
+
+        Raises:
+            UsageError: The shard's index is not below its count.
         """
+        index, count = shard
+        if not 0 <= index < count:
+            raise UsageError(f"shard is {shard}; expected an index from 0 and a count above it, as (0, 2)")
         grain = _grain()
         order_seed, augment_seed = np.random.SeedSequence((self.seed, number)).generate_state(2, np.uint64)
         # Not Grain's shuffle: of few rows it takes milliseconds an index, and its epoch e of seed s is
         # epoch 0 of seed s + e, so that runs that should be independent would see the same orders.
         order = np.random.default_rng(order_seed).permutation(self.rows)
         images = grain.MapDataset.source(order).random_map(self._image, seed=int(augment_seed))
+        spans = self._spans()
 
-        def batch(span: tuple[int, int]) -> Batch:
-            first, end = span
-            rows = order[first:end]
-            return Batch(
-                images=np.stack([images[index] for index in range(first, end)]),
-                labels=self.labels[rows],
-                rows=rows,
-            )
+        def taken(places: NDArray[np.int64]) -> Batch:
+            pixels = np.empty((len(places), *self.cached.pixels.shape[1:]), np.uint8)
+            for image, place in zip(pixels, places.tolist(), strict=True):
+                image[:] = images[place]
+            return Batch(images=pixels, labels=self.labels[order[places]], rows=order[places])
+
+        def batch(step: int) -> Batch:
+            first, end = spans[step]
+            own = np.arange(first, end)[index::count]
+            if not self.augment.mixup:
+                return taken(own)
+            share, partner = self._pairs(number, step, end - first)
+            # A partner may belong to another shard, and an image to two pairs: each is prepared once.
+            pairs = np.stack([own, first + partner[index::count]])
+            needed, found = np.unique(pairs, return_inverse=True)
+            return _blended(taken(needed), *found.reshape(pairs.shape), share=share)
 
         options = grain.ReadOptions(num_threads=self.num_workers, prefetch_buffer_size=2 * self.num_workers)
-        spans = grain.MapDataset.source(self._spans()[start:])
-        iterator = iter(spans.map(batch).to_iter_dataset(options))
+        steps = grain.MapDataset.source(range(start, len(spans)))
+        iterator = iter(steps.map(batch).to_iter_dataset(options))
         try:
             yield from iterator
         finally:
@@ -146,8 +150,12 @@ class Batches:
         """Says in a small JSON-able dict where training stands: `batch` batches of `epoch` are done."""
         return {"epoch": epoch, "batch": batch, "stream": self._fingerprint()}
 
-    def resume(self, state: Mapping[str, int | str]) -> Iterator[Batch]:
+    def resume(self, state: Mapping[str, int | str], *, shard: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
         """Yields what is left of the epoch that `state` stands in.
+
+        Args:
+            state: What `state` said; the number of processes may have been another.
+            shard: As for `epoch`.
 
         Raises:
             TrainingError: The state is of other rows, labels or settings, so that the rest would not fit.
@@ -157,7 +165,7 @@ class Batches:
                 "the saved state is of a run with other images, labels, seed, batch size or augmentation; "
                 "resume with the same recipe and data, or start a new run"
             )
-        return self.epoch(int(state["epoch"]), start=int(state["batch"]))
+        return self.epoch(int(state["epoch"]), start=int(state["batch"]), shard=shard)
 
     def _spans(self) -> list[tuple[int, int]]:
         starts = list(range(0, len(self.rows), self.batch_size))
@@ -168,11 +176,32 @@ class Batches:
     def _image(self, row: np.int64, rng: np.random.Generator) -> NDArray[np.uint8]:
         return augment(self.cached.pixels[self.cached.slots[row]], self.augment, rng)
 
+    def _pairs(self, number: int, step: int, size: int) -> tuple[np.float32, NDArray[np.int64]]:
+        """Draws the share of the first in all pairs of a batch, and the place of each one's partner.
+
+        As Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018, in the authors' way: one share a
+        batch, and partners from the same batch.
+        """
+        rng = np.random.default_rng([self.seed, number, step, 0xB1E9D])
+        return np.float32(rng.beta(self.augment.mixup, self.augment.mixup)), rng.permutation(size)
+
     def _fingerprint(self) -> str:
         digest = hashlib.sha256(repr((self.seed, self.batch_size, self.augment)).encode())
         digest.update(self.rows.tobytes())
         digest.update(self.labels[self.rows].tobytes())
         return digest.hexdigest()[:16]
+
+
+def _blended(
+    batch: Batch, first: NDArray[np.int64], second: NDArray[np.int64], *, share: np.float32
+) -> Batch:
+    """Adds `share` of some images and labels to the rest of others; a label unknown in either is unknown."""
+    images = share * batch.images[first] + (1 - share) * batch.images[second]
+    return Batch(
+        images=np.rint(images).astype(np.uint8),
+        labels=share * batch.labels[first] + (1 - share) * batch.labels[second],
+        rows=batch.rows[first],
+    )
 
 
 def _checked(

@@ -10,6 +10,7 @@ from hilum.data import cache
 from hilum.data.cache import Cached
 from hilum.data.table import Table
 from hilum.errors import DataError
+from hilum.findings import NO_FINDING, named
 from hilum.progress import Watcher
 
 
@@ -48,19 +49,23 @@ def load(
 
     Args:
         table: Any table that knows the findings.
-        kind: `binary` or `multilabel`.
-        findings: The task's findings.
+        kind: `binary`, `multilabel` or `multiclass`. Of the first two, images are kept of which at least one finding is
+            known; of `multiclass` those that have exactly one class and of which the others are known to be absent: a
+            class that nobody looked for may be there as well. How many were left out is told in a note of the table.
+        findings: The task's findings; the classes of `multiclass`.
         negatives: For `binary`: `no-finding` keeps images that have the finding and those of which every finding of
-            the table is known to be absent. Otherwise images are kept of which at least one finding is known.
+            the table is known to be absent.
         size: Side of the square.
         fit: How images are brought to it.
         watch: Told of the preparation.
 
     Raises:
         UsageError: The table does not know a finding.
-        DataError: No row answers the task, or no image can be read.
+        DataError: No row answers the task, no image can be read, or an image has two classes of `multiclass`.
     """
-    chosen = _answering(table, kind=kind, findings=findings, negatives=negatives)
+    chosen, notes = _answering(table, kind=kind, findings=findings, negatives=negatives)
+    for note in notes:
+        watch.finish(f"note: {note}")
     watch.stage("Preparing images", len(chosen))
     cached = cache.build(
         chosen, size=size, fit=fit, on_progress=lambda done, total: watch.advance(done, total)
@@ -82,18 +87,49 @@ def load(
         cached, slots=cached.slots[readable], width=cached.width[readable], height=cached.height[readable]
     )
     frame = kept.frame.assign(width=pixels.width.astype(np.int64), height=pixels.height.astype(np.int64))
-    return Examples(replace(kept, frame=frame), pixels, cached.quarantine)
+    return Examples(replace(kept, frame=frame, notes=(*kept.notes, *notes)), pixels, cached.quarantine)
 
 
-def _answering(table: Table, *, kind: str, findings: Sequence[str], negatives: str) -> Table:
+def _answering(
+    table: Table, *, kind: str, findings: Sequence[str], negatives: str
+) -> tuple[Table, tuple[str, ...]]:
+    """Returns the rows that answer the task, and notes on those that do not."""
     labels = table.labels(findings)
     keep = ~np.isnan(labels).all(axis=1)
+    notes: tuple[str, ...] = ()
     if kind == "binary" and negatives == "no-finding":
-        nothing_found = (table.labels(table.findings) == 0).all(axis=1)
-        keep &= (labels[:, 0] == 1) | nothing_found
+        keep &= (labels[:, 0] == 1) | (table.labels([NO_FINDING])[:, 0] == 1)
+    if kind == "multiclass":
+        _refuse_two_classes(table, labels, findings)
+        keep = labels.sum(axis=1) == 1  # a sum with NaN is NaN
+        notes = _left_out(labels[~keep])
     if not keep.any():
         raise DataError(
             f"none of {len(table):,} images tells anything about {', '.join(findings)}; "
             "check the table's labels and the recipe's [task]"
         )
-    return table.select(keep)
+    return table.select(keep), notes
+
+
+def _refuse_two_classes(table: Table, labels: np.ndarray, classes: Sequence[str]) -> None:
+    two = np.flatnonzero((labels == 1).sum(axis=1) > 1)
+    if len(two):
+        image = table.frame["image"].iloc[two[0]]
+        first, second = (named(classes[column]) for column in np.flatnonzero(labels[two[0]] == 1)[:2])
+        raise DataError(
+            f"{len(two):,} images have two or more of the classes {', '.join(classes)} "
+            f"(first: {image} has {first} and {second}); multiclass takes exactly one: "
+            "use task.kind = 'multilabel', or choose classes that exclude each other"
+        )
+
+
+def _left_out(labels: np.ndarray) -> tuple[str, ...]:
+    """Says why rows have no class: all are known to be absent, or some are unknown."""
+    unknown = int(np.isnan(labels).any(axis=1).sum())
+    reasons = {
+        "have none of the classes": len(labels) - unknown,
+        "are not known to have exactly one of the classes": unknown,
+    }
+    return tuple(
+        f"{number:,} images {reason} and are left out" for reason, number in reasons.items() if number
+    )

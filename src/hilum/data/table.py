@@ -120,7 +120,8 @@ class Table:
         """Returns the values of some findings.
 
         Args:
-            findings: Names in any spelling of the vocabulary.
+            findings: Names in any spelling of the vocabulary. `No Finding`, which no table holds, is derived: present
+                where every finding of the table is known to be absent, absent where any is present, else unknown.
 
         Returns:
             float32 (rows, findings): 1 present, 0 absent, NaN unknown.
@@ -130,9 +131,12 @@ class Table:
         """
         names = [named(name) for name in findings]
         for name in names:
-            if name not in self.findings:
+            if name not in self.findings and name != NO_FINDING:
                 raise UsageError(f"the table has no finding {name!r}; it has: {nearest(name, self.findings)}")
-        values: NDArray[np.float32] = self.frame[names].to_numpy(np.float32)
+        frame = self.frame
+        if NO_FINDING in names:
+            frame = frame.assign(**{NO_FINDING: self._nothing_found()})
+        values: NDArray[np.float32] = frame[names].to_numpy(np.float32)
         return values
 
     def missing_images(self) -> NDArray[np.int64]:
@@ -233,6 +237,12 @@ class Table:
         except (KeyError, TypeError, AttributeError):
             raise DataError(f"{path} is damaged: its metadata are incomplete; make it again") from None
         return table if images is None else _repointed(table, Path(images))
+
+    def _nothing_found(self) -> NDArray[np.float64]:
+        values = self.frame[list(self.findings)].to_numpy()
+        # Without a finding nothing is known, though all of no findings would be absent.
+        absent = (values == 0).all(axis=1) & bool(self.findings)
+        return np.where(absent, 1.0, np.where((values == 1).any(axis=1), 0.0, np.nan))
 
     def _root(self, name: str) -> Path:
         return next(source.root for source in self.sources if source.name == name)

@@ -3,8 +3,8 @@
 An engine takes NumPy batches and gives back weights and an ONNX graph; nothing else of its framework leaves it.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -42,7 +42,7 @@ class Validation:
 
     Attributes:
         images: uint8 (n, size, size), grey value times 255.
-        labels: float32 (n, findings), 1 present, 0 absent, NaN unknown.
+        labels: float32 (n, findings), 1 present, 0 absent, NaN unknown; for `multiclass` 1 in one place a row.
     """
 
     images: np.ndarray
@@ -66,6 +66,25 @@ class Progress:
     loss: float
 
 
+def _nobody(_what: object) -> None:
+    """Nobody watches."""
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Who is told how training goes, and who may end it.
+
+    Attributes:
+        on_step: Called after each step.
+        on_epoch: Called after each epoch with the history so far.
+        should_stop: Asked after each step; if it says so, the state is saved and `StoppedError` raised.
+    """
+
+    on_step: Callable[[Progress], None] = _nobody
+    on_epoch: Callable[[pd.DataFrame], None] = _nobody
+    should_stop: Callable[[], bool] = bool
+
+
 @dataclass(frozen=True)
 class Trained:
     """A model at its best epoch.
@@ -73,10 +92,14 @@ class Trained:
     Attributes:
         model: The engine's own object; only its engine looks inside.
         initial: Where the backbone's first weights came from.
-        history: One row an epoch: epoch, train_loss, val_loss, val_auroc, learning_rate, seconds.
+        history: One row an epoch: epoch, train_loss, val_loss, the figures of `figures.validation_figures`,
+            learning_rate, seconds (of training alone).
         best_epoch: The epoch whose weights these are, from 1.
         stopped: Why training ended: `epochs`, `patience` or `interrupted`.
         precision: What it was trained in: `fp32` or `bf16`.
+        final: As `model`, at the last epoch; None unless `train.keep_final`.
+        profile: Seconds by part: loader, forward, backward, optimizer, validation, rest; of this process, since it
+            was started.
     """
 
     model: Any
@@ -85,6 +108,8 @@ class Trained:
     best_epoch: int
     stopped: str
     precision: str
+    final: Any = None
+    profile: Mapping[str, float] = field(default_factory=dict)
 
 
 class Engine(Protocol):
@@ -93,7 +118,8 @@ class Engine(Protocol):
     - The same recipe and seed give the same initial head, the same batches and the same decisions in every engine;
       only the arithmetic is the framework's.
     - `fit` builds, trains and returns the weights of the best epoch; every decision is `policy.Policy`'s.
-    - `fit` writes `state` whole or not at all at each epoch's end, and goes on from it if asked to resume.
+    - `fit` writes `state` whole or not at all, at each epoch's end, from time to time within long epochs and when it is
+      asked to stop, and goes on from it if asked to resume, as if it had never stopped.
     - A KeyboardInterrupt after the first epoch ends training with the best weights so far; before it, it propagates.
     - `export` writes `model.onnx` by the graph contract and the native weights.
     """
@@ -109,8 +135,9 @@ class Engine(Protocol):
         class_weights: np.ndarray,
         state: Path,
         resume: bool,
-        on_step: Callable[[Progress], None],
-        on_epoch: Callable[[pd.DataFrame], None],
+        hooks: Hooks,
+        devices: int = 1,
+        profile: bool = False,
     ) -> Trained:
         """Trains a model.
 
@@ -118,14 +145,18 @@ class Engine(Protocol):
             recipe: What to build and how to train it.
             batches: The training images.
             validation: The images that steer.
-            class_weights: float32 (findings, 2), the loss's weight of absent and of present.
+            class_weights: float32 (findings, 2), the loss's weight of absent and of present; a softmax loss reads the
+                latter.
             state: The file that holds everything needed to go on.
             resume: Whether to go on from `state` if it is there.
-            on_step: Called after each step.
-            on_epoch: Called after each epoch with the history so far.
+            devices: Processes that share each batch; see `processes.find_processes`.
+            hooks: Who is told and asked.
+            profile: Whether to wait for the device at each part, so that `Trained.profile` tells the truth there too.
 
         Raises:
-            TrainingError: Weights that cannot be had or do not fit, a loss that is not a number, a full disk.
+            NotANumberError: The loss is not a number; it holds the rows of the batch.
+            StoppedError: `hooks.should_stop` said so; the state is saved.
+            TrainingError: Weights that cannot be had or do not fit, a full disk, not enough memory.
         """
         ...
 

@@ -1,15 +1,15 @@
-"""Validation figures, epoch by epoch -> which epoch is best, the learning rate, and when to stop."""
+"""Validation figures, epoch by epoch -> the best epoch, the learning rate, what is frozen, and when to stop."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-from scipy.stats import rankdata
-
-from hilum.recipe import TrainSettings
+from hilum.recipe import Recipe
 
 START = 0.04  # of the highest learning rate, where a warm-up begins
+END = 4e-6  # of the highest, where one cycle ends (Smith & Topin 2018: four orders below its beginning)
+MOMENTA = (0.95, 0.85)  # one cycle's momentum: at both ends, and where the learning rate is highest
 
 
 @dataclass(frozen=True)
@@ -27,21 +27,27 @@ class Decision:
 
 @dataclass
 class Policy:
-    """Early stopping, reduction on a plateau and the best epoch, alike in every engine.
+    """Early stopping, schedules, thawing and the best epoch, alike in every engine.
 
     An epoch is better if the monitored figure improves at all; ties keep the earlier epoch. A figure that is not a
-    number is never better. A reduction starts its own count anew, as Keras and PyTorch do.
+    number is never better. A reduction starts its own count anew, as Keras and PyTorch do. Where layers thaw,
+    waiting starts anew: what has just begun to learn gets its time.
 
     Attributes:
-        monitor: `val_loss` (smaller is better) or `val_auroc` (larger is better).
+        monitor: `val_loss` (smaller is better) or another validation figure (larger is better).
         patience: Epochs without a better one before stopping; 0 never.
         schedule: `plateau` lowers the learning rate where nothing improves; `cosine` raises it in a line over the
-            warm-up and lowers it along half a period over the rest (Loshchilov & Hutter 2017, without restarts).
-        warm_up: For `cosine`: the share of the training that the rise takes.
+            warm-up and lowers it along half a period over the rest (Loshchilov & Hutter 2017, without restarts);
+            `one-cycle` does both along half periods (Smith & Topin 2018); `constant` leaves it.
+        warm_up: For `cosine` and `one-cycle`: the share of the training that the rise takes.
         plateau_patience: Epochs without a better one before a reduction; 0 never.
         plateau_factor: What the learning rate is multiplied by.
         epochs: Most epochs.
-        learning_rate: The current one; for `cosine` the highest.
+        learning_rate: The current one; for `cosine` and `one-cycle` the highest.
+        frozen: The share of the backbone's layers, from the image on, that begins frozen.
+        thaw_after: Epochs before layers thaw; 0 never.
+        thaw_steps: Epochs over which they thaw.
+        thawed: The share of layers frozen in the end.
     """
 
     monitor: str
@@ -52,6 +58,10 @@ class Policy:
     plateau_factor: float
     epochs: int
     learning_rate: float
+    frozen: float = 0.0
+    thaw_after: int = 0
+    thaw_steps: int = 1
+    thawed: float = 0.0
     epoch: int = 0
     best_epoch: int = 0
     best_score: float = -math.inf
@@ -59,8 +69,9 @@ class Policy:
     waited_for_plateau: int = 0
 
     @classmethod
-    def of(cls, settings: TrainSettings) -> "Policy":
+    def of(cls, recipe: Recipe) -> "Policy":
         """The policy that a recipe asks for."""
+        settings, frozen = recipe.train, recipe.model.frozen_share
         return cls(
             monitor=settings.monitor,
             patience=settings.patience,
@@ -70,20 +81,25 @@ class Policy:
             plateau_factor=settings.plateau_factor,
             epochs=settings.epochs,
             learning_rate=settings.learning_rate,
+            frozen=frozen,
+            thaw_after=settings.unfreeze_after,
+            thaw_steps=settings.unfreeze_steps,
+            thawed=min(frozen, 1 - settings.unfreeze_share),
         )
 
-    def step(self, *, val_loss: float, val_auroc: float) -> Decision:
+    def step(self, figures: Mapping[str, float]) -> Decision:
         """Takes the figures of the epoch that has just ended.
 
         Args:
-            val_loss: Mean loss on validation.
-            val_auroc: Mean AUROC over the findings that have one, NaN if none has.
+            figures: `val_loss` and those of `figures.validation_figures`, NaN where there is none.
         """
-        score = -val_loss if self.monitor == "val_loss" else val_auroc
+        score = -figures["val_loss"] if self.monitor == "val_loss" else figures[self.monitor]
+        frozen_before = self.frozen_share
         self.epoch += 1
         best = score > self.best_score
         if best:
             self.best_epoch, self.best_score = self.epoch, score
+        if best or self.frozen_share < frozen_before:
             self.waited = self.waited_for_plateau = 0
         else:
             self.waited += 1
@@ -94,15 +110,38 @@ class Policy:
             self.waited_for_plateau = 0
         return Decision(best=best, stop=self.finished)
 
+    @property
+    def frozen_share(self) -> float:
+        """The share of the backbone's layers, from the image on, that is frozen in the epoch under way."""
+        if not self.thaw_after or self.epoch < self.thaw_after:
+            return self.frozen
+        steps = min(self.epoch - self.thaw_after + 1, self.thaw_steps)
+        return self.frozen + (self.thawed - self.frozen) * steps / self.thaw_steps
+
     def learning_rate_at(self, within: float) -> float:
         """The learning rate in the epoch under way, `within` (from 0 to 1) of it being done."""
-        if self.schedule == "plateau":
+        if self.schedule in ("plateau", "constant"):
             return self.learning_rate
+        risen, fallen = self._cycle(within)
+        if self.schedule == "cosine":
+            share = START + (1 - START) * risen if risen < 1 else _half_period(fallen, 1, 0)
+        else:
+            share = _half_period(risen, START, 1) if risen < 1 else _half_period(fallen, 1, END)
+        return self.learning_rate * share
+
+    def momentum_at(self, within: float) -> float | None:
+        """The momentum (Adam's first beta) in the epoch under way; None where the optimizer keeps its own."""
+        if self.schedule != "one-cycle":
+            return None
+        ends, middle = MOMENTA
+        risen, fallen = self._cycle(within)
+        return _half_period(risen, ends, middle) if risen < 1 else _half_period(fallen, middle, ends)
+
+    def _cycle(self, within: float) -> tuple[float, float]:
+        """How much of the rise and of the fall is done, each from 0 to 1."""
         done = (self.epoch + within) / self.epochs
-        if done < self.warm_up:
-            return self.learning_rate * (START + (1 - START) * done / self.warm_up)
-        fallen = min((done - self.warm_up) / (1 - self.warm_up), 1.0)
-        return self.learning_rate * (1 + math.cos(math.pi * fallen)) / 2
+        risen = done / self.warm_up if done < self.warm_up else 1.0
+        return risen, min(max((done - self.warm_up) / (1 - self.warm_up), 0.0), 1.0)
 
     @property
     def finished(self) -> bool:
@@ -119,22 +158,6 @@ class Policy:
         return asdict(self)
 
 
-def validation_auroc(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Mean AUROC over the findings of which both classes are there (Mann-Whitney, ties counting half).
-
-    Args:
-        labels: (images, findings), 1 present, 0 absent, NaN unknown.
-        scores: The same shape; any increasing function of the probability.
-
-    Returns:
-        NaN where no finding has both classes.
-    """
-    areas = []
-    for truth, values in zip(labels.T, scores.T, strict=True):
-        known = ~np.isnan(truth)
-        present = truth[known] == 1
-        positives, negatives = int(present.sum()), int((~present).sum())
-        if positives and negatives:
-            ranks = rankdata(values[known])
-            areas.append((ranks[present].sum() - positives * (positives + 1) / 2) / (positives * negatives))
-    return float(np.mean(areas)) if areas else math.nan
+def _half_period(done: float, first: float, last: float) -> float:
+    """From `first` to `last` along half a period of a cosine."""
+    return last + (first - last) * (1 + math.cos(math.pi * done)) / 2

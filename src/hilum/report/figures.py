@@ -1,8 +1,8 @@
 """Arrays -> Figures: curves, calibration, confusion, distributions; one finding large, many as multiples."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,16 @@ Floats = NDArray[np.floating]
 
 HISTOGRAM_BINS = 25
 DASHES, DOTS = (0, (4, 3)), (0, (2, 2))
+LOSSES: dict[str, dict[str, Any]] = {
+    "training": {"color": style.SLATE, "linewidth": 1.4},
+    "validation": {"color": style.BLUE, "linewidth": 1.4},
+}
+SCORES: dict[str, dict[str, Any]] = {
+    "AUROC": {"color": style.BLUE, "linewidth": 1.6, "zorder": 3},
+    "AP": {"color": style.PURPLE, "linewidth": 1.2, "zorder": 2.5},
+    "F1": {"color": style.FAINT, "linewidth": 1.2},
+}
+"""How the lines of the learning curves look, by name."""
 
 
 @dataclass(frozen=True)
@@ -301,58 +311,52 @@ def confusion(panels: Sequence[Confusion], *, title: str, subtitle: str = "") ->
 def learning_curves(
     epochs: NDArray[np.integer],
     *,
-    losses: dict[str, Floats],
-    auroc: Floats | None,
+    losses: Mapping[str, Floats],
+    scores: Mapping[str, Floats],
+    learning_rate: Floats | None = None,
     best_epoch: int | None,
     title: str,
     subtitle: str = "",
 ) -> "Figure":
-    """Draws what each epoch did.
+    """Draws what each epoch did: losses, validation scores and, where it moved, the learning rate in a strip below.
 
     Args:
-        epochs: (epochs,).
-        losses: Name -> loss, (epochs,), NaN where not measured: `training` and `validation`.
-        auroc: Validation AUROC, (epochs,), or None.
+        epochs: (epochs,), rising.
+        losses: Name of `LOSSES` -> (epochs,), NaN where it was not measured.
+        scores: Name of `SCORES` -> a validation figure in [0, 1], (epochs,), NaN where there is none.
+        learning_rate: (epochs,), or None.
         best_epoch: The epoch whose weights were kept.
         title: The finding of the figure.
         subtitle: What it rests on.
     """
-    colours = {"training": style.SLATE, "validation": style.BLUE}
-    plots = [("Loss", losses)]
-    if auroc is not None and np.isfinite(auroc).any():
-        plots.append(("Validation AUROC", {"validation": auroc}))
-    drawing = style.figure(style.FULL, 2.8)
+    moving = learning_rate is not None and len(set(learning_rate[np.isfinite(learning_rate)])) > 1
+    top, height, strip = 0.72, 1.72, 0.36
+    drawing = style.figure(style.FULL, top + height + (strip if moving else 0) + 0.42)
     style.heading(drawing, title, subtitle)
-    pitch = (style.FULL - 0.1) / 2
-    for column, (label, lines) in enumerate(plots):
-        margin = 1.3 if len(lines) > 1 else 0.7  # names of lines stand to the right
-        frame = style.axes(drawing, left=0.55 + column * pitch, top=0.7, width=pitch - margin, height=1.6)
-        ends: list[tuple[float, str]] = []
-        for name, values in lines.items():
-            known = np.isfinite(values)
-            if not known.any():
-                continue
-            marker = "o" if known.sum() < 20 else ""
-            frame.plot(
-                epochs[known], values[known], color=colours[name], linewidth=1.4, marker=marker, markersize=3
-            )
-            ends.append((float(values[known][-1]), name))
+    panels = [("Loss", losses, LOSSES, _scale_losses), ("Validation score", scores, SCORES, _scale_scores)]
+    panels = [panel for panel in panels if any(np.isfinite(values).any() for values in panel[1].values())]
+    for column, (label, lines, looks, scale) in enumerate(panels):
+        known = {name: values for name, values in lines.items() if np.isfinite(values).any()}
+        # Names of lines stand to the right of each panel.
+        place = {"left": 0.62 + column * (style.FULL / 2 + 0.16), "width": 2.1 if len(panels) > 1 else 5.5}
+        frame = foot = style.axes(drawing, top=top, height=height, **place)
+        for name, values in known.items():
+            _draw_line(frame, epochs, values, best_epoch, **looks[name])
+        scale(frame, np.concatenate(list(known.values())))
+        _label_ends(frame, known, {name: str(look["color"]) for name, look in looks.items()})
+        frame.set_ylabel(label)
         if best_epoch is not None:
             frame.axvline(best_epoch, color=style.INK, linewidth=0.8, linestyle=DOTS, zorder=0)
-            frame.annotate(
-                f"kept: {best_epoch}",
-                (best_epoch, 1),
-                (0, 3),
-                xycoords=("data", "axes fraction"),
-                textcoords="offset points",
-                ha="center",
-                color=style.INK,
-            )
-        if len(ends) > 1:
-            _label_ends(frame, ends, colours)
-        frame.set_xlabel("Epoch", labelpad=2)
-        frame.set_ylabel(label)
+            _write_beside(frame, f"kept: {best_epoch}", (best_epoch, 1), (0, 6), across="data", ha="center")
         _set_whole_ticks(frame, epochs)
+        if moving:
+            assert learning_rate is not None
+            frame.spines["bottom"].set_visible(False)
+            frame.tick_params(bottom=False, labelbottom=False)
+            foot = style.axes(drawing, top=top + height + 0.08, height=strip - 0.08, **place)
+            _draw_learning_rate(foot, epochs, learning_rate, named=column == 0)
+            _set_whole_ticks(foot, epochs)
+        foot.set_xlabel("Epoch", labelpad=2)
     return drawing
 
 
@@ -547,24 +551,89 @@ def _is_slanted(panel: Confusion) -> bool:
     return len(panel.classes) > 3 or max(map(len, panel.classes)) > 11
 
 
-def _label_ends(frame: "Axes", ends: list[tuple[float, str]], colours: dict[str, str]) -> None:
-    """Names lines at their right ends, moved apart where they would touch."""
-    low, high = frame.get_ylim()
-    least = (high - low) * 0.11
-    previous = -np.inf
-    for value, name in sorted(ends):
-        place = max(value, previous + least)
-        previous = place
+def _draw_line(
+    frame: "Axes", epochs: NDArray[np.integer], values: Floats, best_epoch: int | None, **look: Any
+) -> None:
+    """Draws a line that breaks where nothing is known, with a dot at the epoch that was kept."""
+    marker = "o" if len(epochs) < 20 else ""
+    look |= {"markeredgewidth": 0, "clip_on": False}
+    frame.plot(epochs, values, marker=marker, markersize=3, **look)
+    frame.plot(epochs[epochs == best_epoch], values[epochs == best_epoch], "o", markersize=6, **look)
+
+
+def _draw_learning_rate(frame: "Axes", epochs: NDArray[np.integer], rates: Floats, *, named: bool) -> None:
+    """Draws the learning rate as a grey area, with its highest and its last value written in it."""
+    known = np.isfinite(rates)
+    epochs, rates = epochs[known], rates[known]
+    frame.fill_between(epochs, rates, step="mid", color=style.SLATE, alpha=0.35, linewidth=0)
+    frame.set_ylim(0, float(rates.max()) * 1.05)
+    frame.set_yticks([])
+    frame.spines["left"].set_visible(False)
+    if named:
+        _write_beside(frame, "learning rate", (1, 0.5), (4, 0), va="center", color=style.FAINT)
+    highest = int(rates.argmax())
+    early = highest < len(rates) / 2
+    written = {highest: "left" if early else "right", **({len(rates) - 1: "right"} if early else {})}
+    for place, align in written.items():
+        offset = (2, 0) if align == "left" else (-2, 0)
+        point = (float(epochs[place]), 0.45)
+        words = f"{rates[place]:.2g}".replace("e-0", "e−")
+        _write_beside(frame, words, point, offset, across="data", ha=align, va="center")
+
+
+def _scale_losses(frame: "Axes", values: Floats) -> None:
+    """Chooses a logarithmic axis where the loss falls so far that its end would lie flat, and never a tiny range."""
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    if low > 0 and high / low > 40:
+        frame.set_yscale("log")
+        frame.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        frame.yaxis.set_minor_formatter(lambda _value, _place: "")
+    elif high - low < 0.1 * abs(high):
+        frame.set_ylim(low - 0.1 * abs(high), high + 0.1 * abs(high))
+
+
+def _scale_scores(frame: "Axes", values: Floats) -> None:
+    """Lets the axis end at 1 and begin at a round number: closer, ripples would look like waves."""
+    low = min(0.9, max(0.0, float(np.floor(np.nanmin(values) * 10 + 1e-9) / 10)))
+    step = next(step for step in (0.02, 0.05, 0.1, 0.2) if (1 - low) / step < 5.5)
+    ticks = np.arange(round(np.ceil(low / step - 1e-9)), round(1 / step) + 1) * step
+    frame.set_ylim(low, 1)
+    frame.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+
+
+def _label_ends(frame: "Axes", lines: Mapping[str, Floats], colours: Mapping[str, str]) -> None:
+    """Names lines at the height of their right ends, moved apart where they would touch, within the frame."""
+    frame.get_ylim()  # brings the limits up to what is drawn
+    to_frame = frame.transData + frame.transAxes.inverted()
+    ends = {
+        name: to_frame.transform((0, values[np.isfinite(values)][-1]))[1] for name, values in lines.items()
+    }
+    names = sorted(ends, key=ends.__getitem__)
+    apart = 0.1
+    places: list[float] = []
+    for name in names:
+        places.append(max(ends[name], places[-1] + apart if places else 0.0))
+    top = 0.96  # below what stands above the frame
+    for number in reversed(range(len(places))):
+        top = places[number] = min(places[number], top)
+        top -= apart
+    for name, place in zip(names, places, strict=True):
         colour = style.FAINT if colours[name] == style.SLATE else colours[name]
-        frame.annotate(
-            name,
-            (1, place),
-            (4, 0),
-            xycoords=("axes fraction", "data"),
-            textcoords="offset points",
-            va="center",
-            color=colour,
-        )
+        _write_beside(frame, name, (1, place), (4, 0), va="center", color=colour)
+
+
+def _write_beside(
+    frame: "Axes",
+    words: str,
+    place: tuple[float, float],
+    offset: tuple[float, float],
+    across: str = "axes fraction",
+    **look: Any,
+) -> None:
+    """Writes words some points off a place: its ordinate in shares of the frame's height, its abscissa as said."""
+    frame.annotate(
+        words, place, offset, xycoords=(across, "axes fraction"), textcoords="offset points", **look
+    )
 
 
 def _set_square(frame: "Axes", limit: float) -> None:

@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from hilum import files
 from hilum.evaluate import Evaluation
 from hilum.explain import Case
-from hilum.report import panels, plots, story, style, tables, words
+from hilum.report import panels, plots, story, style, tables
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 JPEG_SIDE, JPEG_QUALITY = 640, 88
+_RIGHT = (*panels.OUTCOMES[:2], panels.CLASS_OUTCOMES[0])
+_WRONG = (*panels.OUTCOMES[2:], panels.CLASS_OUTCOMES[1])
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,9 @@ def _page(evaluation: Evaluation, sections: dict[str, list[plots.Plot]]) -> str:
         lstrip_blocks=True,
     )
     limit = panels.scale_limit(evaluation.cases)
-    discrimination = (*words.DISCRIMINATION, *words.CALIBRATION)
     return environment.get_template("report.html.j2").render(
         evaluation=evaluation,
+        noun=plots.noun(evaluation),
         story=story.tell(evaluation),
         plots={name: [_inline(plot) for plot in section] for name, section in sections.items()},
         groups=[(name, [_show(case, limit) for case in cases]) for name, cases in _groups(evaluation.cases)],
@@ -99,8 +101,8 @@ def _page(evaluation: Evaluation, sections: dict[str, list[plots.Plot]]) -> str:
         scale=style.svg(panels.scale(limit), "scale"),
         scale_title=f"Colour scale from minus {limit:g} to plus {limit:g} logit units",
         has_boxes=any(len(case.boxes) for case in evaluation.cases),
-        ranking=tables.metrics(evaluation, discrimination, caption="Discrimination and calibration"),
-        calls=tables.metrics(evaluation, words.DECISIONS, caption="Decisions at the threshold"),
+        ranking=tables.ranking(evaluation),
+        calls=tables.calls(evaluation),
         classification=tables.classification_report(evaluation),
         cohort=tables.cohort(evaluation),
     )
@@ -121,10 +123,8 @@ def _card(evaluation: Evaluation) -> str:
     return environment.get_template("model_card.md.j2").render(
         evaluation=evaluation,
         story=story.tell(evaluation),
-        ranking=tables.metrics(
-            evaluation, (*words.DISCRIMINATION, *words.CALIBRATION), caption="Discrimination and calibration"
-        ),
-        calls=tables.metrics(evaluation, words.DECISIONS, caption="Decisions at the threshold"),
+        ranking=tables.ranking(evaluation),
+        calls=tables.calls(evaluation),
         cohort=tables.cohort(evaluation),
     )
 
@@ -138,7 +138,7 @@ def _inline(plot: plots.Plot) -> Inline:
 
 def _groups(cases: Sequence[Case]) -> list[tuple[str, list[Case]]]:
     """Sorts the cases by outcome, wrong calls first; cases of unknown truth come last."""
-    order = (panels.OUTCOMES[3], panels.OUTCOMES[2], panels.OUTCOMES[0], panels.OUTCOMES[1])
+    order = (*reversed(_WRONG), *_RIGHT)
     sorted_cases: dict[str, list[Case]] = {name: [] for name in order}
     for case in cases:
         sorted_cases.setdefault(panels.outcome(case), []).append(case)
@@ -148,8 +148,7 @@ def _groups(cases: Sequence[Case]) -> list[tuple[str, list[Case]]]:
 def _galleries(cases: Sequence[Case]) -> Iterator[tuple[str, "Figure"]]:
     """Yields file stem and figure of right and wrong calls, all on one scale."""
     limit = panels.scale_limit(cases)
-    outcomes = {"right": panels.OUTCOMES[:2], "wrong": panels.OUTCOMES[2:]}
-    for name, members in outcomes.items():
+    for name, members in (("right", _RIGHT), ("wrong", _WRONG)):
         chosen = [case for outcome, group in _groups(cases) if outcome in members for case in group]
         drawings = panels.gallery(chosen, title=f"{name.capitalize()} calls and what moved them", limit=limit)
         for number, drawing in enumerate(drawings, 1):

@@ -28,6 +28,8 @@ ROWS = 3
 """Cases in one figure of a gallery: what a printed page holds."""
 NOT_AN_OUTLINE = ("A map shows what moved the logit.", "It does not outline a lesion.")
 OUTCOMES = ("True positive", "True negative", "False positive", "False negative")
+CLASS_OUTCOMES = ("Right class", "Wrong class")
+"""Of a task with exactly one class an image."""
 
 _STRENGTH = 0.72  # opacity of a map at its limit: ribs and vessels stay visible underneath
 # Two ramps that start at black and grow evenly in lightness, so that on black, too, zero is nothing.
@@ -156,21 +158,29 @@ def scale_limit(cases: Sequence[Case]) -> float:
 
 
 def outcome(case: Case) -> str:
-    """Returns one of `OUTCOMES`, or what was called where the truth is unknown."""
-    present = case.probability >= case.threshold
+    """Returns one of `OUTCOMES` or `CLASS_OUTCOMES`, or what was called where the truth is unknown."""
     if math.isnan(case.label):
-        return f"Called {'present' if present else 'absent'}, truth unknown"
-    if case.label >= 0.5:
-        return OUTCOMES[0] if present else OUTCOMES[3]
-    return OUTCOMES[2] if present else OUTCOMES[1]
+        return f"Called {_called(case)}, truth unknown"
+    present = case.label >= 0.5
+    if case.threshold is None:
+        return CLASS_OUTCOMES[0 if present == case.called else 1]
+    if present:
+        return OUTCOMES[0] if case.called else OUTCOMES[3]
+    return OUTCOMES[2] if case.called else OUTCOMES[1]
 
 
 def caption(case: Case) -> str:
     """Returns truth, probability and decision in one line."""
-    called = "present" if case.probability >= case.threshold else "absent"
-    value, threshold = words.probability(case.probability), words.probability(case.threshold)
-    truth = words.truth(case.label)
-    return f"{case.finding} {truth}; probability {value}, called {called} (threshold {threshold})"
+    value, truth = words.probability(case.probability), words.truth(case.label)
+    if case.threshold is None:
+        how = "called" if case.called else "not called"
+        return f"{case.finding} {how}, probability {value}; truth: {case.truth or truth}"
+    threshold = words.probability(case.threshold)
+    return f"{case.finding} {truth}; probability {value}, called {_called(case)} (threshold {threshold})"
+
+
+def _called(case: Case) -> str:
+    return "present" if case.called else "absent"
 
 
 def _page(cases: Sequence[Case], *, title: str, limit: float) -> "Figure":

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Floats = NDArray[np.float64]
+# Columns of the history -> names of their lines.
+LOSSES = {"train_loss": "training", "val_loss": "validation"}
+SCORES = {"val_auroc": "AUROC", "val_average_precision": "AP", "val_f1": "F1"}
 
 
 @dataclass(frozen=True)
@@ -75,9 +78,9 @@ def calibration(evaluation: Evaluation) -> Iterator[Plot]:
         [_reliability(evaluation, column) for column in columns], title=title, subtitle=subtitle
     )
     caption = (
-        "Reliability diagram: share of images with the finding against the mean predicted probability, in bins of "
-        f"about as many images each. Bars: {confidence(evaluation)} intervals. Grey: where the probabilities lie. "
-        "Dashes: perfect calibration. ECE: expected calibration error."
+        f"Reliability diagram: share of images with the {noun(evaluation)} against the mean predicted probability, in "
+        f"bins of about as many images each. Bars: {confidence(evaluation)} intervals. Grey: where the probabilities "
+        "lie. Dashes: perfect calibration. ECE: expected calibration error."
     )
     yield Plot("reliability", drawing, title, caption)
 
@@ -86,10 +89,15 @@ def calibration(evaluation: Evaluation) -> Iterator[Plot]:
         title = f"{panels[0].headline.removesuffix('in error')}called in error"
         subtitle = f"called present from {words.probability(float(evaluation.thresholds[0]))} on"
     else:
-        title, subtitle = "Probabilities of images with and without each finding", cohort(evaluation)
+        title, subtitle = (
+            f"Probabilities of images with and without each {noun(evaluation)}",
+            cohort(evaluation),
+        )
     drawing = figures.distributions(panels, title=title, subtitle=subtitle)
     line = "" if evaluation.task == "multiclass" else " Vertical line: the threshold."
-    caption = f"Predicted probabilities: images with the finding upward, without it downward.{line}"
+    caption = (
+        f"Predicted probabilities: images with the {noun(evaluation)} upward, without it downward.{line}"
+    )
     yield Plot("probabilities", drawing, title, caption)
 
 
@@ -129,29 +137,28 @@ def training(evaluation: Evaluation) -> Iterator[Plot]:
         title = f"The weights of epoch {evaluation.best_epoch} of {int(epochs[-1])} were kept"
         at = np.flatnonzero(epochs == evaluation.best_epoch)
         if auroc is not None and len(at) and np.isfinite(auroc[at[0]]):
-            subtitle = f"validation AUROC {auroc[at[0]]:.3f} there; it chose the epoch and is no test result"
-    losses = {
-        name: column[key]
-        for name, key in (("training", "train_loss"), ("validation", "val_loss"))
-        if key in column
-    }
+            value = "> 0.999" if 0.9995 <= auroc[at[0]] < 1 else words.number(float(auroc[at[0]]))
+            subtitle = f"validation AUROC {value} there; validation chose the epoch, so it is no test result"
     drawing = figures.learning_curves(
-        epochs, losses=losses, auroc=auroc, best_epoch=evaluation.best_epoch, title=title, subtitle=subtitle
+        epochs,
+        losses={name: column[key] for key, name in LOSSES.items() if key in column},
+        scores={name: column[key] for key, name in SCORES.items() if key in column},
+        learning_rate=column.get("learning_rate"),
+        best_epoch=evaluation.best_epoch,
+        title=title,
+        subtitle=subtitle,
     )
-    yield Plot(
-        "learning_curves",
-        drawing,
-        title,
-        "Loss and validation AUROC by epoch. Vertical line: the epoch whose weights were kept.",
+    caption = (
+        "Loss and validation scores by epoch. Vertical line and dots: the epoch whose weights were kept."
     )
-
-
-def called_present(evaluation: Evaluation) -> NDArray[np.bool_]:
-    """Returns the decisions, (images, findings): from the threshold on, or the most probable class."""
-    if evaluation.task == "multiclass":
-        most_probable = evaluation.probabilities.argmax(axis=1)
-        return np.asarray(most_probable[:, None] == np.arange(len(evaluation.findings)))
-    return np.asarray(evaluation.probabilities >= evaluation.thresholds)
+    if len(evaluation.findings) > 1:
+        caption += f" Scores: means over {words.count(len(evaluation.findings), noun(evaluation))}."
+    if "val_f1" in column:
+        called = (
+            "of the most probable class" if evaluation.task == "multiclass" else "at a probability of 0.5"
+        )
+        caption += f" AP: average precision. F1: {called}."
+    yield Plot("learning_curves", drawing, title, caption)
 
 
 def class_confusion(evaluation: Evaluation) -> NDArray[np.int64]:
@@ -159,7 +166,7 @@ def class_confusion(evaluation: Evaluation) -> NDArray[np.int64]:
     from sklearn.metrics import confusion_matrix
 
     known = ~np.isnan(evaluation.labels).any(axis=1)
-    truth, called = evaluation.labels[known].argmax(axis=1), evaluation.probabilities[known].argmax(axis=1)
+    truth, called = evaluation.labels[known].argmax(axis=1), evaluation.decisions[known].argmax(axis=1)
     return np.asarray(confusion_matrix(truth, called, labels=np.arange(len(evaluation.findings))), np.int64)
 
 
@@ -187,8 +194,12 @@ def cohort(evaluation: Evaluation) -> str:
     images = words.count(len(evaluation.images), "image")
     if len(evaluation.findings) == 1:
         return f"{images}, {scores_of(evaluation, evaluation.findings[0])['positives']:,} positive"
-    noun = "class" if evaluation.task == "multiclass" else "finding"
-    return f"{images}, {words.count(len(evaluation.findings), noun)}"
+    return f"{images}, {words.count(len(evaluation.findings), noun(evaluation))}"
+
+
+def noun(evaluation: Evaluation) -> str:
+    """Returns what the columns are called: `class` or `finding`."""
+    return "class" if evaluation.task == "multiclass" else "finding"
 
 
 def _level(evaluation: Evaluation) -> float:
@@ -245,6 +256,8 @@ def _known(evaluation: Evaluation, column: int) -> tuple[NDArray[np.bool_], Floa
 
 
 def _point_label(evaluation: Evaluation, column: int, first: str, second: str) -> tuple[str, ...]:
+    if evaluation.task == "multiclass":
+        return ()
     entries = scores_of(evaluation, evaluation.findings[column])
     named = {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "precision"}
     threshold = words.probability(float(evaluation.thresholds[column]))
@@ -267,7 +280,7 @@ def _point(evaluation: Evaluation, column: int, across: str, up: str) -> tuple[f
 def _distribution(evaluation: Evaluation, column: int) -> figures.Distribution:
     present, probabilities, _ = _known(evaluation, column)
     known = ~np.isnan(evaluation.labels[:, column])
-    called = called_present(evaluation)[known, column]
+    called = evaluation.decisions[known, column]
     missed, wrongly = int((present & ~called).sum()), int((~present & called).sum())
     threshold = None if evaluation.task == "multiclass" else float(evaluation.thresholds[column])
     headline = f"{missed:,} missed, {wrongly:,} in error"

@@ -147,7 +147,7 @@ def _tile(name: str, entry: words.Entry, remark: str) -> Tile:
 def _failures(evaluation: Evaluation) -> list[str]:
     if evaluation.task == "multiclass":
         return _confused(evaluation)
-    called = plots.called_present(evaluation)
+    called = evaluation.decisions
     sentences, worst = [], []
     for column, finding in enumerate(evaluation.findings):
         present, absent = evaluation.labels[:, column] == 1, evaluation.labels[:, column] == 0
@@ -231,7 +231,8 @@ def _test_reads(evaluation: Evaluation) -> str:
 
 def _decision_rule(evaluation: Evaluation) -> str:
     if evaluation.task == "multiclass":
-        return "The most probable class is called."
+        accuracy = words.estimate(plots.accuracy_of_classes(evaluation))
+        return f"The most probable class is called: accuracy {accuracy}."
     rule = evaluation.threshold_rule
     if len(evaluation.findings) > 1:
         return f"A finding is called present at or above its threshold ({rule})."

@@ -75,36 +75,19 @@ class Notes:
         return tuple((letter, reason) for reason, letter in self.letters.items())
 
 
-def metrics(evaluation: Evaluation, names: Sequence[str], *, caption: str) -> Grid:
-    """Returns metrics with intervals: one finding a row, or one metric a row where there is one finding.
+def ranking(evaluation: Evaluation) -> Grid:
+    """Returns the metrics of discrimination and calibration."""
+    names = (*words.DISCRIMINATION, *words.CALIBRATION)
+    return _metrics(evaluation, names, caption="Discrimination and calibration")
 
-    Args:
-        evaluation: Whose metrics.
-        names: Of the metrics; those that were not computed are left out.
-        caption: Of the table.
-    """
-    rows = list(_entries(evaluation))
-    names = [name for name in names if name in rows[0][1]]
-    notes = Notes()
-    if len(evaluation.findings) == 1:
-        entries = rows[0][1]
-        head = Column(f"Estimate ({plots.confidence(evaluation)} interval)")
-        one_each = tuple((words.NAMES[name], (_cell(entries[name], notes),)) for name in names)
-        return Grid(caption, "Metric", (head,), one_each, notes=notes.listed())
 
-    columns = [[_cell(entries.get(name), notes) for _, entries in rows] for name in names]
-    heads = [Column(words.NAMES[name]) for name in names]
-    for place, name in enumerate(names):
-        if name == "auroc":
-            columns[place] = _mark_extremes(columns[place], rows[: len(evaluation.findings)])
-        shared = {cell.note for cell in columns[place]}
-        if len(shared) == 1 and "" not in shared:  # what holds for all is said once
-            heads[place] = Column(heads[place].name, shared.pop())
-            columns[place] = [replace(cell, note="") for cell in columns[place]]
-    cells = tuple((name, tuple(column[place] for column in columns)) for place, (name, _) in enumerate(rows))
-    foot = len(rows) - len(evaluation.findings)
-    noun = "Class" if evaluation.task == "multiclass" else "Finding"
-    return Grid(caption, noun, tuple(heads), cells, foot, notes.listed())
+def calls(evaluation: Evaluation) -> Grid:
+    """Returns the metrics of decisions."""
+    if evaluation.task != "multiclass":
+        return _metrics(evaluation, words.DECISIONS, caption="Decisions at the threshold")
+    # One class against the others is told apart more often than all are; beside the accuracy it would flatter.
+    names = [name for name in words.DECISIONS if name != "accuracy"]
+    return _metrics(evaluation, names, caption="Decisions, each class against the others")
 
 
 def cohort(evaluation: Evaluation) -> Grid:
@@ -120,8 +103,9 @@ def cohort(evaluation: Evaluation) -> Grid:
         rows.append((finding, tuple(map(Cell, counts))))
     heads = ["Present", "Absent", "Unknown", "Prevalence"]
     heads += [] if evaluation.task == "multiclass" else ["Threshold"]
-    noun = "Class" if evaluation.task == "multiclass" else "Finding"
-    return Grid("Reference labels", noun, tuple(map(Column, heads)), tuple(rows))
+    return Grid(
+        "Reference labels", plots.noun(evaluation).capitalize(), tuple(map(Column, heads)), tuple(rows)
+    )
 
 
 def classification_report(evaluation: Evaluation) -> Grid:
@@ -130,7 +114,7 @@ def classification_report(evaluation: Evaluation) -> Grid:
     Of one finding both classes are shown; of several, each finding's presence. Images of unknown truth are left
     out, a class without images or without calls has no figure, and means are over the classes that have one.
     """
-    called = plots.called_present(evaluation)
+    called = evaluation.decisions
     rows: list[tuple[str, list[float], int]] = []
     if len(evaluation.findings) == 1:
         known = ~np.isnan(evaluation.labels[:, 0])
@@ -165,7 +149,7 @@ def predictions(evaluation: Evaluation) -> pd.DataFrame:
         probability, decision (`present` or `absent`).
     """
     images, findings = evaluation.labels.shape
-    called = plots.called_present(evaluation).ravel()
+    called = evaluation.decisions.ravel()
     return pd.DataFrame(
         {
             "image": np.repeat(np.asarray(evaluation.images, dtype=object), findings),
@@ -212,17 +196,55 @@ def performance_csv(evaluation: Evaluation) -> str:
     return stream.getvalue()
 
 
+def _metrics(evaluation: Evaluation, names: Sequence[str], *, caption: str) -> Grid:
+    """Returns metrics with intervals: one finding a row, or one metric a row where there is one finding.
+
+    Args:
+        evaluation: Whose metrics.
+        names: Of the metrics; those that were not computed are left out.
+        caption: Of the table.
+    """
+    rows = list(_entries(evaluation))
+    names = [name for name in names if name in rows[0][1]]
+    notes = Notes()
+    if len(evaluation.findings) == 1:
+        entries = rows[0][1]
+        head = Column(f"Estimate ({plots.confidence(evaluation)} interval)")
+        one_each = tuple((words.NAMES[name], (_cell(entries[name], notes),)) for name in names)
+        return Grid(caption, "Metric", (head,), one_each, notes=notes.listed())
+
+    columns = [[_cell(entries.get(name), notes) for _, entries in rows] for name in names]
+    heads = [Column(words.NAMES[name]) for name in names]
+    for place, name in enumerate(names):
+        if name == "auroc":
+            columns[place] = _mark_extremes(columns[place], rows[: len(evaluation.findings)])
+        shared = {cell.note for cell in columns[place]}
+        if len(shared) == 1 and "" not in shared:  # what holds for all is said once
+            heads[place] = Column(heads[place].name, shared.pop())
+            columns[place] = [replace(cell, note="") for cell in columns[place]]
+    cells = tuple((name, tuple(column[place] for column in columns)) for place, (name, _) in enumerate(rows))
+    foot = len(rows) - len(evaluation.findings)
+    return Grid(caption, plots.noun(evaluation).capitalize(), tuple(heads), cells, foot, notes.listed())
+
+
 def _entries(evaluation: Evaluation) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every finding with its entries of metrics.json, then the means over several findings."""
+    """Every finding with its entries of metrics.json, then the means over several findings.
+
+    Of classes the accuracy of the means is the share of images put into the right class.
+    """
     for finding in evaluation.findings:
         yield finding, plots.scores_of(evaluation, finding)
-    if len(evaluation.findings) > 1:
-        rare = " without rare findings"
-        yield "Macro mean", evaluation.metrics["macro"]
-        yield "Micro mean", evaluation.metrics["micro"]
-        if evaluation.metrics.get("rare"):
-            yield f"Macro mean{rare}", evaluation.metrics["macro_without_rare"]
-            yield f"Micro mean{rare}", evaluation.metrics["micro_without_rare"]
+    if len(evaluation.findings) == 1:
+        return
+    classes = evaluation.task == "multiclass"
+    overall = {"accuracy": plots.accuracy_of_classes(evaluation)} if classes else {}
+    without = {"accuracy": None} if classes else {}
+    rare = f" without rare {'classes' if classes else 'findings'}"
+    yield "Macro mean", {**evaluation.metrics["macro"], **overall}
+    yield "Micro mean", {**evaluation.metrics["micro"], **overall}
+    if evaluation.metrics.get("rare"):
+        yield f"Macro mean{rare}", {**evaluation.metrics["macro_without_rare"], **without}
+        yield f"Micro mean{rare}", {**evaluation.metrics["micro_without_rare"], **without}
 
 
 def _cell(entry: words.Entry | None, notes: Notes) -> Cell:

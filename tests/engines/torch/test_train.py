@@ -1,16 +1,19 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from hilum import recipe
 from hilum.data.batches import training_batches
 from hilum.data.cache import Cached
-from hilum.engines import Validation
-from hilum.engines.torch import TorchEngine, train
-from hilum.errors import TrainingError
+from hilum.engines import Hooks, Validation
+from hilum.engines.figures import validation_figures
+from hilum.engines.torch import TorchEngine, state, train
+from hilum.errors import NotANumberError, StoppedError, TrainingError
 from hilum.recipe import AugmentSettings
 
 SIZE, NUMBER = 32, 48
@@ -51,9 +54,11 @@ def settings(*changes):
     )
 
 
-def fit(
-    cached, state, *changes, resume=False, on_epoch=lambda _history: None, on_step=lambda _progress: None
-):
+def nothing(_what):
+    pass
+
+
+def fit(cached, state, *changes, resume=False, on_epoch=nothing, on_step=nothing, should_stop=lambda: False):
     labels = (np.arange(NUMBER) % 2).astype(np.float32)[:, None]
     chosen = settings(*changes)
     batches = training_batches(
@@ -72,8 +77,7 @@ def fit(
         class_weights=np.ones((1, 2), np.float32),
         state=state,
         resume=resume,
-        on_step=on_step,
-        on_epoch=on_epoch,
+        hooks=Hooks(on_step, on_epoch, should_stop),
     )
 
 
@@ -149,10 +153,16 @@ def test_ctrl_c_before_the_first_epoch_ends_is_passed_on(cached, tmp_path):
 
 
 def test_a_loss_that_is_not_a_number_stops_training_with_a_remedy(cached, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "masked_bce", lambda *_: torch.tensor(math.nan, requires_grad=True))
+    def broken(*_recipe, **_options):
+        return lambda *_: (torch.tensor(math.nan, requires_grad=True), torch.tensor(8))
 
-    with pytest.raises(TrainingError, match=r"loss became nan in epoch 1, step 1; lower train.learning_rate"):
+    monkeypatch.setattr(train, "make_loss", broken)
+
+    with pytest.raises(
+        NotANumberError, match=r"loss became nan in epoch 1, step 1; lower train.lear"
+    ) as told:
         fit(cached, tmp_path / "state.safetensors")
+    assert len(set(told.value.rows)) == 8, "the batch's rows are kept"
 
 
 def test_early_stopping_is_the_policys(cached, tmp_path):
@@ -181,25 +191,203 @@ def test_bf16_and_fp32_agree_roughly(cached, tmp_path):
     assert not np.array_equal(rounded.history["train_loss"], exact.history["train_loss"])
 
 
-def test_masked_loss_ignores_unknown_labels_and_weighs_classes():
-    outputs = torch.tensor([[0.3, -1.0], [2.0, 0.5]])
-    labels = torch.tensor([[1.0, math.nan], [0.0, 1.0]])
-    weights = torch.tensor([[2.0, 3.0], [5.0, 7.0]])
-
-    found = train.masked_bce(outputs, labels, weights)
-
-    def log_loss(logit, label):
-        probability = 1 / (1 + math.exp(-logit))
-        return -math.log(probability if label else 1 - probability)
-
-    expected = (3 * log_loss(0.3, 1) + 2 * log_loss(2.0, 0) + 7 * log_loss(0.5, 1)) / 3
-    assert float(found) == pytest.approx(expected, rel=1e-6)
+def assert_equal_weights(one, other):
+    for key, value in one.model.state_dict().items():
+        assert torch.equal(other.model.state_dict()[key], value), key
 
 
-def test_unknown_labels_send_no_gradient():
-    outputs = torch.zeros(2, 1, requires_grad=True)
-    train.masked_bce(outputs, torch.tensor([[math.nan], [1.0]]), torch.ones(1, 2)).backward()
+EVERYTHING = [
+    "model.dropout=0.5",
+    "model.backbone_dropout=0.2",
+    "model.block=cbam",
+    "model.pool=attention",
+    "train.accumulate=3",
+    "train.ema=0.9",
+    "train.clip_norm=1",
+    "train.schedule=one-cycle",
+    "train.loss=focal",
+    "train.label_smoothing=0.1",
+    "train.depth_rate=0.5",
+    "train.deterministic=true",
+    "train.batch_size=4",
+]
 
-    assert outputs.grad is not None
-    assert float(outputs.grad[0]) == 0
-    assert float(outputs.grad[1]) != 0
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_a_run_stopped_in_the_middle_of_an_epoch_ends_as_one_that_never_was(cached, tmp_path, optimizer):
+    changes = [*EVERYTHING, f"train.optimizer={optimizer}"]
+    whole = fit(cached, tmp_path / "whole.safetensors", *changes)
+    steps = []
+
+    with pytest.raises(StoppedError, match=r"in epoch 2 after step 6 of 8; the state is saved"):
+        fit(
+            cached,
+            tmp_path / "cut.safetensors",
+            *changes,
+            on_step=steps.append,
+            should_stop=lambda: len(steps) >= 8 + 5,
+        )
+    resumed = fit(cached, tmp_path / "cut.safetensors", *changes, resume=True)
+
+    assert_equal_weights(whole, resumed)
+    pd.testing.assert_frame_equal(
+        resumed.history.drop(columns="seconds"), whole.history.drop(columns="seconds")
+    )
+
+
+def test_a_state_of_other_images_is_refused(cached, tmp_path):
+    fit(cached, tmp_path / "state.safetensors")
+
+    with pytest.raises(TrainingError, match="other images, labels, seed, batch size"):
+        fit(cached, tmp_path / "state.safetensors", "train.batch_size=16", resume=True)
+
+
+@pytest.fixture(scope="module")
+def weights(cached, tmp_path_factory):
+    """A file of weights, so that a backbone may be frozen."""
+    folder = tmp_path_factory.mktemp("weights")
+    first = fit(cached, folder / "s.safetensors", "train.epochs=1")
+    TorchEngine().export(first, size=SIZE, graph=folder / "m.onnx", weights=folder)
+    return folder / "model.safetensors"
+
+
+def test_accumulated_small_batches_are_one_large_batch(cached, tmp_path, weights):
+    frozen = [f"model.weights={weights}", "model.freeze=backbone", "model.dropout=0", "train.optimizer=sgd"]
+    large = fit(cached, tmp_path / "a.safetensors", *frozen, "train.batch_size=16")
+    small = fit(cached, tmp_path / "b.safetensors", *frozen, "train.batch_size=8", "train.accumulate=2")
+
+    np.testing.assert_allclose(small.history["val_loss"], large.history["val_loss"], rtol=1e-5)
+    assert large.history["val_loss"].diff().abs().min() > 1e-4
+
+
+def test_the_moving_average_is_what_is_validated_and_kept(cached, tmp_path):
+    changes = ["train.epochs=4", "train.ema=0.99", "train.monitor=val_auroc", "train.keep_final=true"]
+    trained = fit(cached, tmp_path / "s.safetensors", *changes)
+    labels = (np.arange(NUMBER) % 2)[32:, None].astype(np.float32)
+
+    outputs = train.logits(trained.final, cached.images(np.arange(32, NUMBER)))
+    found = validation_figures(labels, outputs, multiclass=False)
+
+    assert found["val_auroc"] == pytest.approx(trained.history["val_auroc"].iloc[-1])
+    raw, _ = state.read(tmp_path / "s.safetensors", throwaway_optimizer(trained.model))
+    kernel = "head.layers.0.weight"
+    assert not torch.equal(raw["averages"][kernel], raw["model"][kernel])
+    assert torch.equal(trained.final.state_dict()[kernel], raw["averages"][kernel])
+
+
+def throwaway_optimizer(model):
+    return torch.optim.Adam(model.parameters(), fused=True)
+
+
+def test_best_and_final_are_both_kept_where_asked(cached, tmp_path):
+    trained = fit(cached, tmp_path / "s.safetensors", "train.epochs=6", "train.keep_final=true")
+    without = fit(cached, tmp_path / "t.safetensors", "train.epochs=1")
+
+    assert without.final is None
+    weights = [model.head.layers[0].weight for model in (trained.model, trained.final)]
+    assert torch.equal(*weights) == (trained.best_epoch == 6)
+
+
+def test_layers_learn_only_once_they_have_thawed(cached, tmp_path, weights):
+    changes = [
+        f"model.weights={weights}",
+        "model.freeze=backbone",
+        "train.unfreeze_after=1",
+        "train.unfreeze_share=0.5",
+        "train.keep_final=true",
+    ]
+    before = load_file(weights)
+
+    one = fit(cached, tmp_path / "a.safetensors", *changes, "train.epochs=1").final.state_dict()
+    three = fit(cached, tmp_path / "b.safetensors", *changes, "train.epochs=3").final.state_dict()
+
+    names = [key for key in three if key.startswith("backbone.") and key.endswith("weight")]
+    changed = [not torch.equal(three[key], before[key]) for key in names]
+    assert all(torch.equal(one[key], before[key]) for key in before if key.startswith("backbone."))
+    assert changed == [False] * 4 + [True] * 4
+
+
+def test_discriminative_rates_slow_the_layers_near_the_image(cached, tmp_path):
+    def moved(*changes):
+        common = [
+            "train.epochs=1",
+            "train.optimizer=sgd",
+            "train.learning_rate=0.01",
+            "train.keep_final=true",
+        ]
+        still = fit(
+            cached, tmp_path / "s.safetensors", *common, "train.learning_rate=1e-30"
+        ).final.state_dict()
+        now = fit(cached, tmp_path / "s.safetensors", *common, *changes).final.state_dict()
+        key = "backbone.blocks.0.weight"
+        return float((now[key] - still[key]).abs().max())
+
+    assert moved("train.backbone_rate=0.5", "train.depth_rate=0.01") < 0.02 * moved()
+
+
+def test_out_of_memory_names_a_remedy(cached, tmp_path, monkeypatch):
+    def greedy(*_):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(train, "to_float", greedy)
+
+    with pytest.raises(TrainingError, match=r"set train.batch_size=4 and train.accumulate=2 \(the same"):
+        fit(cached, tmp_path / "state.safetensors")
+
+
+def test_a_full_disk_is_told_and_the_last_state_stays(cached, tmp_path, monkeypatch):
+    with pytest.raises(CutOffError):
+        fit(cached, tmp_path / "state.safetensors", on_epoch=cut_off_after(1))
+    before = (tmp_path / "state.safetensors").read_bytes()
+
+    def full(*_args, **_options):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state, "save_file", full)
+        with pytest.raises(TrainingError, match=r"No space left on device.*free some space"):
+            fit(cached, tmp_path / "state.safetensors", resume=True)
+
+    assert (tmp_path / "state.safetensors").read_bytes() == before
+    assert list(tmp_path.iterdir()) == [tmp_path / "state.safetensors"]
+    assert len(fit(cached, tmp_path / "state.safetensors", resume=True).history) == 3
+
+
+def test_the_profile_covers_the_time(cached, tmp_path):
+    profile = fit(cached, tmp_path / "s.safetensors").profile
+
+    assert set(profile) == {"loader", "forward", "backward", "optimizer", "validation", "rest"}
+    assert all(seconds >= 0 for seconds in profile.values())
+    assert profile["forward"] > 0
+    assert profile["backward"] > 0
+
+
+@pytest.mark.parametrize("monitor", ["val_average_precision", "val_accuracy", "val_f1", "val_recall"])
+def test_any_figure_of_validation_may_steer(cached, tmp_path, monitor):
+    trained = fit(cached, tmp_path / "s.safetensors", f"train.monitor={monitor}")
+
+    assert trained.best_epoch == int(trained.history[monitor].idxmax()) + 1
+
+
+def test_three_exclusive_classes_are_learned_by_softmax(cached, tmp_path):
+    labels = np.eye(3, dtype=np.float32)[np.arange(NUMBER) % 3]
+    pixels = (80 * (np.arange(NUMBER) % 3))[:, None, None] + np.zeros((1, SIZE, SIZE))
+    noise = np.random.default_rng(1).integers(0, 60, pixels.shape)
+    chosen = settings(
+        "task.kind=multiclass", "task.findings=['No Finding', 'Mass', 'Nodule']", "task.negatives=all-others"
+    )
+    images = replace(cached, pixels=(pixels + noise).astype(np.uint8))
+    batches = training_batches(
+        images, np.arange(32), labels, batch_size=8, augment=AugmentSettings(), seed=0, num_workers=0
+    )
+    trained = TorchEngine().fit(
+        chosen.model_copy(update={"train": chosen.train.model_copy(update={"epochs": 8})}),
+        batches,
+        Validation(images.images(np.arange(32, NUMBER)), labels[32:]),
+        class_weights=np.ones((3, 2), np.float32),
+        state=tmp_path / "s.safetensors",
+        resume=False,
+        hooks=Hooks(),
+    )
+
+    assert trained.history["val_accuracy"].max() > 0.9

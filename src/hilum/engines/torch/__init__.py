@@ -1,13 +1,12 @@
 """The PyTorch engine: timm backbones, Lightning Fabric for device and precision."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from hilum.data.batches import Batches
-from hilum.engines import Progress, Trained, Validation
+from hilum.engines import Hooks, Trained, Validation
 from hilum.engines.torch import export, train
 from hilum.recipe import Recipe
 
@@ -26,8 +25,9 @@ class TorchEngine:
         class_weights: np.ndarray,
         state: Path,
         resume: bool,
-        on_step: Callable[[Progress], None],
-        on_epoch: Callable[[pd.DataFrame], None],
+        hooks: Hooks,
+        devices: int = 1,
+        profile: bool = False,
     ) -> Trained:
         """Trains a model."""
         return train.fit(
@@ -37,8 +37,9 @@ class TorchEngine:
             class_weights=class_weights,
             state=state,
             resume=resume,
-            on_step=on_step,
-            on_epoch=on_epoch,
+            devices=devices,
+            hooks=hooks,
+            profile=profile,
         )
 
     def logits(self, trained: Trained, images: np.ndarray) -> np.ndarray:

@@ -1,10 +1,13 @@
 """Batches -> a trained PyTorch classifier at its best epoch."""
 
-import json
+import contextlib
+import copy
+import dataclasses
 import logging
 import math
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +15,26 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning.fabric import Fabric
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch import Tensor
 
-from hilum.data.batches import Batches
-from hilum.engines import InitialWeights, Progress, Trained, Validation
-from hilum.engines.policy import Policy, validation_auroc
+from hilum.data.batches import Batch, Batches
+from hilum.engines import Hooks, InitialWeights, Progress, Trained, Validation
+from hilum.engines.figures import validation_figures
+from hilum.engines.policy import Policy
+from hilum.engines.processes import find_processes
+from hilum.engines.stopwatch import Stopwatch
+from hilum.engines.torch import state
+from hilum.engines.torch.losses import make_loss
 from hilum.engines.torch.models import Classifier, build
-from hilum.errors import TrainingError
-from hilum.files import replacing
+from hilum.engines.torch.optimizers import make_optimizer
+from hilum.errors import NotANumberError, StoppedError, TrainingError
 from hilum.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
 NUM_IMAGES_TO_UNFOLD = 512
-ADAM_EPSILON = 1e-7  # Keras's; PyTorch's own is 1e-8
-OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+SAVE_SECONDS = 600.0  # the most that is lost of a long epoch
+STEPS_BETWEEN_LOOKS = 16  # at the losses on a GPU, which each look makes wait
 
 
 def fit(
@@ -40,21 +45,21 @@ def fit(
     class_weights: np.ndarray,
     state: Path,
     resume: bool,
-    on_step: Callable[[Progress], None],
-    on_epoch: Callable[[pd.DataFrame], None],
+    hooks: Hooks,
+    devices: int = 1,
+    profile: bool = False,
 ) -> Trained:
     """Trains a model; see `hilum.engines.Engine.fit`."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), _deterministic(recipe.train.deterministic), _memory_in_words(recipe):
         torch.manual_seed(recipe.train.seed)
-        run = Run(recipe, batches, class_weights=class_weights)
+        run = Run(recipe, batches, class_weights=class_weights, state=state, devices=devices, profile=profile)
         if resume and state.exists():
-            run.load(state)
+            run.load()
         stopped = "patience" if run.policy.out_of_patience else "epochs"
         try:
             while not run.policy.finished:
-                run.epoch(validation, on_step)
-                run.save(state)
-                on_epoch(run.history)
+                run.epoch(validation, hooks)
+                hooks.on_epoch(run.history)
                 stopped = "patience" if run.policy.out_of_patience else "epochs"
         except KeyboardInterrupt:
             if not run.best:
@@ -75,181 +80,346 @@ def logits(model: Classifier, images: np.ndarray) -> np.ndarray:
     return torch.cat(parts).numpy()
 
 
+@dataclasses.dataclass
+class Position:
+    """Where in an epoch training stands.
+
+    Attributes:
+        batches: Done, of the epoch under way.
+        loss: Sum of the steps' mean losses, each times its images.
+        images: Seen in the epoch.
+        seconds: Spent on it.
+    """
+
+    batches: int = 0
+    loss: float = 0.0
+    images: int = 0
+    seconds: float = 0.0
+
+
 class Run:
     """One training: the model, its optimizer and the policy, from epoch to epoch.
 
     Attributes:
         history: One row an epoch.
         best: The state dict of the best epoch so far, on the CPU; empty before the first.
+        averages: The moving average of the weights; empty where the recipe wants none.
         policy: Decides.
+        position: In the epoch under way.
     """
 
-    def __init__(self, recipe: Recipe, batches: Batches, *, class_weights: np.ndarray) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        batches: Batches,
+        *,
+        class_weights: np.ndarray,
+        state: Path,
+        devices: int = 1,
+        profile: bool = False,
+    ) -> None:
         self.recipe = recipe
         self.batches = batches
-        self.policy = Policy.of(recipe.train)
+        self.state = state
+        self.policy = Policy.of(recipe)
+        self.position = Position()
         self.history = pd.DataFrame()
         self.best: dict[str, Tensor] = {}
         self.precision = resolve_precision(recipe.train.precision)
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+        self.processes = find_processes(devices)
         self.fabric = Fabric(
-            accelerator=accelerator,
-            devices=1,
+            accelerator="cuda" if torch.cuda.is_available() else "cpu",
+            devices=self.processes.devices,
+            num_nodes=self.processes.machines,
+            strategy="ddp" if self.processes.number > 1 else "auto",
             precision="bf16-mixed" if self.precision == "bf16" else "32-true",
         )
+        self.fabric.launch()
+        device = self.fabric.device
+        self.stopwatch = Stopwatch(torch.cuda.synchronize if profile and device.type == "cuda" else None)
         self.initial: InitialWeights
         self.module, self.initial = build(recipe, images=to_float(batches.sample(NUM_IMAGES_TO_UNFOLD)))
-        self.module.to(memory_format=torch.channels_last)
-        parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
-        options = {"weight_decay": recipe.train.weight_decay} if recipe.train.optimizer == "adamw" else {}
-        optimizer = OPTIMIZERS[recipe.train.optimizer](
-            parameters, lr=recipe.train.learning_rate, eps=ADAM_EPSILON, fused=True, **options
+        self.module.to(device).to(memory_format=torch.channels_last)
+        self.optimizer = self.fabric.setup_optimizers(
+            make_optimizer(
+                self.module, recipe.train, most_frozen=min(self.policy.frozen, self._last_frozen())
+            )
         )
-        self.model, self.optimizer = self.fabric.setup(self.module, optimizer)
-        self.class_weights = torch.from_numpy(class_weights).to(self.fabric.device)
+        self.model = self.fabric.setup_module(self.module)
+        self.averages = {
+            key: value.detach().clone()
+            for key, value in self.module.state_dict().items()
+            if recipe.train.ema and value.is_floating_point()
+        }
+        self.num_updates = 0
+        self.loss = make_loss(recipe, smoothing=recipe.train.label_smoothing)
+        self.class_weights = torch.from_numpy(class_weights).to(device)
+        self.saved = time.monotonic()
         log.info(
-            "torch on %s, %s, %d trainable parameters",
-            accelerator,
+            "torch on %s, %s, %d process(es), %d trainable parameters",
+            device.type,
             self.precision,
-            sum(p.numel() for p in parameters),
+            self.processes.number,
+            sum(p.numel() for p in self.module.parameters() if p.requires_grad),
         )
 
-    def epoch(self, validation: Validation, on_step: Callable[[Progress], None]) -> None:
-        """Trains one epoch, looks at validation, and lets the policy decide."""
+    def epoch(self, validation: Validation, hooks: Hooks) -> None:
+        """Trains one epoch, looks at validation, lets the policy decide, and saves."""
+        self._thaw()
         number = self.policy.epoch + 1
         learning_rate = self.policy.learning_rate_at(0)
-        started = time.perf_counter()
-        train_loss = self._train(number, on_step)
-        train_seconds = time.perf_counter() - started
-        val_loss, val_auroc = self._validate(validation)
-        decision = self.policy.step(val_loss=val_loss, val_auroc=val_auroc)
+        self._train(number, hooks)
+        with self.stopwatch.part("validation"):
+            figures = self._validate(validation)
+        decision = self.policy.step(figures)
         if decision.best:
-            self.best = {key: value.detach().cpu().clone() for key, value in self.module.state_dict().items()}
+            self.best = self._weights()
         row = {
             "epoch": number,
-            "train_loss": train_loss,
-            "val_loss": val_loss,
-            "val_auroc": val_auroc,
+            "train_loss": self.position.loss / self.position.images,
+            **figures,
             "learning_rate": learning_rate,
-            "seconds": train_seconds,
+            "seconds": self.position.seconds,
         }
         self.history = pd.concat([self.history, pd.DataFrame([row])], ignore_index=True)
-
-    def _train(self, number: int, on_step: Callable[[Progress], None]) -> float:
-        self.model.train()
-        total, seen = 0.0, 0
-        for step, batch in enumerate(self.batches.epoch(number), start=1):
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.policy.learning_rate_at((step - 1) / self.batches.steps)
-            images = to_float(batch.images, self.fabric.device)
-            labels = torch.from_numpy(batch.labels).to(self.fabric.device)
-            loss = masked_bce(self.model(images), labels, self.class_weights)
-            penalised = loss + self.recipe.model.l2 * _squares(self.module.head.layers[:-1])
-            self.optimizer.zero_grad(set_to_none=True)
-            self.fabric.backward(penalised)
-            self.optimizer.step()
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                raise TrainingError(
-                    f"the loss became {value} in epoch {number}, step {step}; "
-                    f"lower train.learning_rate (now {self.policy.learning_rate:g}) or set train.precision=fp32"
-                )
-            total += value * len(batch.images)
-            seen += len(batch.images)
-            on_step(Progress(epoch=number, step=step, steps=self.batches.steps, loss=value))
-        return total / seen
-
-    def _validate(self, validation: Validation) -> tuple[float, float]:
-        self.model.eval()
-        with torch.inference_mode():
-            parts = [
-                self.model(to_float(block, self.fabric.device)).float()
-                for block in np.split(validation.images, range(64, len(validation.images), 64))
-            ]
-        outputs = torch.cat(parts)
-        labels = torch.from_numpy(validation.labels).to(outputs.device)
-        loss = masked_bce(outputs, labels, torch.ones_like(self.class_weights))
-        return float(loss), validation_auroc(validation.labels, outputs.cpu().numpy())
+        self.position = Position()
+        self.save()
 
     def trained(self, stopped: str) -> Trained:
-        """The model with the weights of the best epoch."""
+        """The model with the weights of the best epoch, and of the last if the recipe wants them."""
         if not self.best:
             raise TrainingError(
                 f"no epoch had a usable {self.policy.monitor} on validation; "
                 "set train.monitor=val_loss, or give validation images of both kinds"
             )
+        final = None
+        if self.recipe.train.keep_final:
+            final = copy.deepcopy(self.module).eval()
+            final.load_state_dict(self._weights())
         self.module.load_state_dict(self.best)
-        model = self.module.eval()
-        return Trained(model, self.initial, self.history, self.policy.best_epoch, stopped, self.precision)
+        return Trained(
+            model=self.module.eval(),
+            initial=self.initial,
+            history=self.history,
+            best_epoch=self.policy.best_epoch,
+            stopped=stopped,
+            precision=self.precision,
+            final=final,
+            profile=self.stopwatch.seconds(),
+        )
 
-    def save(self, path: Path) -> None:
-        """Writes all that going on needs, as one file: tensors, and the rest as JSON in its metadata."""
-        optimizer = self.optimizer.state_dict()
-        tensors = {f"model.{key}": value for key, value in self.module.state_dict().items()}
-        tensors |= {f"best.{key}": value for key, value in self.best.items()}
-        for index, slots in optimizer["state"].items():
-            tensors |= {f"optimizer.{index}.{key}": value for key, value in slots.items()}
-        tensors["random.cpu"] = torch.get_rng_state()
-        if torch.cuda.is_available():
-            tensors["random.cuda"] = torch.cuda.get_rng_state()
+    def save(self) -> None:
+        """Writes all that going on needs; see `state.write`."""
+        if not self.processes.leads:
+            return
         rest = {
             "recipe": self.recipe.to_toml(),
             "policy": self.policy.state(),
+            "position": dataclasses.asdict(self.position),
+            "stream": self.batches.state(self.policy.epoch + 1, self.position.batches),
+            "num_updates": self.num_updates,
             "history": self.history.to_dict(orient="list"),
         }
-        contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-        try:
-            with replacing(path) as temporary:
-                save_file(contiguous, temporary, metadata={"state": json.dumps(rest)})
-        except (OSError, SafetensorError) as error:
-            raise TrainingError(
-                f"the training state could not be written ({error}); free some space and go on with --resume"
-            ) from error
+        state.write(
+            self.state,
+            {"model": self.module.state_dict(), "best": self.best, "averages": self.averages},
+            self.optimizer.optimizer,
+            rest,
+        )
+        self.saved = time.monotonic()
 
-    def load(self, path: Path) -> None:
+    def load(self) -> None:
         """Goes on from what `save` wrote."""
-        try:
-            with safe_open(path, framework="pt") as file:
-                rest = json.loads(file.metadata()["state"])
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise TrainingError(
-                f"the state {path.name} cannot be read ({error}); train anew without --resume"
-            ) from None
-        self.module.load_state_dict(_part(tensors, "model."))
-        self.best = _part(tensors, "best.")
-        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        slots: dict[int, dict[str, Tensor]] = {}
-        for key, value in _part(tensors, "optimizer.").items():
-            index, name = key.split(".", 1)
-            parameter = parameters[int(index)]
-            if value.shape == parameter.shape:
-                # The fused optimizer walks memory: its moments must lie in memory as their parameter does.
-                value = torch.empty_like(parameter).copy_(value)
-            slots.setdefault(int(index), {})[name] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
-        torch.set_rng_state(tensors["random.cpu"])
-        if "random.cuda" in tensors and torch.cuda.is_available():
-            torch.cuda.set_rng_state(tensors["random.cuda"])
-        self.policy = Policy(**{**rest["policy"], **_renewed(self.recipe)})
+        tensors, rest = state.read(self.state, self.optimizer.optimizer)
+        self.module.load_state_dict(tensors["model"])
+        self.best = tensors["best"]
+        for key, value in tensors["averages"].items():
+            self.averages[key].copy_(value)
+        # What a resumed run may have changed: how long to go on.
+        renewed = {"epochs": self.recipe.train.epochs, "patience": self.recipe.train.patience}
+        self.policy = Policy(**{**rest["policy"], **renewed})
+        self.position = Position(**rest["position"])
+        self.batches.resume(rest["stream"])  # refuses a state of other images or settings
+        self.num_updates = rest["num_updates"]
         self.history = pd.DataFrame(rest["history"])
-        log.info("going on after epoch %d", self.policy.epoch)
+        if not self.processes.leads:  # the state holds the leader's random numbers alone
+            torch.manual_seed(hash((self.recipe.train.seed, self.policy.epoch, self.processes.rank)))
+        log.info("going on after epoch %d, batch %d", self.policy.epoch, self.position.batches)
 
+    def _train(self, number: int, hooks: Hooks) -> None:
+        """Goes through what is left of an epoch."""
+        self.model.train()
+        settings, steps = self.recipe.train, self.batches.steps
+        before, started = self.position.seconds, time.perf_counter()
+        looks = 1 if self.fabric.device.type == "cpu" else STEPS_BETWEEN_LOOKS
+        unseen: list[tuple[int, Batch, Tensor]] = []
+        shard = (self.processes.rank, self.processes.number)
+        batches = self.batches.epoch(number, start=self.position.batches, shard=shard)
+        for step in range(self.position.batches + 1, steps + 1):
+            with self.stopwatch.part("loader"):
+                batch = next(batches)
+            ends = step % settings.accumulate == 0 or step == steps
+            together = (
+                settings.accumulate
+                if step <= steps - steps % settings.accumulate
+                else steps % settings.accumulate
+            )
+            loss = self._backward(batch, share=1 / together, synchronise=ends)
+            if ends:
+                with self.stopwatch.part("optimizer"):
+                    self._update(within=(step - 1) / steps)
+            unseen.append((step, batch, loss))
+            if len(unseen) == looks or step == steps:
+                self._look(number, unseen, hooks)
+                unseen = []
+            self.position.batches = step
+            self.position.seconds = before + time.perf_counter() - started
+            if ends and step < steps:
+                self._pause(number, step, unseen, hooks)
 
-def masked_bce(outputs: Tensor, labels: Tensor, class_weights: Tensor) -> Tensor:
-    """Mean weighted binary cross-entropy over the labels that are known.
+    def _backward(self, batch: Batch, *, share: float, synchronise: bool) -> Tensor:
+        """Adds the gradients of a batch; returns its mean loss."""
+        device, labels = self.fabric.device, torch.from_numpy(batch.labels)
+        images = to_float(batch.images, device)
+        if not len(labels):  # this process has no part of the batch, but goes along with the others
+            images, labels = (
+                torch.zeros(1, *images.shape[1:], device=device),
+                torch.full((1, labels.shape[1]), math.nan),
+            )
+        with self.fabric.no_backward_sync(self.model, enabled=not synchronise and self.processes.number > 1):
+            with self.stopwatch.part("forward"):
+                total, count = self.loss(self.model(images), labels.to(device), self.class_weights)
+                if self.processes.number > 1:
+                    # The processes' gradients are averaged: this makes it the mean over the whole batch.
+                    count = self._summed(count) / self.processes.number
+                loss = total / count.clamp(min=1 / self.processes.number)
+                penalised = loss + self.recipe.model.l2 * self.module.head.penalty()
+            with self.stopwatch.part("backward"):
+                self.fabric.backward(penalised * share if share != 1 else penalised)
+        return loss.detach()
 
-    Args:
-        outputs: Logits (batch, findings).
-        labels: (batch, findings), NaN unknown.
-        class_weights: (findings, 2), of absent and of present.
-    """
-    known = ~torch.isnan(labels)
-    target = torch.where(known, labels, torch.zeros_like(labels))
-    loss = binary_cross_entropy_with_logits(outputs.float(), target, reduction="none")
-    weight = torch.where(target > 0.5, class_weights[:, 1], class_weights[:, 0])
-    loss = torch.where(known, loss * weight, torch.zeros_like(loss))
-    return loss.sum() / known.sum().clamp(min=1)
+    def _update(self, *, within: float) -> None:
+        """Moves the weights, and their average after them."""
+        settings = self.recipe.train
+        learning_rate, momentum = self.policy.learning_rate_at(within), self.policy.momentum_at(within)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate * group["scale"]
+            if momentum is not None:
+                key = "momentum" if "momentum" in group else "betas"
+                group[key] = momentum if key == "momentum" else (momentum, group["betas"][1])
+        if settings.clip_norm:
+            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=settings.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.num_updates += 1
+        if self.averages:
+            # The young average follows fast: its decay rises to the one asked for.
+            decay = min(settings.ema, (1 + self.num_updates) / (10 + self.num_updates))
+            current = self.module.state_dict()
+            with torch.no_grad():
+                torch._foreach_lerp_(
+                    list(self.averages.values()), [current[key] for key in self.averages], 1 - decay
+                )
+
+    def _look(self, number: int, steps: list[tuple[int, Batch, Tensor]], hooks: Hooks) -> None:
+        """Reads the losses of some steps, which waits for the device, and tells of them."""
+        losses = torch.stack([loss for _, _, loss in steps])
+        if self.processes.number > 1:
+            losses = self._summed(losses) / self.processes.number
+        for (step, batch, _), loss in zip(steps, losses.tolist(), strict=True):
+            if not math.isfinite(loss):
+                raise NotANumberError(
+                    f"the loss became {loss} in epoch {number}, step {step}; lower train.learning_rate "
+                    f"(now {self.policy.learning_rate:g}), set train.clip_norm=1, or train.precision=fp32",
+                    batch.rows.tolist(),
+                )
+            self.position.loss += loss * len(batch.images)
+            self.position.images += len(batch.images)
+            hooks.on_step(Progress(epoch=number, step=step, steps=self.batches.steps, loss=loss))
+
+    def _pause(self, number: int, step: int, unseen: list[tuple[int, Batch, Tensor]], hooks: Hooks) -> None:
+        """Saves where it is time to, and stops where somebody asks for it."""
+        stop = hooks.should_stop()
+        if self.processes.number > 1:
+            stop = bool(self._summed(torch.tensor(float(stop), device=self.fabric.device)))
+        if not stop and time.monotonic() - self.saved < SAVE_SECONDS:
+            return
+        if unseen:
+            self._look(number, unseen, hooks)
+            unseen.clear()
+        self.save()
+        if stop:
+            raise StoppedError(
+                f"stopped from outside in epoch {number} after step {step} of {self.batches.steps}; "
+                "the state is saved, go on with --resume"
+            )
+
+    def _thaw(self) -> None:
+        """Freezes what the policy wants frozen in the epoch that begins."""
+        before = self.module.num_frozen
+        self.module.freeze(self.policy.frozen_share)
+        if self.module.num_frozen != before:
+            log.info(
+                "%d of %d layers of the backbone are frozen", self.module.num_frozen, len(self.module.layers)
+            )
+            if (
+                self.processes.number > 1
+            ):  # what joins the processes knows only the layers free when it was made
+                self.model = self.fabric.setup_module(self.module)
+
+    def _last_frozen(self) -> float:
+        return self.policy.thawed if self.policy.thaw_after else self.policy.frozen
+
+    def _validate(self, validation: Validation) -> dict[str, float]:
+        """The loss, without class weights and smoothing, and the other figures of validation."""
+        self.model.eval()
+        device, (rank, number) = self.fabric.device, (self.processes.rank, self.processes.number)
+        mine = np.array_split(validation.images, number)[rank]
+        with self._averaged(), torch.inference_mode():
+            parts = [
+                self._outputs(to_float(block, device))
+                for block in np.split(mine, range(64, len(mine), 64))
+                if len(block)
+            ]
+        outputs = torch.cat(parts) if parts else torch.zeros(0, validation.labels.shape[1])
+        if number > 1:
+            gathered: list[Any] = [None] * number
+            torch.distributed.all_gather_object(gathered, outputs)
+            outputs = torch.cat(gathered)
+        labels = torch.from_numpy(validation.labels)
+        plain = torch.ones(validation.labels.shape[1], 2)
+        total, count = make_loss(self.recipe)(outputs, labels, plain)
+        multiclass = self.recipe.task.kind == "multiclass"
+        figures = validation_figures(validation.labels, outputs.numpy(), multiclass=multiclass)
+        return {"val_loss": float(total / count.clamp(min=1)), **figures}
+
+    def _outputs(self, images: Tensor) -> Tensor:
+        """Logits of images in the training's precision, on the CPU."""
+        with self.fabric.autocast():
+            outputs: Tensor = self.module(images)
+        return outputs.float().cpu()
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Puts the moving average in the weights' place for a while."""
+        if not self.averages:
+            yield
+            return
+        current = {key: value.clone() for key, value in self.module.state_dict().items()}
+        self.module.load_state_dict({**current, **self.averages})
+        try:
+            yield
+        finally:
+            self.module.load_state_dict(current)
+
+    def _weights(self) -> dict[str, Tensor]:
+        """What validation sees, copied to the CPU."""
+        kept: Mapping[str, Tensor] = {**self.module.state_dict(), **self.averages}
+        return {key: value.detach().cpu().clone() for key, value in kept.items()}
+
+    def _summed(self, value: Tensor) -> Tensor:
+        summed: Tensor = self.fabric.all_reduce(value.float(), reduce_op="sum")
+        return summed
 
 
 def to_float(images: np.ndarray, device: Any = "cpu") -> Tensor:
@@ -266,14 +436,32 @@ def resolve_precision(wanted: str) -> str:
     return "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
 
 
-def _squares(layers: nn.ModuleList) -> Tensor | float:
-    return sum((layer.weight.square().sum() for layer in layers), 0.0)  # type: ignore[operator]
+@contextlib.contextmanager
+def _deterministic(wanted: bool) -> Iterator[None]:
+    """Makes torch refuse what may differ from run to run, for a while."""
+    if not wanted:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-
-
-def _renewed(recipe: Recipe) -> dict[str, int]:
-    """What a resumed run may have changed: how long to go on."""
-    return {"epochs": recipe.train.epochs, "patience": recipe.train.patience}
+@contextlib.contextmanager
+def _memory_in_words(recipe: Recipe) -> Iterator[None]:
+    """Turns a failed allocation into advice."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        size, half = recipe.train.batch_size, max(recipe.train.batch_size // 2, 2)
+        raise TrainingError(
+            f"out of memory with batches of {size} images of {recipe.data.size} pixels; "
+            f"set train.batch_size={half} and train.accumulate={recipe.train.accumulate * 2} "
+            "(the same effective batch), or a smaller data.size"
+        ) from error

@@ -7,8 +7,9 @@ Three kinds:
 `none`
     Random; the input is centred and scaled by constants.
 A path to a file
-    `.safetensors`: a state dict by timm's names (a bundle's `weights/model.safetensors` too; its head is left out).
-    Text metadata `mean`, `std` (three numbers, comma separated) and `padding` (`same` or `symmetric`) may say what
+    `.safetensors`: a state dict by timm's names (a bundle's `weights/model.safetensors` too; its head is left out,
+    and so is what timm keeps behind the feature map). Position embeddings of another image size are resampled. Text
+    metadata `mean`, `std` (three numbers, comma separated) and `padding` (`same` or `symmetric`) may say what
     the weights expect; without them the normalisation is that of the pinned timm tag.
 
     `.npz`: convolutions in the order in which the network runs them, as converters from TensorFlow Lite write them:
@@ -19,24 +20,25 @@ A path to a file
     same, and training starts from sane statistics.
 """
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-import timm
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from hilum.engines import InitialWeights
-from hilum.errors import TrainingError
+from hilum.engines.torch.backbones import CUSTOM_CNN, LIBRARY, timm_config
+from hilum.errors import HilumError, TrainingError
 
 RANDOM = InitialWeights("random", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), licence="none")
-HEAD_NAMES = ("classifier.", "fc.", "head.", "mean", "std")
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 Make = Callable[..., nn.Module]
@@ -46,9 +48,9 @@ def initialise(name: str, source: str, *, make: Make, images: Tensor) -> tuple[n
     """Makes a backbone and loads its weights.
 
     Args:
-        name: timm's name with its tag, or `custom_cnn`.
+        name: timm's name, with its tag or without, or `custom_cnn`.
         source: `imagenet`, `none` or a path.
-        make: Makes the bare backbone: `models.make_backbone`.
+        make: Makes the bare backbone: `backbones.make_backbone`.
         images: Float (n, size, size) in [0, 1], for unfolding batch norm.
 
     Raises:
@@ -73,19 +75,31 @@ def initialise(name: str, source: str, *, make: Make, images: Tensor) -> tuple[n
 
 
 def _from_hub(name: str, make: Make) -> tuple[nn.Module, InitialWeights]:
-    if name == "custom_cnn":
-        raise TrainingError("custom_cnn has no ImageNet weights; set model.weights=none")
-    config = _timm_config(name)
+    if name == CUSTOM_CNN:
+        raise TrainingError(f"{name} has no ImageNet weights; set model.weights=none")
+    config = timm_config(name)
+    if not config.has_weights:
+        raise TrainingError(
+            f"timm has no weights for {name}; set model.weights=FILE.safetensors or model.weights=none"
+        )
     try:
         backbone = make(name, pretrained=True)
+    except HilumError:
+        raise
     except Exception as error:  # the hub's client raises some dozen unrelated types
+        make(name)  # where the architecture itself cannot be had, it says so
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise TrainingError(
             f"the ImageNet weights {name} could not be fetched from the hub ({reason[0][:120]}); go online once, "
             "or set model.weights=FILE.safetensors, or train from nothing with model.weights=none"
         ) from error
+    pinned = f"{config.architecture}.{config.tag}"
     return backbone, InitialWeights(
-        f"timm {name}", config.mean, config.std, citation=_citation(name), licence=config.license or "unknown"
+        f"timm {pinned}",
+        config.mean,
+        config.std,
+        citation=_citation(pinned),
+        licence=config.license or "unknown",
     )
 
 
@@ -96,24 +110,57 @@ def _from_safetensors(name: str, path: Path, make: Make) -> tuple[nn.Module, Ini
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
     except (SafetensorError, OSError) as error:
         raise TrainingError(f"{path.name} is not a readable .safetensors file: {error}") from None
-    backbone = make(name, same_padding=notes.get("padding") == "same")
-    tensors = {key.removeprefix("backbone."): value for key, value in tensors.items()}
-    expected = backbone.state_dict()
-    extra = [key for key in tensors if key not in expected and not key.startswith(HEAD_NAMES)]
-    missing = [key for key in expected if key not in tensors and not key.endswith("num_batches_tracked")]
-    misshapen = [key for key in expected if key in tensors and tensors[key].shape != expected[key].shape]
-    for problem, keys in (("lacks", missing), ("has unknown", extra), ("has other shapes for", misshapen)):
-        if keys:
-            raise TrainingError(
-                f"{path.name} does not fit {name}: it {problem} {len(keys)} of {len(expected)} tensors, "
-                f"first {keys[0]!r}; choose the architecture that it was made for"
-            )
-    backbone.load_state_dict({key: tensors.get(key, value) for key, value in expected.items()})
-    config = RANDOM if name == "custom_cnn" else _timm_config(name)
+    make = partial(make, same_padding=notes.get("padding") == "same")
+    backbone = _load(name, path, _of_backbone(tensors), make)
+    config = RANDOM if name == CUSTOM_CNN else timm_config(name)
     mean = _triple(notes["mean"], path) if "mean" in notes else config.mean
     std = _triple(notes["std"], path) if "std" in notes else config.std
     return backbone, InitialWeights(
         _named(path), mean, std, notes.get("citation", ""), notes.get("licence", "unknown")
+    )
+
+
+def _of_backbone(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A bundle's tensors without its head, under the library's names; a plain state dict as it is."""
+    prefix = (
+        f"backbone.{LIBRARY}"
+        if any(key.startswith(f"backbone.{LIBRARY}") for key in tensors)
+        else "backbone."
+    )
+    ours = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    return ours or tensors
+
+
+def _load(name: str, path: Path, tensors: dict[str, Tensor], make: Make) -> nn.Module:
+    """Makes a backbone that holds the tensors, named as the library names them."""
+    backbone = make(name)
+    expected = {key.removeprefix(LIBRARY): value for key, value in backbone.state_dict().items()}
+    left_out = tuple(f"{part}." for part in getattr(backbone, "left_out", ()))
+    problems = {
+        "lacks": [key for key in expected if key not in tensors and not key.endswith("num_batches_tracked")],
+        "has unknown": [key for key in tensors if key not in expected and not key.startswith(left_out)],
+        "has other shapes for": [
+            key for key, value in expected.items() if key in tensors and tensors[key].shape != value.shape
+        ],
+    }
+    problem = next((problem for problem, keys in problems.items() if keys), None)
+    if not problem:
+        backbone.load_state_dict(
+            {
+                key: tensors.get(key.removeprefix(LIBRARY), value)
+                for key, value in backbone.state_dict().items()
+            }
+        )
+        return backbone
+    if problem == "has other shapes for" and name != CUSTOM_CNN and timm_config(name).fixed_input_size:
+        with contextlib.suppress(
+            Exception
+        ):  # timm's are of any type, where it is not the image's size that differs
+            return make(name, pretrained=tensors)
+    keys = problems[problem]
+    raise TrainingError(
+        f"{path.name} does not fit {name}: it {problem} {len(keys)} of {len(expected)} tensors, "
+        f"first {keys[0]!r}; choose the architecture that it was made for"
     )
 
 
@@ -214,12 +261,9 @@ def _unfold(norms: list[Any], backbone: nn.Module, images: Tensor, initial: Init
             norm.bias.add_(average.to(norm.bias.dtype))
 
 
-def _timm_config(name: str) -> Any:
-    return timm.get_pretrained_cfg(name)
-
-
 def _citation(name: str) -> str:
-    return f"timm, PyTorch Image Models, weights {name} (ImageNet, Russakovsky et al. 2015)"
+    images = " (ImageNet, Russakovsky et al. 2015)" if re.search(r"in(1|12|21|22)k", name) else ""
+    return f"timm, PyTorch Image Models, weights {name}{images}"
 
 
 def _named(path: Path) -> str:
