@@ -403,14 +403,14 @@ def _facts(manifest: Manifest, bundle_hash: str) -> tuple[tuple[str, str], ...]:
         ("Validation images", f"{training.num_val:,}: {chosen} were chosen on them"),
         ("Views and ages in training", f"{', '.join(seen.views) or 'unknown'}; {ages}"),
         ("Split", f"{training.split_description} (hash {training.split_hash[:16]})"),
-        ("Balance", settings.balance.method),
+        ("Balance", training.balance or settings.balance.method),
         (
             "Training",
             (
                 f"{training.epochs} of at most {settings.train.epochs} epochs ({training.stopped}), the best by "
                 f"{settings.train.monitor} is {training.best_epoch}; batches of {settings.train.batch_size}, "
-                f"{settings.train.optimizer}, learning rate {settings.train.learning_rate:g}, "
-                f"seed {settings.train.seed}"
+                f"{settings.train.optimizer}, learning rate {settings.train.learning_rate:g} "
+                f"({settings.train.schedule}), loss {settings.train.loss}, seed {settings.train.seed}"
             ),
         ),
         ("Engine", f"{training.engine}, {training.precision}; {training.seconds:,.0f} s"),

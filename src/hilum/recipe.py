@@ -3,6 +3,7 @@
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -351,6 +352,45 @@ class Recipe(Section):
         return "\n\n".join(parts) + "\n"
 
 
+@dataclass(frozen=True)
+class Key:
+    """A key of a recipe, for people.
+
+    Attributes:
+        name: `section.key`.
+        values: What it takes: its choices, or a type with its range.
+        default: As in TOML; empty where it must be given.
+        text: What it does.
+    """
+
+    name: str
+    values: str
+    default: str
+    text: str
+
+
+def keys() -> tuple[Key, ...]:
+    """Every key that a recipe has, in order, from the sections themselves."""
+    sections = {
+        name: field.annotation
+        for name, field in Recipe.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+    }
+    found = []
+    for section, model in sections.items():
+        for name, schema in model.model_json_schema()["properties"].items():
+            default = _toml(schema["default"]) if schema.get("default") is not None else ""
+            text = " ".join(schema["description"].split())
+            found.append(Key(f"{section}.{name}", _values(schema), default, text))
+    return tuple(found)
+
+
+def describe_keys() -> str:
+    """`keys` as a Markdown table."""
+    rows = [f"| `{key.name}` | {key.values} | {key.default} | {key.text} |" for key in keys()]
+    return "\n".join(["| key | takes | default | what it does |", "| --- | --- | --- | --- |", *rows]) + "\n"
+
+
 def load(name_or_path: str | Path, changes: Iterable[str] = ()) -> Recipe:
     """Reads a recipe: a shipped one by name, or a TOML file by path.
 
@@ -398,6 +438,19 @@ def parse(values: Mapping[str, Any]) -> Recipe:
         return Recipe.model_validate(values)
     except ValidationError as error:
         raise RecipeError(_explain(error)) from None
+
+
+def _values(schema: Mapping[str, Any]) -> str:
+    """What a key takes, from its JSON schema."""
+    if "anyOf" in schema:
+        return " or ".join(_values(part) for part in schema["anyOf"] if part.get("type") != "null")
+    if "enum" in schema:
+        return ", ".join(f"`{choice}`" for choice in schema["enum"])
+    if schema["type"] == "array":
+        return f"list of {schema['items']['type']}s"
+    bounds = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    limits = [f"{sign} {schema[bound]:g}" for bound, sign in bounds.items() if bound in schema]
+    return " ".join([schema["type"], ", ".join(limits)]).strip()
 
 
 def _apply(values: dict[str, Any], change: str) -> None:

@@ -427,11 +427,9 @@ def recipes(
     architectures: Annotated[
         bool, typer.Option("--architectures", help="List the backbones instead.")
     ] = False,
+    keys: Annotated[bool, typer.Option("--keys", help="List what a recipe may say instead.")] = False,
 ) -> None:
-    """List the shipped recipes, or print one.
-
-    A recipe is printed with every key; --architectures lists the backbones instead.
-    """
+    """List the shipped recipes, or print one with every key."""
     from hilum import recipe
     from hilum.architectures import ARCHITECTURES
     from hilum.cli.terminal import show
@@ -439,6 +437,8 @@ def recipes(
     if architectures:
         rows = [[a.name, ", ".join(a.engines), str(a.input_size), a.paper] for a in ARCHITECTURES.values()]
         show(rows, header=["architecture", "engines", "size", "what it is"], right=(2,))
+    elif keys:
+        typer.echo(recipe.describe_keys(), nl=False)
     elif name is None:
         show([[n, recipe.load(n).description] for n in recipe.shipped()], header=["recipe", "what it trains"])
     else:
