@@ -100,7 +100,7 @@ def architecture(name: str, engine: str | None = None) -> Architecture:
     offered = {n: a for n, a in ARCHITECTURES.items() if engine is None or engine in a.engines}
     if name not in offered:
         elsewhere = engine and (name in ARCHITECTURES or name.startswith(TIMM))
-        whose = f"the {engine} engine has" if elsewhere else f"known are {TIMM}NAME and"
+        whose = f"the {engine} engine has" if elsewhere else f"there is {TIMM}NAME for a model of timm's, and"
         raise UsageError(f"architecture {name!r} is not one of Hilum's; {whose}: {nearest(name, offered)}")
     return offered[name]
 
