@@ -95,14 +95,15 @@ def test_class_tokens_are_dropped_and_places_lie_as_in_the_image():
     torch.testing.assert_close(features[:, :, 1, 2], tokens[:, 1 + 4 * 1 + 2])
 
 
-def test_register_tokens_are_dropped_too():
-    backbone = make_backbone("vit_wee_patch16_reg1_gap_256", size=SIZE).eval()
+def test_register_tokens_are_dropped_and_a_norm_behind_the_pool_of_tokens_is_applied_to_each():
+    backbone = make_backbone("vit_little_patch16_reg4_gap_256", size=SIZE).eval()
     with torch.inference_mode():
+        backbone.timm.fc_norm.weight.uniform_(0.5, 1.5)
         tokens = backbone.timm.forward_features(images())
-        expected = backbone.timm.fc_norm(tokens[:, 1:])
+        expected = backbone.timm.fc_norm(tokens[:, 4:])
 
         torch.testing.assert_close(backbone(images()).flatten(2).transpose(1, 2), expected)
-    assert tokens.shape[1] == 1 + 4 * 4
+    assert tokens.shape[1] == 4 + 4 * 4
 
 
 def test_channels_last_are_put_first():
