@@ -48,7 +48,20 @@ FINAL = "final"
 STATE = Path("state") / "last.safetensors"
 PARITY = 1e-4
 NUM_WORKERS = os.cpu_count() or 1
-PACKAGES = ("hilum", "numpy", "onnx", "onnxruntime", "torch", "torchvision", "timm", "lightning", "grain")
+PACKAGES = (
+    "hilum",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "torch",
+    "torchvision",
+    "timm",
+    "lightning",
+    "keras",
+    "tensorflow",
+    "tf2onnx",
+    "grain",
+)
 MAY_CHANGE = ("train.epochs", "train.patience")
 
 

@@ -16,7 +16,8 @@ A path to a file
     `NN_CONV_2D_kernel` (out, height, width, in), `NN_DEPTHWISE_CONV_2D_kernel` (1, height, width, channels), each
     with `NN_..._bias` (out,), NN counting from 00. Batch norm is folded into kernels and biases, padding is
     TensorFlow's, and the input is scaled to [-1, 1] unless arrays `mean` and `std` (3,) say otherwise. Dense layers
-    are left out. Batch norm is unfolded again with statistics measured on training images: the function stays the
+    are left out. Or arrays in the layout of `neutral.py`, which carries weights from one engine to the other.
+    Folded batch norm is unfolded again with statistics measured on training images: the function stays the
     same, and training starts from sane statistics.
 """
 
@@ -35,6 +36,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from hilum.engines import InitialWeights
+from hilum.engines.torch import neutral
 from hilum.engines.torch.backbones import CUSTOM_CNN, LIBRARY, timm_config
 from hilum.errors import HilumError, TrainingError
 
@@ -174,6 +176,10 @@ def _from_npz(name: str, path: Path, make: Make, images: Tensor) -> tuple[nn.Mod
     mean, std = (_triple(arrays.get(key, half).tolist(), path) for key in ("mean", "std"))
     initial = InitialWeights(_named(path), mean, std)
     kernels = sorted(key for key in arrays if re.fullmatch(r"\d+_(DEPTHWISE_)?CONV_2D_kernel", key))
+    if any(neutral.KEY.fullmatch(key) for key in arrays):
+        backbone = make(name, same_padding=str(arrays.get("padding")) == "same")
+        neutral.fill(backbone, arrays, images.shape[-1], name=name, told=path.name)
+        return backbone, initial
     backbone = make(name, same_padding=True).eval()
     places = _convolutions_with_norms(backbone, images.shape[-1])
     if len(kernels) != len(places):

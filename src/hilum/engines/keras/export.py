@@ -1,0 +1,76 @@
+"""A trained Keras classifier -> model.onnx by the graph contract, and model.keras."""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+import tensorflow as tf
+import tf2onnx
+
+from hilum.engines.keras import backend as backend
+from hilum.engines.keras.models import Classifier
+from hilum.files import replacing
+
+OPSET = 18  # the highest that tf2onnx writes
+OUTPUTS = ("logits", "maps", "embedding")
+
+
+def export(model: Classifier, *, size: int, graph: Path, weights: Path) -> Sequence[Path]:
+    """Writes the graph and the native weights.
+
+    `model.keras` is for people who want plain `keras.models.load_model`: grey (size, size) in [0, 1] in, uncalibrated
+    probabilities out, built-in layers only. Hilum itself never loads one but for the arrays in it.
+
+    Args:
+        model: At its best epoch, in full precision.
+        size: Side of the input in pixels.
+        graph: The .onnx file to write.
+        weights: The folder for `model.keras`.
+
+    Returns:
+        The files written.
+    """
+    explain = tf.function(lambda image: dict(zip(OUTPUTS, model.explain(image), strict=True)))
+    signature = [tf.TensorSpec((None, size, size), tf.float32, name="image")]
+    with _quietly():
+        proto, _ = tf2onnx.convert.from_function(explain, input_signature=signature, opset=OPSET)
+    _tidy(proto)
+    with replacing(graph) as temporary:
+        onnx.save_model(proto, temporary)
+    native = weights / "model.keras"
+    with _quietly(), replacing(native) as temporary:
+        model.probability_model().save(temporary)
+    return graph, native
+
+
+def _tidy(proto: Any) -> None:
+    """Puts the outputs in the contract's order, and drops what tells of the machine that trained."""
+    outputs = {value.name: value for value in proto.graph.output}
+    ordered = [outputs[name] for name in OUTPUTS]
+    del proto.graph.output[:]
+    proto.graph.output.extend(ordered)
+    del proto.metadata_props[:]
+    proto.graph.doc_string = proto.doc_string = ""
+    for node in proto.graph.node:
+        node.doc_string = ""
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Keeps the exporter's own chatter off the terminal; its exceptions pass."""
+    loggers = [logging.getLogger(name) for name in ("tf2onnx", "tensorflow")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
