@@ -16,10 +16,10 @@ from hilum.data.batches import Batches
 from hilum.errors import UsageError, nearest, require
 from hilum.recipe import Recipe
 
-# Engine -> what its extra installs. Keras itself is not named: its engine imports it on the right backend.
+# Engine -> what its extra installs. Keras and TensorFlow are not named: their engine imports them in its own way.
 REQUIRED: Mapping[str, tuple[str, ...]] = {
     "torch": ("torch", "timm", "lightning", "safetensors", "onnxscript", "grain"),
-    "keras": ("tensorflow", "h5py", "tf2onnx", "safetensors", "grain"),
+    "keras": ("h5py", "safetensors", "grain"),
 }
 
 

@@ -11,7 +11,8 @@ import pytest
 from hilum import recipe
 from hilum.architectures import ARCHITECTURES
 from hilum.engines.keras import export, models
-from hilum.engines.keras.backbones import layers
+from hilum.engines.keras.backbones import CUSTOM_CNN, FAMILIES, layers
+from hilum.errors import UsageError
 
 SIZE = 64
 KERAS = [name for name, found in ARCHITECTURES.items() if "keras" in found.engines]
@@ -122,6 +123,17 @@ def _modules(config):
     elif isinstance(config, list):
         for value in config:
             yield from _modules(value)
+
+
+def test_the_engine_has_what_the_registry_says_and_no_more():
+    named = {ARCHITECTURES[name].engines["keras"] for name in KERAS}
+
+    assert named == {*FAMILIES, CUSTOM_CNN}
+
+
+def test_an_architecture_of_the_other_engine_is_refused_with_what_there_is():
+    with pytest.raises(UsageError, match=r"the keras engine has: resnet50 \(did you mean it\?\), .*vgg16"):
+        build("resnet18")
 
 
 def test_normalisation_is_in_the_graph():

@@ -1,29 +1,49 @@
 """Keras, imported on TensorFlow: every file of this engine takes it after this one has been."""
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 
-from hilum.errors import UsageError
+from hilum.errors import UsageError, require
 
 BACKEND = "tensorflow"
 
 
 def _choose() -> None:
-    """Names the backend before Keras is imported, and keeps TensorFlow's greetings off the terminal.
+    """Names the backend before Keras is imported, and imports both.
 
     Raises:
         UsageError: Keras is there already, on another backend, which cannot be changed any more.
+        MissingExtraError: One of them is not installed.
     """
     if "keras" not in sys.modules:
         os.environ["KERAS_BACKEND"] = BACKEND
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import keras
-
-    if keras.backend.backend() != BACKEND:
+    found = require("keras", extra="keras").backend.backend()
+    if found != BACKEND:
         raise UsageError(
-            f"keras was imported on {keras.backend.backend()} before Hilum asked for {BACKEND}; "
+            f"keras was imported on {found} before Hilum asked for {BACKEND}; "
             f"set KERAS_BACKEND={BACKEND} and start anew"
         )
+    tensorflow = require("tensorflow", extra="keras")
+    require("tf2onnx", extra="keras")
+    tensorflow.config.list_logical_devices()  # where it first looks for devices it greets once more
 
 
-_choose()
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Keeps TensorFlow's greetings off the terminal: its C++ part writes them to the file descriptor itself."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.stderr.flush()
+    before, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(nowhere)
+
+
+with _quietly():
+    _choose()
