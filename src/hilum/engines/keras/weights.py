@@ -25,6 +25,7 @@ import itertools
 import json
 import re
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -134,14 +135,41 @@ def _from_bundle(name: str, path: Path, make: Make) -> tuple[Any, InitialWeights
 
 
 def _load(name: str, backbone: Any, path: Path, *, told: Path) -> None:
-    """Lets Keras read arrays by layer; it makes nothing else of such a file."""
+    """Lets Keras read arrays by layer, if each is there with the shape that it should have."""
+    with tempfile.TemporaryDirectory() as folder:
+        own = Path(folder) / "own.weights.h5"
+        backbone.save_weights(own)
+        expected, found = _shapes(own), _shapes(path)
+    if path.name.endswith(".weights.h5"):
+        for key, shape in expected.items():
+            if found.get(key) != shape:
+                arrived = f"has shape {found[key]}" if key in found else "is not there"
+                raise TrainingError(
+                    f"{told.name} does not fit {name}: {key} {arrived}, {shape} expected; "
+                    "choose the architecture that it was made for"
+                )
     try:
-        backbone.load_weights(path)
-    except (ValueError, KeyError, OSError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # Keras warns of what it leaves random
+            backbone.load_weights(path)
+    except (ValueError, KeyError, OSError, UserWarning) as error:
         reason = " ".join(str(error).split())[:200]
         raise TrainingError(
             f"{told.name} does not fit {name}: {reason}; choose the architecture that it was made for"
         ) from None
+
+
+def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of each array in a file, by its path."""
+    found: dict[str, tuple[int, ...]] = {}
+
+    def look(key: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            found[key] = item.shape
+
+    with h5py.File(path) as file:
+        file.visititems(look)
+    return found
 
 
 def _check_plain(file: h5py.File, path: Path) -> None:
