@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -60,7 +61,8 @@ def hilum(capsys, monkeypatch):
 def trained(tmp_path_factory, phantoms):
     """A run of one epoch on phantoms, made once by the command line."""
     run = tmp_path_factory.mktemp("runs") / "run"
-    arguments = ["train", "kermany-densenet121", "--data", phantoms / "table.parquet", "-o", run, *SMALL]
+    arguments = ["train", "kermany-densenet121", "--data", phantoms / "table.parquet", "-o", run, *SMALL,
+                 "--track", "tensorboard"]  # fmt: skip
     subprocess.run([sys.executable, "-m", "hilum", *map(str, arguments)], check=True, capture_output=True)
     return run
 
@@ -208,6 +210,72 @@ def test_a_model_of_classes_goes_the_whole_way(classes, hilum, tmp_path):
     assert [path.name for path in (tmp_path / "maps").iterdir()] == [f"{image.stem}-No_Finding.png"]
 
 
+def test_tracking_gets_the_figures_of_the_history(trained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    read = EventAccumulator(str(trained / "tensorboard"))
+    read.Reload()
+
+    history = pd.read_csv(trained / "history.csv")
+    found = {name: [event.value for event in read.Scalars(name)] for name in read.Tags()["scalars"]}
+    assert set(found) == set(history.columns) - {"epoch"}
+    for name, values in found.items():
+        np.testing.assert_allclose(values, history[name], rtol=1e-6)
+
+
+def test_train_passes_its_options_on_and_tells_where_the_time_went(hilum, monkeypatch, tmp_path):
+    from hilum.training import train as training
+
+    bundle = SimpleNamespace(folder=tmp_path / "r" / "bundle", hash="0" * 64)
+    profile = {"loader": 1.0, "forward": 2.0, "rest": 1.0}
+    run = SimpleNamespace(
+        folder=tmp_path / "r", bundle=bundle, history=[0], best_epoch=1, stopped="epochs", profile=profile
+    )
+    given = {}
+    monkeypatch.setattr(training, "draw_phantoms", lambda recipe, watch: "table")
+    monkeypatch.setattr(
+        training, "train", lambda recipe, table, folder, **options: given.update(options) or run
+    )
+
+    status, out, err = hilum("train", "demo", "-o", tmp_path / "r", "--track", "tensorboard", "--track", "mlflow",
+                             "--devices", "2", "--profile")  # fmt: skip
+
+    assert status == 0, err
+    assert (given["track"], given["devices"], given["profile"]) == (["tensorboard", "mlflow"], 2, True)
+    assert [line.split() for line in out.splitlines()] == [
+        ["part", "seconds", "share"],
+        ["loader", "1.0", "25", "%"],
+        ["forward", "2.0", "50", "%"],
+        ["rest", "1.0", "25", "%"],
+    ]
+
+
+def test_runs_compares_runs(run_copy, hilum):
+    other = shutil.copytree(run_copy, run_copy.parent / "more" / "other")
+    shutil.rmtree(other / "bundle")
+    settings = (other / "recipe.toml").read_text()
+    (other / "recipe.toml").write_text(settings.replace("learning_rate = 0.0001", "learning_rate = 0.01"))
+    (run_copy.parent / "broken").mkdir()
+    (run_copy.parent / "broken" / "recipe.toml").write_text("nonsense")
+
+    status, out, err = hilum("runs", run_copy.parent)
+
+    lines = [line.split() for line in out.splitlines()]
+    assert status == 0, err
+    assert lines[0][:5] == ["run", "recipe", "architecture", "engine", "epochs"]
+    assert [(line[0], line[-1]) for line in lines[1:4]] == [
+        ("broken", "damaged"), ("more/other", "unfinished"), ("run", "sealed")
+    ]  # fmt: skip
+    assert lines[3][1:6] == ["kermany-densenet121", "custom_cnn", "torch", "1/1", "1"]
+    assert ["train.learning_rate", "0.01", "more/other"] in lines
+    assert ["0.0001", "run"] in lines
+    assert "broken: recipe.toml: " in err
+
+    found = json.loads(hilum("runs", run_copy.parent, "--json", "--sort", "state")[1])
+    assert [run["state"] for run in found["runs"]] == ["damaged", "sealed", "unfinished"]
+    assert found["differences"] == {"train.learning_rate": {"more/other": 0.01, "run": 0.0001}}
+
+
 def test_bundle_show_and_verify(trained, hilum):
     status, shown, _ = hilum("bundle", "show", trained)
     assert status == 0
@@ -260,6 +328,15 @@ def test_resume_with_another_recipe_is_refused(run_copy, phantoms, hilum):
         ),
         (["bundle", "verify", "nowhere"], 2, ["nowhere does not exist"]),
         (["data", "index", "{empty}"], 1, []),
+        (["runs", "nowhere"], 2, ["nowhere does not exist; give a folder with runs"]),
+        (["runs", "{empty}"], 2, ["no run in", "a run is a folder with recipe.toml"]),
+        (["runs", "{run}", "--sort", "speed"], 2, ["--sort 'speed'", "seconds"]),
+        (
+            ["train", "demo", "--track", "mlfow"],
+            2,
+            ["no tracker 'mlfow'", "mlflow (did you mean it?), tensorboard"],
+        ),
+        (["train", "demo", "--devices", "0"], 2, ["--devices", "greater than or equal to 1"]),
         (["no-such-command"], 2, ["No such command"]),
     ],
 )

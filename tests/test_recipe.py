@@ -52,6 +52,23 @@ def test_set_changes_a_key():
         ("model.weights=none", ["random features", "model.freeze=none"]),
         ("train.weight_decay=0.1", ["adamw"]),
         ("split.val=0.9", ["leaves nothing to train on"]),
+        ("model.freeze=1.5", ["model.freeze", "'backbone', 'none' or a number between 0 and 1", "1.5"]),
+        ("model.freeze=true", ["model.freeze", "'backbone', 'none' or a number"]),
+        ("model.pool=avg", ["model.pool", "'average', 'max', 'attention' or 'flatten'", "'avg'"]),
+        ("model.block=cbm", ["model.block", "'none', 'se' or 'cbam'"]),
+        ("model.activation=swish", ["model.activation", "'silu'"]),
+        ("model.backbone_dropout=0.2", ["custom_cnn"]),
+        ("train.loss=softmax", ["exactly one class an image", "binary"]),
+        ("train.loss=crossentropy", ["train.loss", "'bce'", "'focal'"]),
+        ("train.monitor=val_auc", ["train.monitor", "'val_auroc'"]),
+        ("train.schedule=onecycle", ["train.schedule", "'one-cycle'"]),
+        ("train.ema=1", ["train.ema", "less than 1"]),
+        ("train.accumulate=0", ["train.accumulate", "greater than or equal to 1"]),
+        ("balance.method=upsample", ["balance.method", "'oversample'"]),
+        ("balance.number=100", ["downsample"]),
+        ("augment.mixup=-1", ["augment.mixup", "greater than or equal to 0"]),
+        ("task.findings=['No Finding']", ["not a finding", "multiclass"]),
+        ("task.kind=multiclass", ["multiclass", "two classes"]),
         ("train", ["section.key=value"]),
         ("a.b.c=1", ["section.key=value"]),
     ],
@@ -63,6 +80,27 @@ def test_a_wrong_setting_is_refused_with_its_name_and_what_would_be_right(change
     for word in words:
         assert word in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (["balance.method=oversample"], ["oversample", "multilabel", "positive-weights"]),
+        (["balance.method=downsample"], ["downsample", "multilabel"]),
+        (["train.loss=softmax"], ["softmax", "multilabel", "'bce'"]),
+        (["train.unfreeze_after=3"], ["unfreeze_after", "model.freeze=backbone"]),
+        (["task.kind=multiclass", "train.loss=bce"], ["bce", "multiclass", "'softmax'"]),
+        (["task.kind=multiclass", "train.loss=asymmetric"], ["asymmetric", "multiclass", "'focal'"]),
+        (["task.kind=multiclass", "balance.method=positive-weights"], ["positive-weights", "class-weights"]),
+        (["model.freeze=0.5", "model.weights=none"], ["0.5", "random features", "model.freeze=none"]),
+    ],
+)
+def test_sections_that_do_not_go_together_are_refused(changes, words):
+    with pytest.raises(RecipeError) as refusal:
+        recipe.load("nih-multilabel", changes)
+
+    for word in words:
+        assert word in str(refusal.value)
 
 
 def test_an_unknown_recipe_lists_those_shipped():

@@ -34,6 +34,30 @@ def scored(frame, table, tmp_path, **settings):
     return scoring.score(scoring.read(tmp_path / "p.csv"), table, replicates=100, **settings)
 
 
+def predictions(name, images, probabilities, findings=("Mass", "Nodule")):
+    return scoring.Predictions(name, np.array(images), findings, np.array(probabilities, float))
+
+
+def test_the_mean_of_several_goes_by_image_and_finding_not_by_order():
+    first = predictions("a.csv", ["x", "y"], [[0.2, 0.4], [0.6, 0.8]])
+    second = predictions("b.csv", ["y", "x"], [[0.0, 0.2], [0.4, 0.6]], findings=("Nodule", "Mass"))
+
+    found = scoring.mean([first, second])
+
+    np.testing.assert_allclose(found.probabilities, [[0.4, 0.4], [0.4, 0.4]])
+    assert found.name == "mean of a.csv, b.csv"
+    assert scoring.mean([first]).name == "a.csv"
+
+
+def test_a_mean_of_other_images_or_findings_is_refused():
+    first = predictions("a.csv", ["x", "y"], [[0.2, 0.4], [0.6, 0.8]])
+
+    with pytest.raises(UsageError, match="stands in one of them only"):
+        scoring.mean([first, predictions("b.csv", ["x", "z"], [[0.2, 0.4], [0.6, 0.8]])])
+    with pytest.raises(UsageError, match=r"b\.csv predicts Mass, Edema, a\.csv Mass, Nodule"):
+        scoring.mean([first, predictions("b.csv", ["x", "y"], np.zeros((2, 2)), findings=("Mass", "Edema"))])
+
+
 def test_figures_are_those_of_scikit_learn(table, tmp_path):
     frame = wide(table)
 

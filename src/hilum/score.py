@@ -1,7 +1,7 @@
 """Anybody's predictions and a labelled Table -> the same Evaluation that a bundle gets."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -64,6 +64,37 @@ def read(path: Path) -> Predictions:
             f"was expected ({len(wrong):,} such values). Scores of another scale have to be calibrated first"
         )
     return Predictions(path.name, wide.index.to_numpy(str), tuple(map(str, wide.columns)), values, ignored)
+
+
+def mean(predictions: Sequence[Predictions]) -> Predictions:
+    """The mean of several systems' probabilities for the same images and findings: their ensemble.
+
+    Args:
+        predictions: One or more.
+
+    Raises:
+        UsageError: They are not of the same images, or not of the same findings.
+    """
+    first, *others = predictions
+    total = first.probabilities.copy()
+    for other in others:
+        if set(other.findings) != set(first.findings):
+            raise UsageError(
+                f"{other.name} predicts {', '.join(other.findings)}, {first.name} {', '.join(first.findings)}; "
+                "an ensemble's members predict the same findings"
+            )
+        if set(other.images) != set(first.images):
+            missing = next(iter(set(first.images) ^ set(other.images)))
+            raise UsageError(
+                f"{first.name} and {other.name} are not of the same images: {missing} stands in one of them only; "
+                "an ensemble's members predict the same images"
+            )
+        rows = pd.Index(other.images).get_indexer(pd.Index(first.images))
+        columns = [other.findings.index(finding) for finding in first.findings]
+        total += other.probabilities[rows][:, columns]
+    name = first.name if not others else f"mean of {', '.join(each.name for each in predictions)}"
+    ignored = tuple(dict.fromkeys(column for each in predictions for column in each.ignored))
+    return Predictions(name, first.images, first.findings, total / len(predictions), ignored)
 
 
 def score(

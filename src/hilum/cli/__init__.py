@@ -242,9 +242,10 @@ def evaluate(
 )
 def score(
     predictions: Annotated[
-        Path,
+        list[Path],
         typer.Argument(
-            help="A .csv or .parquet file: image and a column a finding, or image, finding, probability."
+            help="A .csv or .parquet file: image and a column a finding, or image, finding, probability; "
+            "of several the mean is scored."
         ),
     ],
     labels: Annotated[
@@ -284,7 +285,7 @@ def score(
     from hilum.cli.terminal import Terminal
 
     _check_folder(output)
-    found = scoring.read(predictions)
+    found = scoring.mean([scoring.read(path) for path in predictions])
     table = _table(labels, layout=layout, images=images, remap=None)
     watch = Terminal()
     watch.stage("Scoring")

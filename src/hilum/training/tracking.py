@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import re
+import textwrap
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -107,18 +108,20 @@ class MLflow:
     """
 
     modules: ClassVar = ("mlflow", "sqlalchemy", "alembic")
-    # A server that does not answer must not hold training up for long, and a hospital's machine reports to nobody.
+    # A server that does not answer must not hold training up for long; a hospital's machine reports to nobody; only
+    # the command line prints.
     environment: ClassVar[Mapping[str, str]] = {
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     }
 
     def __init__(self, folder: Path, recipe: Recipe, earlier: Sequence[Mapping[str, float]]) -> None:
         from mlflow.tracking import MlflowClient
 
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.WARNING)
+        for name in ("mlflow", "alembic", "urllib3"):
+            logging.getLogger(name).setLevel(logging.ERROR)  # what fails is told once, below
         local = f"sqlite:///{(folder.resolve() / 'mlflow.db').as_posix()}"
         self._client = MlflowClient(tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or local)
         stored = folder / "state" / "mlflow-run"
@@ -281,7 +284,7 @@ def _reason(error: Exception) -> str:
     """What went wrong, in one line without the password of an address."""
     lines = str(error).strip().splitlines()
     text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-    return re.sub(r"//[^/@\s]*@", "//", text)[:300]
+    return textwrap.shorten(re.sub(r"//[^/@\s]*@", "//", text), 200, placeholder=" ...")
 
 
 def _figures(row: Mapping[str, float]) -> dict[str, float]:

@@ -1,39 +1,33 @@
 """A recipe and a Table -> a run: split, trained, sealed into a bundle. This file is the story."""
 
 import contextlib
-import hashlib
 import logging
 import os
-import platform
 import shutil
 import signal
-import tempfile
 import threading
 import time
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from hilum import bundle, files, recipe as recipes, runtime
-from hilum.bundle import Bundle, DataSource, Manifest, Seen, Training
+from hilum import bundle, files, recipe as recipes
+from hilum.bundle import Bundle
 from hilum.data import balance, cache, phantom
 from hilum.data.batches import training_batches
 from hilum.data.examples import Examples, load
-from hilum.data.split import Split, split
+from hilum.data.split import split
 from hilum.data.table import Table
 from hilum.engines import Engine, Hooks, Progress, Trained, Validation, load_engine
 from hilum.engines.processes import find_processes
 from hilum.errors import BundleError, NotANumberError, RecipeError, TrainingError, UsageError
 from hilum.progress import Silent, Watcher
 from hilum.recipe import Recipe
-from hilum.training.calibrate import calibrate, check_classes
+from hilum.training.calibrate import check_classes
+from hilum.training.seal import Sealing
 from hilum.training.tracking import open_trackers
 
 log = logging.getLogger(__name__)
@@ -46,22 +40,7 @@ BAD_BATCH = "bad_batch.csv"
 BUNDLE = "bundle"
 FINAL = "final"
 STATE = Path("state") / "last.safetensors"
-PARITY = 1e-4
 NUM_WORKERS = os.cpu_count() or 1
-PACKAGES = (
-    "hilum",
-    "numpy",
-    "onnx",
-    "onnxruntime",
-    "torch",
-    "torchvision",
-    "timm",
-    "lightning",
-    "keras",
-    "tensorflow",
-    "tf2onnx",
-    "grain",
-)
 MAY_CHANGE = ("train.epochs", "train.patience")
 
 
@@ -152,7 +131,7 @@ def train(
         seconds = time.perf_counter() - started
         sealed, final = _sealed_before(folder, trained, recipe) if resume else (None, None)
         if sealed is None:
-            seal = _Sealing(found, recipe, examples, parted, fitting.balance, seconds, watch)
+            seal = Sealing(found, recipe, examples, parted, fitting.balance, seconds, watch)
             sealed = seal.seal(trained, folder / BUNDLE)
             if trained.final is not None:
                 last = replace(trained, model=trained.final, best_epoch=len(trained.history))
@@ -265,11 +244,14 @@ def _watched(fitting: _Fitting, folder: Path, track: Sequence[str], watch: Watch
 
     with open_trackers(track, folder, fitting.recipe) as trackers, _sigterm() as asked_to_stop:
         try:
-            return fitting.fit(Hooks(on_step, on_epoch, asked_to_stop))
+            trained = fitting.fit(Hooks(on_step, on_epoch, asked_to_stop))
         except NotANumberError as error:
             frame = fitting.examples.table.frame.iloc[list(error.rows)]
             files.write_text(folder / BAD_BATCH, frame.to_csv(index=False))
             raise TrainingError(f"{error}. The batch's images are listed in {folder / BAD_BATCH}") from error
+    # Again, for a run that was killed between its last state and this file.
+    files.write_text(folder / HISTORY, trained.history.to_csv(index=False))
+    return trained
 
 
 @contextlib.contextmanager
@@ -299,135 +281,6 @@ def _sealed_before(folder: Path, trained: Trained, recipe: Recipe) -> tuple[Bund
     return (sealed, final) if same else (None, None)
 
 
-@dataclass(frozen=True)
-class _Sealing:
-    """What a bundle tells beside its weights."""
-
-    engine: Engine
-    recipe: Recipe
-    examples: Examples
-    parted: Split
-    balance: str
-    seconds: float
-    watch: Watcher
-
-    def seal(self, trained: Trained, target: Path) -> Bundle:
-        """Exports the graph, calibrates through it on validation, and seals the bundle."""
-        recipe, examples, watch = self.recipe, self.examples, self.watch
-        val_rows = examples.rows("val")
-        watch.stage("Sealing the bundle", len(val_rows))
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as temporary:
-            graph_file, *weights = self.engine.export(
-                trained, size=recipe.data.size, graph=Path(temporary) / bundle.GRAPH, weights=Path(temporary)
-            )
-            graph = runtime.Graph(graph_file.read_bytes())
-            logits, embedding = _validation_outputs(graph, examples, val_rows, watch)
-            _check_parity(self.engine, trained, examples.cached.images(val_rows[:32]), logits[:32])
-            typical = np.stack([embedding.mean(axis=0), embedding.std(axis=0)]).astype(np.float32)
-            distances = runtime.typical_distance(embedding, typical)
-            manifest = Manifest(
-                name=recipe.name,
-                created=datetime.now(UTC).isoformat(timespec="seconds"),
-                task=recipe.task.kind,
-                findings=recipe.task.findings,
-                negatives=recipe.task.negatives,
-                size=recipe.data.size,
-                fit=recipe.data.fit,
-                calibration=calibrate(recipe, logits, examples.table.labels(recipe.task.findings)[val_rows]),
-                seen=_seen(examples, float(distances.max())),
-                training=self._training(trained),
-                data=tuple(
-                    DataSource(name=source.name, citation=source.citation, terms=source.terms)
-                    for source in examples.table.sources
-                ),
-                recipe=recipe.model_dump(mode="json"),
-                versions=_versions(),
-            )
-            golden = runtime.golden(graph, phantom.phantom(0, recipe.data.size, ()), typical)
-            sealed = bundle.write(target, manifest, graph=graph_file, weights=weights, golden=golden)
-        runtime.check_golden(graph, sealed.golden)
-        watch.finish(f"Sealed {sealed.folder} ({sealed.hash[:16]})")
-        return sealed
-
-    def _training(self, trained: Trained) -> Training:
-        table, train_rows = self.examples.table, self.examples.rows("train")
-        training_table = table.select(table.frame["split"].to_numpy() == "train")
-        return Training(
-            engine=self.engine.name,
-            architecture=self.recipe.model.architecture,
-            precision=trained.precision,
-            num_train=len(train_rows),
-            num_val=len(self.examples.rows("val")),
-            num_test=len(self.examples.rows("test")),
-            num_patients=training_table.num_patients,
-            balance=self.balance,
-            data_fingerprint=_fingerprint(training_table, self.recipe.task.findings),
-            split_method=self.parted.method,
-            split_description=self.parted.description,
-            split_hash=self.parted.hash,
-            leaky=self.parted.leaky,
-            epochs=len(trained.history),
-            best_epoch=trained.best_epoch,
-            stopped=trained.stopped,
-            seconds=self.seconds,
-            initial_weights=trained.initial.source,
-            initial_weights_citation=trained.initial.citation,
-            initial_weights_licence=trained.initial.licence,
-            mean=trained.initial.mean,
-            std=trained.initial.std,
-        )
-
-
-def _validation_outputs(
-    graph: runtime.Graph, examples: Examples, rows: np.ndarray, watch: Watcher
-) -> tuple[np.ndarray, np.ndarray]:
-    logits, embeddings = [], []
-    for start in range(0, len(rows), 32):
-        outputs = graph.outputs(examples.cached.images(rows[start : start + 32]))
-        logits.append(outputs.logits)
-        embeddings.append(outputs.embedding)
-        watch.advance(start + len(outputs.logits), len(rows))
-    return np.concatenate(logits), np.concatenate(embeddings)
-
-
-def _check_parity(engine: Engine, trained: Trained, images: np.ndarray, logits: np.ndarray) -> None:
-    ours, theirs = (
-        1 / (1 + np.exp(-values.astype(np.float64))) for values in (logits, engine.logits(trained, images))
-    )
-    difference = float(np.abs(ours - theirs).max())
-    if not difference <= PARITY:
-        raise TrainingError(
-            f"the exported graph differs from the trained model by {difference:.2g} in probability; at most {PARITY} "
-            "expected. The state is kept; please report this with the recipe"
-        )
-
-
-def _seen(examples: Examples, typical_distance: float) -> Seen:
-    frame = examples.table.frame.iloc[examples.rows("train")]
-    ages = frame["age"].dropna()
-    return Seen(
-        sources=tuple(sorted(frame["source"].unique())),
-        views=tuple(sorted(view for view in frame["view"].unique() if view)),
-        ages=(float(ages.min()), float(ages.max())) if len(ages) else None,
-        typical_distance=typical_distance,
-    )
-
-
-def _fingerprint(table: Table, findings: tuple[str, ...]) -> str:
-    """SHA-256 over the training images' names and labels, whatever their order."""
-    names, values = table.frame[["source", "image"]].to_numpy(str), table.labels(findings).tolist()
-    lines = sorted("\t".join([*name, *map(str, value)]) for name, value in zip(names, values, strict=True))
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[package] = metadata.version(package)
-    return versions
-
-
 def _check_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
     stored = folder / RECIPE
     if folder.exists() and not folder.is_dir():
@@ -441,25 +294,13 @@ def _check_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
         if folder.exists() and any(folder.iterdir()):
             raise UsageError(f"{folder} holds no run to resume (no {RECIPE}); give the run's folder")
         return
-    before = _flat(recipes.parse(tomllib.loads(stored.read_text(encoding="utf-8"))))
-    changed = [
-        key for key, value in _flat(recipe).items() if before.get(key) != value and key not in MAY_CHANGE
-    ]
+    before, wanted = recipes.load(stored).flat(), recipe.flat()
+    changed = [key for key, value in wanted.items() if before.get(key) != value and key not in MAY_CHANGE]
     if changed:
         raise RecipeError(
-            f"{folder} was begun with {changed[0]} = {before[changed[0]]!r}, not {_flat(recipe)[changed[0]]!r}; "
+            f"{folder} was begun with {changed[0]} = {before[changed[0]]!r}, not {wanted[changed[0]]!r}; "
             f"resume with the same recipe ({', '.join(MAY_CHANGE)} may change) or give another folder"
         )
-
-
-def _flat(recipe: Recipe) -> dict[str, Any]:
-    values = recipe.model_dump(mode="json")
-    return {
-        f"{section}.{key}": value
-        for section, part in values.items()
-        for key, value in (part.items() if isinstance(part, dict) else [("", part)])
-        if section not in ("name", "description")
-    }
 
 
 @contextlib.contextmanager

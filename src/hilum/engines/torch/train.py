@@ -21,13 +21,13 @@ from hilum.data.batches import Batch, Batches
 from hilum.engines import Hooks, InitialWeights, Progress, Trained, Validation
 from hilum.engines.figures import validation_figures
 from hilum.engines.policy import Policy
-from hilum.engines.processes import find_processes
+from hilum.engines.processes import Processes, find_processes
 from hilum.engines.stopwatch import Stopwatch
 from hilum.engines.torch import state
 from hilum.engines.torch.losses import make_loss
 from hilum.engines.torch.models import Classifier, build
 from hilum.engines.torch.optimizers import make_optimizer
-from hilum.errors import NotANumberError, StoppedError, TrainingError
+from hilum.errors import NotANumberError, StoppedError, TrainingError, UsageError
 from hilum.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -127,13 +127,7 @@ class Run:
         self.best: dict[str, Tensor] = {}
         self.precision = resolve_precision(recipe.train.precision)
         self.processes = find_processes(devices)
-        self.fabric = Fabric(
-            accelerator="cuda" if torch.cuda.is_available() else "cpu",
-            devices=self.processes.devices,
-            num_nodes=self.processes.machines,
-            strategy="ddp" if self.processes.number > 1 else "auto",
-            precision="bf16-mixed" if self.precision == "bf16" else "32-true",
-        )
+        self.fabric = _fabric(self.processes, self.precision)
         self.fabric.launch()
         device = self.fabric.device
         self.stopwatch = Stopwatch(torch.cuda.synchronize if profile and device.type == "cuda" else None)
@@ -434,6 +428,23 @@ def resolve_precision(wanted: str) -> str:
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     return "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
+
+
+def _fabric(processes: Processes, precision: str) -> Fabric:
+    gpus = torch.cuda.device_count()
+    if gpus and processes.devices > gpus:
+        raise UsageError(
+            f"--devices {processes.devices}, but this machine has {gpus} GPU(s); ask for as many"
+        )
+    # Lightning speaks of itself on the terminal, through a handler of its own.
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    return Fabric(
+        accelerator="cuda" if gpus else "cpu",
+        devices=processes.devices,
+        num_nodes=processes.machines,
+        strategy="ddp" if processes.number > 1 else "auto",
+        precision="bf16-mixed" if precision == "bf16" else "32-true",
+    )
 
 
 @contextlib.contextmanager

@@ -123,47 +123,36 @@ def _from_safetensors(name: str, path: Path, make: Make) -> tuple[nn.Module, Ini
 
 
 def _of_backbone(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A bundle's tensors without its head, under the library's names; a plain state dict as it is."""
-    prefix = (
-        f"backbone.{LIBRARY}"
-        if any(key.startswith(f"backbone.{LIBRARY}") for key in tensors)
-        else "backbone."
-    )
-    ours = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-    return ours or tensors
+    """A bundle's tensors without its head, a plain state dict as it is; both under the library's names."""
+    ours = {
+        key.removeprefix("backbone."): value for key, value in tensors.items() if key.startswith("backbone.")
+    }
+    return {key.removeprefix(LIBRARY): value for key, value in (ours or tensors).items()}
 
 
 def _load(name: str, path: Path, tensors: dict[str, Tensor], make: Make) -> nn.Module:
-    """Makes a backbone that holds the tensors, named as the library names them."""
+    """Makes a backbone that holds the tensors."""
     backbone = make(name)
     expected = {key.removeprefix(LIBRARY): value for key, value in backbone.state_dict().items()}
     left_out = tuple(f"{part}." for part in getattr(backbone, "left_out", ()))
-    problems = {
-        "lacks": [key for key in expected if key not in tensors and not key.endswith("num_batches_tracked")],
-        "has unknown": [key for key in tensors if key not in expected and not key.startswith(left_out)],
-        "has other shapes for": [
-            key for key, value in expected.items() if key in tensors and tensors[key].shape != value.shape
-        ],
-    }
-    problem = next((problem for problem, keys in problems.items() if keys), None)
-    if not problem:
-        backbone.load_state_dict(
-            {
-                key: tensors.get(key.removeprefix(LIBRARY), value)
-                for key, value in backbone.state_dict().items()
-            }
-        )
-        return backbone
-    if problem == "has other shapes for" and name != CUSTOM_CNN and timm_config(name).fixed_input_size:
-        with contextlib.suppress(
-            Exception
-        ):  # timm's are of any type, where it is not the image's size that differs
+    extra = [key for key in tensors if key not in expected and not key.startswith(left_out)]
+    missing = [key for key in expected if key not in tensors and not key.endswith("num_batches_tracked")]
+    misshapen = [key for key in expected if key in tensors and tensors[key].shape != expected[key].shape]
+    if misshapen and not (extra or missing) and name != CUSTOM_CNN and timm_config(name).fixed_input_size:
+        # Position embeddings may be of another image size. timm resamples them, and raises anything if it is not that.
+        with contextlib.suppress(Exception):
             return make(name, pretrained=tensors)
-    keys = problems[problem]
-    raise TrainingError(
-        f"{path.name} does not fit {name}: it {problem} {len(keys)} of {len(expected)} tensors, "
-        f"first {keys[0]!r}; choose the architecture that it was made for"
+    for problem, keys in (("lacks", missing), ("has unknown", extra), ("has other shapes for", misshapen)):
+        if keys:
+            raise TrainingError(
+                f"{path.name} does not fit {name}: it {problem} {len(keys)} of {len(expected)} tensors, "
+                f"first {keys[0]!r}; choose the architecture that it was made for"
+            )
+    own = backbone.state_dict()
+    backbone.load_state_dict(
+        {key: tensors.get(key.removeprefix(LIBRARY), value) for key, value in own.items()}
     )
+    return backbone
 
 
 def _from_npz(name: str, path: Path, make: Make, images: Tensor) -> tuple[nn.Module, InitialWeights]:
