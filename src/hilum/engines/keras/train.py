@@ -21,16 +21,23 @@ from hilum.engines.keras import backend as backend, state
 from hilum.engines.keras.losses import make_loss
 from hilum.engines.keras.models import Classifier, build, in_full_precision, to_float
 from hilum.engines.keras.optimizers import make_optimizer
+from hilum.engines.loop import (
+    NUM_IMAGES_TO_UNFOLD,
+    SAVE_SECONDS,
+    Position,
+    no_best,
+    no_memory,
+    no_number,
+    stop_asked,
+)
 from hilum.engines.policy import Policy
 from hilum.engines.processes import find_processes
 from hilum.engines.stopwatch import Stopwatch
-from hilum.errors import NotANumberError, StoppedError, TrainingError, UsageError
+from hilum.errors import TrainingError, UsageError
 from hilum.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
-NUM_IMAGES_TO_UNFOLD = 512
-SAVE_SECONDS = 600.0  # the most that is lost of a long epoch
 PARTS = ("step", "validation")  # a step is compiled as one, loader included
 
 
@@ -72,23 +79,6 @@ def logits(model: Classifier, images: np.ndarray) -> np.ndarray:
     """Runs uint8 (n, size, size) images through the model; returns float32 (n, findings)."""
     parts = [model.run(block).numpy() for block in np.split(images, range(64, len(images), 64))]
     return np.concatenate(parts)
-
-
-@dataclasses.dataclass
-class Position:
-    """Where in an epoch training stands.
-
-    Attributes:
-        batches: Done, of the epoch under way.
-        loss: Sum of the steps' mean losses, each times its images.
-        images: Seen in the epoch.
-        seconds: Spent on it.
-    """
-
-    batches: int = 0
-    loss: float = 0.0
-    images: int = 0
-    seconds: float = 0.0
 
 
 class Run:
@@ -158,10 +148,7 @@ class Run:
     def trained(self, stopped: str) -> Trained:
         """The model with the weights of the best epoch, and of the last if the recipe wants them."""
         if not self.best:
-            raise TrainingError(
-                f"no epoch had a usable {self.policy.monitor} on validation; "
-                "set train.monitor=val_loss, or give validation images of both kinds"
-            )
+            raise no_best(self.policy)
         final = None
         if self.recipe.train.keep_final:
             final = in_full_precision(self.recipe, self.model)
@@ -359,33 +346,26 @@ class Steps(keras.callbacks.Callback):
         number, step, steps = run.policy.epoch + 1, position.batches + 1, run.batches.steps
         loss, rows = float(logs["loss"]), run.rows.pop(step)
         if not math.isfinite(loss):
-            raise NotANumberError(
-                f"the loss became {loss} in epoch {number}, step {step}; lower train.learning_rate "
-                f"(now {run.policy.learning_rate:g}), set train.clip_norm=1, or train.precision=fp32",
-                rows.tolist(),
-            )
+            raise no_number(loss, run.policy, step=step, rows=rows.tolist())
         position.batches = step
         position.loss += loss * len(rows)
         position.images += len(rows)
         position.seconds = self._before + time.perf_counter() - self._started
         self._hooks.on_step(Progress(epoch=number, step=step, steps=steps, loss=loss))
         if step < steps and step % run.recipe.train.accumulate == 0:
-            self._pause(number, step)
+            self._pause(step)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
         """Counts the seconds."""
         self._run.stopwatch.add("step", time.perf_counter() - self._started)
 
-    def _pause(self, number: int, step: int) -> None:
+    def _pause(self, step: int) -> None:
         run, stop = self._run, self._hooks.should_stop()
         if not stop and time.monotonic() - run.saved < SAVE_SECONDS:
             return
         run.save()
         if stop:
-            raise StoppedError(
-                f"stopped from outside in epoch {number} after step {step} of {run.batches.steps}; "
-                "the state is saved, go on with --resume"
-            )
+            raise stop_asked(run.policy, step=step, steps=run.batches.steps)
 
 
 class Decide(keras.callbacks.Callback):
@@ -442,9 +422,4 @@ def _memory_in_words(recipe: Recipe) -> Iterator[None]:
     try:
         yield
     except (tf.errors.ResourceExhaustedError, MemoryError) as error:
-        size, half = recipe.train.batch_size, max(recipe.train.batch_size // 2, 2)
-        raise TrainingError(
-            f"out of memory with batches of {size} images of {recipe.data.size} pixels; "
-            f"set train.batch_size={half} and train.accumulate={recipe.train.accumulate * 2} "
-            "(the same effective batch), or a smaller data.size"
-        ) from error
+        raise no_memory(recipe) from error

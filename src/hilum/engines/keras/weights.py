@@ -19,7 +19,6 @@ A path to a file
 """
 
 import contextlib
-import hashlib
 import io
 import itertools
 import json
@@ -39,9 +38,9 @@ import tensorflow as tf
 from hilum.engines import InitialWeights
 from hilum.engines.keras import backend as backend, neutral
 from hilum.engines.keras.backbones import CUSTOM_CNN, FAMILIES, layers
+from hilum.engines.sources import RANDOM, named, triple
 from hilum.errors import TrainingError
 
-RANDOM = InitialWeights("random", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), licence="none")
 FOLDED = re.compile(r"\d+_(DEPTHWISE_)?CONV_2D_kernel")
 BLOCK = 16  # images at a time, where all activations are looked at
 
@@ -107,8 +106,8 @@ def _from_hdf5(name: str, path: Path, make: Make) -> tuple[Any, InitialWeights]:
         _check_plain(file, path)
     _load(name, backbone, path, told=path)
     if name == CUSTOM_CNN:
-        return backbone, InitialWeights(_named(path), RANDOM.mean, RANDOM.std)
-    return backbone, InitialWeights(_named(path), FAMILIES[name].mean, FAMILIES[name].std)
+        return backbone, InitialWeights(named(path), RANDOM.mean, RANDOM.std)
+    return backbone, InitialWeights(named(path), FAMILIES[name].mean, FAMILIES[name].std)
 
 
 def _from_bundle(name: str, path: Path, make: Make) -> tuple[Any, InitialWeights]:
@@ -122,7 +121,9 @@ def _from_bundle(name: str, path: Path, make: Make) -> tuple[Any, InitialWeights
             if layer["class_name"] == "Rescaling" and layer["config"]["name"] == "normalisation"
         )
         scale, offset = np.array(rescaling["scale"], float), np.array(rescaling["offset"], float)
-        initial = InitialWeights(_named(path), _three(-offset / scale, path), _three(1 / scale, path))
+        initial = InitialWeights(
+            named(path), triple((-offset / scale).tolist(), path), triple((1 / scale).tolist(), path)
+        )
     with tempfile.TemporaryDirectory() as folder:
         own = Path(folder) / "backbone.weights.h5"
         with _readable(path, ".keras"), h5py.File(io.BytesIO(content)) as whole, h5py.File(own, "w") as part:
@@ -193,8 +194,8 @@ def _from_npz(name: str, path: Path, make: Make, images: np.ndarray) -> tuple[An
     with _readable(path, ".npz"), np.load(path, allow_pickle=False) as file:
         arrays = {key: file[key] for key in file.files if not key.endswith("_name")}
     half = np.full(3, 0.5)
-    mean, std = (_three(arrays.get(key, half), path) for key in ("mean", "std"))
-    initial = InitialWeights(_named(path), mean, std)
+    mean, std = (triple(arrays.get(key, half).tolist(), path) for key in ("mean", "std"))
+    initial = InitialWeights(named(path), mean, std)
     backbone = make(name)
     if any(neutral.KEY.fullmatch(key) for key in arrays):
         neutral.fill(backbone, arrays, name=name, told=path.name)
@@ -279,15 +280,3 @@ def _readable(path: Path, kind: str) -> Iterator[None]:
         yield
     except (ValueError, OSError, BadZipFile, KeyError, TypeError, StopIteration) as error:
         raise TrainingError(f"{path.name} is not a readable {kind} file of plain arrays: {error}") from None
-
-
-def _named(path: Path) -> str:
-    return f"{path.name}, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
-
-
-def _three(values: np.ndarray, path: Path) -> tuple[float, float, float]:
-    try:
-        first, second, third = np.asarray(values, float).tolist()
-    except (TypeError, ValueError):
-        raise TrainingError(f"{path.name}: its mean or std is {values!r}; three numbers expected") from None
-    return float(first), float(second), float(third)
