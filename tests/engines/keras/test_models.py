@@ -117,7 +117,7 @@ def test_a_saved_model_holds_nothing_but_what_keras_brings(architecture, tmp_pat
     modules = set(_modules(config))
     assert all(module is None or module.split(".")[0] in ("keras", "builtins") for module in modules)
     assert "Lambda" not in json.dumps(config)
-    assert config["compile_config"] is None if "compile_config" in config else True
+    assert not config.get("compile_config")
 
 
 def _modules(config):
@@ -172,7 +172,7 @@ def test_a_share_of_the_layers_freezes_from_the_image_on_and_thaws():
 
 
 def test_a_frozen_backbone_keeps_weights_and_statistics():
-    model, _ = build("custom_cnn", "model.backbone_dropout=0.5")
+    model, _ = build("custom_cnn", "model.backbone_dropout=0.5", "model.dropout=0")
     model.freeze(1.0)
     before = [value.copy() for value in model.backbone.get_weights()]
 

@@ -69,7 +69,7 @@ def make_backbone(
     Returns:
         A functional `keras.Model`: (batch, size, size, 3) -> (batch, h, w, channels).
     """
-    with _seeded(seed):
+    with seeded(seed):
         if name == CUSTOM_CNN:
             backbone = _custom_cnn(size, dropout)
         else:
@@ -127,7 +127,7 @@ def _custom_cnn(size: int, dropout: float) -> Any:
 
 
 @contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """Makes what Keras draws follow from a seed, for a while: its seeds are drawn by Python's generator."""
     before = random.getstate()
     random.seed(seed)

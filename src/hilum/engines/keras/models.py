@@ -13,7 +13,7 @@ from hilum import architectures
 from hilum.engines import InitialWeights
 from hilum.engines.head import initial_head
 from hilum.engines.keras import backend as backend, weights
-from hilum.engines.keras.backbones import layers, make_backbone
+from hilum.engines.keras.backbones import layers, make_backbone, seeded
 from hilum.engines.keras.heads import Head
 from hilum.recipe import Recipe
 
@@ -122,7 +122,7 @@ def build(
     make = partial(
         make_backbone, size=recipe.data.size, dropout=settings.backbone_dropout, seed=recipe.train.seed
     )
-    with _policy(precision):
+    with _policy(precision), seeded(recipe.train.seed):
         backbone, initial = weights.initialise(name, settings.weights, make=make, images=images)
         return _classifier(recipe, backbone, initial), initial
 
@@ -131,7 +131,7 @@ def in_full_precision(recipe: Recipe, model: Classifier) -> Classifier:
     """A new classifier with the same weights, that computes in fp32."""
     settings = recipe.model
     name = architectures.architecture(settings.architecture, "keras").engines["keras"]
-    with _policy("fp32"):
+    with _policy("fp32"), seeded(recipe.train.seed):
         backbone = make_backbone(
             name, size=recipe.data.size, dropout=settings.backbone_dropout, seed=recipe.train.seed
         )
