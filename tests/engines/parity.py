@@ -1,7 +1,7 @@
 """One side of test_parity.py: `python parity.py ENGINE WHAT FOLDER OPTIONS` writes FOLDER/ENGINE-WHAT.npz.
 
 `give` makes backbones, writes their weights in the neutral layout and their features; `take` reads those weights and
-writes its own features; `learn` trains a DenseNet121 from them for ten steps and writes the losses.
+writes its own features; `learn` trains the custom CNN from them for ten steps and writes the losses.
 """
 
 import json
@@ -111,7 +111,8 @@ def learn(engine, folder):
         chosen = recipe.load(
             "kermany-densenet121",
             [
-                f"model.weights={folder / 'densenet121.npz'}",
+                "model.architecture=custom_cnn",
+                f"model.weights={folder / 'custom_cnn.npz'}",
                 "model.freeze=none",
                 "model.hidden=[]",
                 "model.dropout=0",

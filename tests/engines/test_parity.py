@@ -45,7 +45,7 @@ def test_weights_carry_over_exactly(start, end, tmp_path):
 @pytest.mark.slow
 def test_from_equal_weights_both_engines_learn_alike(tmp_path):
     """Ten steps, fp32, no dropout. Losses differ by rounding alone, which the steps between them magnify."""
-    side("torch", "give", tmp_path, architectures={"densenet121": 32})
+    side("torch", "give", tmp_path, architectures={"custom_cnn": 32})
 
     ours, theirs = (side(engine, "learn", tmp_path) for engine in ("keras", "torch"))
 
