@@ -44,14 +44,16 @@ def test_weights_carry_over_exactly(start, end, tmp_path):
 
 @pytest.mark.slow
 def test_from_equal_weights_both_engines_learn_alike(tmp_path):
-    """Ten steps, fp32, no dropout. Losses differ by rounding alone, which the steps between them magnify."""
+    """Ten steps, fp32, no dropout. Losses differ by rounding alone, which the steps between them magnify.
+
+    Of validation they differ more: PyTorch keeps the unbiased variance of a batch in batch norm's running one, Keras the
+    biased, which is 3 % less where a feature map has 2 x 2 places and a batch 8 images.
+    """
     side("torch", "give", tmp_path, architectures={"custom_cnn": 32})
 
     ours, theirs = (side(engine, "learn", tmp_path) for engine in ("keras", "torch"))
 
-    for name, tolerance in {"sgd": 1e-4, "adam": 1e-3, "everything": 1e-3}.items():
+    for name in ("sgd", "adam", "everything"):
         assert len(ours[name]) == 10
-        np.testing.assert_allclose(ours[name], theirs[name], rtol=tolerance, err_msg=name)
-        np.testing.assert_allclose(
-            ours[f"{name}-validation"], theirs[f"{name}-validation"], rtol=10 * tolerance
-        )
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-4, err_msg=name)
+        np.testing.assert_allclose(ours[f"{name}-validation"], theirs[f"{name}-validation"], rtol=3e-2)
