@@ -416,8 +416,9 @@ def _fabric(processes: Processes, precision: str) -> Fabric:
         raise UsageError(
             f"--devices {processes.devices}, but this machine has {gpus} GPU(s); ask for as many"
         )
-    # Lightning speaks of itself on the terminal, through a handler of its own.
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    # Lightning speaks of itself on the terminal, through handlers of its own.
+    for name in ("lightning.fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     return Fabric(
         accelerator="cuda" if gpus else "cpu",
         devices=processes.devices,
