@@ -46,8 +46,8 @@ def test_weights_carry_over_exactly(start, end, tmp_path):
 def test_from_equal_weights_both_engines_learn_alike(tmp_path):
     """Ten steps, fp32, no dropout. Losses differ by rounding alone, which the steps between them magnify.
 
-    Of validation they differ more: PyTorch keeps the unbiased variance of a batch in batch norm's running one, Keras the
-    biased, which is 3 % less where a feature map has 2 x 2 places and a batch 8 images.
+    Of validation they differ more: in batch norm's running variance PyTorch keeps the unbiased one of a batch, Keras
+    the biased, which is 3 % less where a batch has 8 images of 2 x 2 places.
     """
     side("torch", "give", tmp_path, architectures={"custom_cnn": 32})
 
