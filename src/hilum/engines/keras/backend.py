@@ -17,16 +17,13 @@ def _choose() -> None:
         UsageError: Keras is there already, on another backend, which cannot be changed any more.
         MissingExtraError: One of them is not installed.
     """
-    if "keras" not in sys.modules:
-        os.environ["KERAS_BACKEND"] = BACKEND
-    found = require("keras", extra="keras").backend.backend()
-    if found != BACKEND:
+    if "keras" in sys.modules and (found := require("keras", extra="keras").backend.backend()) != BACKEND:
         raise UsageError(
             f"keras was imported on {found} before Hilum asked for {BACKEND}; "
             f"set KERAS_BACKEND={BACKEND} and start anew"
         )
-    tensorflow = require("tensorflow", extra="keras")
-    require("tf2onnx", extra="keras")
+    os.environ["KERAS_BACKEND"] = BACKEND
+    tensorflow, _, _ = (require(module, extra="keras") for module in (BACKEND, "keras", "tf2onnx"))
     tensorflow.config.list_logical_devices()  # where it first looks for devices it greets once more
 
 
