@@ -24,20 +24,18 @@ class Family:
     Attributes:
         mean: What their ImageNet weights expect to be subtracted from the image in [0, 1], by channel.
         std: What they expect it to be divided by.
-        options: Given to the library beside what all get.
         first: The layer with which the network proper begins; empty where it is the first.
     """
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    options: Mapping[str, Any]
     first: str = ""
 
 
-_TORCH = Family(IMAGENET_MEAN, IMAGENET_STD, {})
-_TENSORFLOW = Family((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), {})
+_TORCH = Family(IMAGENET_MEAN, IMAGENET_STD)
+_TENSORFLOW = Family((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 # Blue, green, red: the order of the means is all that an order of channels is, since the three are one grey.
-_CAFFE = Family((103.939 / 255, 116.779 / 255, 123.68 / 255), (1 / 255, 1 / 255, 1 / 255), {})
+_CAFFE = Family((103.939 / 255, 116.779 / 255, 123.68 / 255), (1 / 255, 1 / 255, 1 / 255))
 # The library's name -> the preprocessing with which its weights were trained.
 FAMILIES: Mapping[str, Family] = {
     "DenseNet121": _TORCH,
@@ -46,8 +44,7 @@ FAMILIES: Mapping[str, Family] = {
     "MobileNetV2": _TENSORFLOW,
     "VGG16": _CAFFE,
     "ResNet50": _CAFFE,
-    "EfficientNetB0": Family(IMAGENET_MEAN, IMAGENET_STD, {}, first="stem_conv_pad"),
-    "ConvNeXtTiny": Family(IMAGENET_MEAN, IMAGENET_STD, {"include_preprocessing": False}),
+    "EfficientNetB0": Family(IMAGENET_MEAN, IMAGENET_STD, first="stem_conv_pad"),
 }
 
 
@@ -56,8 +53,7 @@ def make_backbone(
 ) -> Any:
     """Makes a backbone that ends at its feature map.
 
-    A norm that the library applies to pooled features stands, without its pool, after the last block: it is applied
-    to each place. Normalisation that the library keeps inside a network is cut away.
+    Normalisation that the library keeps inside a network is cut away.
 
     Args:
         name: `custom_cnn` or a name in `keras.applications`.
@@ -79,7 +75,6 @@ def make_backbone(
                 weights="imagenet" if pretrained else None,
                 input_shape=(size, size, 3),
                 pooling=None,
-                **family.options,
             )
             if family.first:
                 backbone = keras.Model(

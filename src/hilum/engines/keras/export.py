@@ -8,9 +8,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import tensorflow as tf
 import tf2onnx
+from tf2onnx.handler import tf_op
+from tf2onnx.utils import make_name
 
 from hilum.engines.keras import backend as backend
 from hilum.engines.keras.models import Classifier
@@ -18,6 +21,21 @@ from hilum.files import replacing
 
 OPSET = 18  # the highest that tf2onnx writes
 OUTPUTS = ("logits", "maps", "embedding")
+
+
+@tf_op("Erfc")
+class _Erfc:
+    """1 - erf(x): what TensorFlow makes GELU of, and tf2onnx does not know."""
+
+    @classmethod
+    def version_9(cls, ctx: Any, node: Any, **_options: Any) -> None:
+        """Replaces the node; Erf came with opset 9."""
+        (values,), outputs = node.input, node.output
+        shapes, dtypes = node.output_shapes, node.output_dtypes
+        ctx.remove_node(node.name)
+        one = ctx.make_const(make_name("one"), np.array(1, np.float32))
+        erf = ctx.make_node("Erf", [values])
+        ctx.make_node("Sub", [one.output[0], erf.output[0]], outputs=outputs, shapes=shapes, dtypes=dtypes)
 
 
 def export(model: Classifier, *, size: int, graph: Path, weights: Path) -> Sequence[Path]:
