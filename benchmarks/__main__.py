@@ -5,6 +5,7 @@ python -m benchmarks [NAME ...]
 
 import importlib
 import pkgutil
+import subprocess
 import sys
 
 import benchmarks
@@ -20,8 +21,12 @@ def main() -> None:
     for name in chosen:
         if name not in names:
             sys.exit(f"no benchmark {name!r}; there are: {', '.join(names)}")
-        print(f"== {name}", flush=True)
-        importlib.import_module(f"benchmarks.{name}").main()
+    if len(chosen) == 1:
+        print(f"== {chosen[0]}", flush=True)
+        importlib.import_module(f"benchmarks.{chosen[0]}").main()
+        return
+    # Each in its own process: one never holds two frameworks.
+    sys.exit(max(subprocess.run([sys.executable, "-m", "benchmarks", name]).returncode for name in chosen))
 
 
 if __name__ == "__main__":

@@ -16,15 +16,11 @@ from PIL import Image
 from torchvision import transforms
 
 from benchmarks._timing import compare
-from hilum import recipe
-from hilum.data import cache
-from hilum.data.batches import training_batches
-from hilum.data.table import Source, Table, make_frame
+from benchmarks._training import BATCH, SIZE, STEPS, prepared, write_radiographs
 from hilum.engines import Hooks
 from hilum.engines.stopwatch import Stopwatch
 from hilum.engines.torch.train import Position, Run, resolve_precision
 
-SIZE, BATCH, STEPS = 224, 32, 4
 OVERHEAD = 0.05
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -32,7 +28,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["HILUM_CACHE"] = f"{folder}/cache"
-        labels = _radiographs(Path(folder) / "images")
+        labels = write_radiographs(Path(folder) / "images")
         for architecture in ("mobilenetv2", "densenet121"):
             ours = _ours(architecture, Path(folder), labels)
             compare(
@@ -51,46 +47,11 @@ def main() -> None:
             _tell_overhead(architecture, ours.run)
 
 
-def _radiographs(folder: Path) -> np.ndarray:
-    """Writes files of smooth noise, as large as NIH's; returns labels."""
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for index in range(BATCH * STEPS):
-        coarse = Image.fromarray(rng.integers(0, 256, (64, 64), dtype=np.uint8))
-        coarse.resize((1024, 1024), Image.Resampling.BICUBIC).save(folder / f"{index}.png")
-    return rng.integers(0, 2, BATCH * STEPS).astype(np.float32)
-
-
 class _ours:  # noqa: N801 (called like the functions beside it)
     """An epoch of the engine, loader included; the images are in the cache, as from the second epoch on."""
 
     def __init__(self, architecture: str, folder: Path, labels: np.ndarray) -> None:
-        names = [f"{index}.png" for index in range(len(labels))]
-        table = Table(
-            frame=make_frame(
-                image=names, source="noise", patient=names, findings=("Pneumonia",), labels=labels[:, None]
-            ),
-            findings=("Pneumonia",),
-            sources=(Source("noise", folder / "images", "", ""),),
-        )
-        settings = recipe.load(
-            "kermany-densenet121",
-            [
-                f"model.architecture={architecture}",
-                "model.weights=none",
-                "model.freeze=none",
-                "model.hidden=[]",
-            ],
-        )
-        batches = training_batches(
-            cache.build(table, size=SIZE, fit="squash"),
-            np.arange(len(labels)),
-            labels[:, None],
-            batch_size=BATCH,
-            augment=settings.augment,
-            seed=0,
-            num_workers=os.cpu_count() or 1,
-        )
+        settings, batches = prepared(architecture, folder, labels)
         self.run = Run(settings, batches, class_weights=np.ones((1, 2), np.float32), state=folder / "state")
 
     def __call__(self) -> None:

@@ -68,7 +68,7 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
                 "convnext_tiny",
                 224,
                 "Liu et al., A ConvNet for the 2020s, CVPR 2022",
-                {"torch": "convnext_tiny.fb_in1k"},
+                {"torch": "convnext_tiny.fb_in1k", "keras": "ConvNeXtTiny"},
             ),
             Architecture(
                 "vit_small",

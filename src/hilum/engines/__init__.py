@@ -3,6 +3,7 @@
 An engine takes NumPy batches and gives back weights and an ONNX graph; nothing else of its framework leaves it.
 """
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -179,11 +180,15 @@ def load_engine(name: str) -> Engine:
     """Imports an engine and its framework.
 
     Raises:
-        UsageError: No engine of that name.
+        UsageError: No engine of that name, or this process holds the other: two frameworks in one process share
+            neither threads nor memory, nor the versions of what both bring along.
         MissingExtraError: Its framework is not installed.
     """
     if name not in ENGINES:
         raise UsageError(f"no engine {name!r}; there are: {nearest(name, ENGINES)}")
+    for other in ENGINES:
+        if other != name and f"hilum.engines.{other}" in sys.modules:
+            raise UsageError(f"this process holds the {other} engine; start another for {name}")
     for module in REQUIRED[name]:
         require(module, extra=name)
     if name == "keras":

@@ -72,7 +72,7 @@ def train(
     table: Table,
     folder: Path,
     *,
-    engine: str = "torch",
+    engine: str | Engine = "torch",
     resume: bool = False,
     track: Sequence[str] = (),
     devices: int = 1,
@@ -85,7 +85,7 @@ def train(
         recipe: What to train.
         table: On what.
         folder: The run's folder; it must be new, or hold a run of the same recipe if `resume`.
-        engine: One of `architectures.ENGINES`.
+        engine: One of `architectures.ENGINES`, or an engine itself.
         resume: Go on from where the run stood.
         track: Names of `tracking.TRACKERS` that are told of each epoch, beside `history.csv`.
         devices: Processes that share each batch. The others are started by this one, and leave (`SystemExit`) where
@@ -104,7 +104,7 @@ def train(
     """
     leads = find_processes(devices).leads
     watch = (watch if leads else None) or Silent()
-    found = load_engine(engine)
+    found = load_engine(engine) if isinstance(engine, str) else engine
     if leads:
         _check_folder(folder, recipe, resume=resume)
     task = recipe.task

@@ -2,6 +2,7 @@ import math
 import random
 from dataclasses import replace
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -59,7 +60,16 @@ def nothing(_what):
     pass
 
 
-def fit(cached, state, *changes, resume=False, on_epoch=nothing, on_step=nothing, should_stop=lambda: False):
+def fit(
+    cached,
+    state,
+    *changes,
+    resume=False,
+    on_epoch=nothing,
+    on_step=nothing,
+    should_stop=lambda: False,
+    **engine,
+):
     labels = (np.arange(NUMBER) % 2).astype(np.float32)[:, None]
     chosen = settings(*changes)
     batches = training_batches(
@@ -71,7 +81,7 @@ def fit(cached, state, *changes, resume=False, on_epoch=nothing, on_step=nothing
         seed=0,
         num_workers=0,
     )
-    return KerasEngine().fit(
+    return KerasEngine(**engine).fit(
         chosen,
         batches,
         Validation(cached.images(np.arange(32, NUMBER)), labels[32:]),
@@ -352,6 +362,25 @@ def test_the_profile_covers_the_time(cached, tmp_path):
 
     assert set(profile) == {"step", "validation", "rest"}
     assert all(seconds > 0 for seconds in profile.values())
+
+
+def test_keras_own_callbacks_find_every_epoch_and_its_figures(cached, tmp_path, capsys):
+    callbacks = [
+        keras.callbacks.CSVLogger(tmp_path / "log.csv"),
+        keras.callbacks.TensorBoard(tmp_path / "board"),
+    ]
+
+    trained = fit(cached, tmp_path / "s.safetensors", callbacks=callbacks, verbose=2)
+
+    log = pd.read_csv(tmp_path / "log.csv")
+    assert list(log["epoch"]) == [0, 1, 2]
+    np.testing.assert_allclose(log["loss"], trained.history["train_loss"])
+    np.testing.assert_allclose(log["val_auroc"], trained.history["val_auroc"])
+    np.testing.assert_allclose(log["learning_rate"], trained.history["learning_rate"])
+    assert list((tmp_path / "board").rglob("events*"))
+    shown = capsys.readouterr().out
+    assert "Epoch 3/3" in shown
+    assert "val_auroc" in shown
 
 
 @pytest.mark.parametrize("monitor", ["val_average_precision", "val_accuracy", "val_f1", "val_recall"])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from hilum.engines import InitialWeights
-from hilum.engines.keras import models, neutral, weights
+from hilum.engines.keras import export, models, neutral, weights
 from hilum.engines.keras.backbones import FAMILIES, layers, make_backbone
 from hilum.errors import TrainingError
 
@@ -92,16 +92,70 @@ def test_folded_weights_of_a_network_without_norms_are_refused(folded):
         initialise("VGG16", folded[0])
 
 
-@pytest.mark.parametrize("name", [MOBILENET, "EfficientNetB0"])
-def test_an_hdf5_file_gives_its_arrays_and_the_librarys_normalisation(tmp_path, name):
-    backbone = make(name, seed=5)
+def test_an_hdf5_file_gives_its_arrays_and_the_librarys_normalisation(tmp_path):
+    backbone = make(MOBILENET, seed=5)
     backbone.save_weights(tmp_path / "w.weights.h5")
 
-    loaded, initial = initialise(name, tmp_path / "w.weights.h5")
+    loaded, initial = initialise(MOBILENET, tmp_path / "w.weights.h5")
 
     for ours, theirs in zip(loaded.get_weights(), backbone.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert (initial.mean, initial.std) == (FAMILIES[name].mean, FAMILIES[name].std)
+    assert (initial.mean, initial.std) == (FAMILIES[MOBILENET].mean, FAMILIES[MOBILENET].std)
+
+
+def published(name):
+    """A network as the library makes it, its weights all different, with its options."""
+    import keras
+
+    network = getattr(keras.applications, name)(
+        include_top=False, weights=None, input_shape=(SIZE, SIZE, 3), **FAMILIES[name].options
+    )
+    rng = np.random.default_rng(8)
+    network.set_weights([value + rng.normal(0, 0.01, value.shape) for value in network.get_weights()])
+    return network
+
+
+def test_a_file_of_the_librarys_own_network_fits_though_its_normalisation_is_cut_away(tmp_path):
+    """EfficientNet holds a Normalization and two Rescalings of its own, which make [0, 255] of what they get."""
+    network = published("EfficientNetB0")
+    network.save_weights(tmp_path / "w.weights.h5")
+    pictures = np.random.default_rng(2).random((2, SIZE, SIZE, 3)).astype(np.float32)
+
+    loaded, _ = initialise("EfficientNetB0", tmp_path / "w.weights.h5")
+
+    import keras
+
+    bare = keras.Model(network.get_layer("stem_conv_pad").input, network.output)
+    np.testing.assert_allclose(loaded(pictures), bare(pictures), rtol=1e-5, atol=1e-5)
+
+
+def test_grouped_convolutions_become_depthwise_ones_that_compute_the_same(tmp_path):
+    network = published("ConvNeXtTiny")
+    network.save_weights(tmp_path / "w.weights.h5")
+    pictures = np.random.default_rng(2).random((2, SIZE, SIZE, 3)).astype(np.float32)
+
+    loaded, initial = initialise("ConvNeXtTiny", tmp_path / "w.weights.h5")
+
+    np.testing.assert_allclose(loaded(pictures), network.predict(pictures, verbose=0), rtol=1e-4, atol=1e-4)
+    assert initial.mean == (0.485, 0.456, 0.406)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_what_save_wrote_of_a_notebooks_model_gives_its_backbone(tmp_path, nested):
+    import keras
+
+    network = published(MOBILENET)
+    image = keras.Input((SIZE, SIZE, 3))
+    start, features = (image, network(image)) if nested else (network.input, network.output)
+    pooled = keras.layers.GlobalAveragePooling2D()(features)
+    hidden = keras.layers.BatchNormalization()(keras.layers.Dense(8, activation="relu")(pooled))
+    keras.Model(start, keras.layers.Dense(1, activation="sigmoid")(hidden)).save(tmp_path / "notebook.keras")
+
+    loaded, initial = initialise(MOBILENET, tmp_path / "notebook.keras")
+
+    for ours, theirs in zip(loaded.get_weights(), network.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert initial.mean == (0.5, 0.5, 0.5), "the library's, since such a file says nothing"
 
 
 def test_an_hdf5_file_of_another_network_is_refused(tmp_path):
@@ -131,7 +185,7 @@ def sealed(tmp_path):
         ["model.architecture=custom_cnn", "model.weights=none", "model.freeze=none", f"data.size={SIZE}"],
     )
     model, _ = models.build(settings, images=grey())
-    model.probability_model().save(tmp_path / "model.keras")
+    export.save(model, tmp_path / "model.keras")
     return tmp_path / "model.keras", model
 
 

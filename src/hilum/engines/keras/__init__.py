@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,9 +13,20 @@ from hilum.recipe import Recipe
 
 
 class KerasEngine:
-    """See `hilum.engines.Engine`."""
+    """See `hilum.engines.Engine`.
+
+    Attributes:
+        callbacks: More of Keras's callbacks, for example its CSVLogger or TensorBoard. In the logs at an epoch's end
+            they find loss, learning_rate and the figures of validation. They watch: what they change in the model,
+            Hilum neither saves nor undoes.
+        verbose: As in `keras.Model.fit`: 1 draws Keras's own progress bar, 2 prints a line an epoch.
+    """
 
     name = "keras"
+
+    def __init__(self, callbacks: Sequence[Any] = (), *, verbose: int = 0) -> None:
+        self.callbacks = tuple(callbacks)
+        self.verbose = verbose
 
     def fit(
         self,
@@ -39,6 +51,8 @@ class KerasEngine:
             resume=resume,
             devices=devices,
             hooks=hooks,
+            callbacks=self.callbacks,
+            verbose=self.verbose,
         )
 
     def logits(self, trained: Trained, images: np.ndarray) -> np.ndarray:

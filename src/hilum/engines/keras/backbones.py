@@ -2,8 +2,8 @@
 
 import contextlib
 import random
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -24,41 +24,50 @@ class Family:
     Attributes:
         mean: What their ImageNet weights expect to be subtracted from the image in [0, 1], by channel.
         std: What they expect it to be divided by.
+        licence: Of those weights, as whoever published them first has it.
         first: The layer with which the network proper begins; empty where it is the first.
+        options: What its maker must be told.
     """
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    licence: str
     first: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
-_TORCH = Family(IMAGENET_MEAN, IMAGENET_STD)
-_TENSORFLOW = Family((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 # Blue, green, red: the order of the means is all that an order of channels is, since the three are one grey.
-_CAFFE = Family((103.939 / 255, 116.779 / 255, 123.68 / 255), (1 / 255, 1 / 255, 1 / 255))
+CAFFE_MEAN, CAFFE_STD = (103.939 / 255, 116.779 / 255, 123.68 / 255), (1 / 255, 1 / 255, 1 / 255)
+_DENSENET = Family(IMAGENET_MEAN, IMAGENET_STD, "BSD-3-Clause")
 # The library's name -> the preprocessing with which its weights were trained.
 FAMILIES: Mapping[str, Family] = {
-    "DenseNet121": _TORCH,
-    "DenseNet169": _TORCH,
-    "DenseNet201": _TORCH,
-    "MobileNetV2": _TENSORFLOW,
-    "VGG16": _CAFFE,
-    "ResNet50": _CAFFE,
-    "EfficientNetB0": Family(IMAGENET_MEAN, IMAGENET_STD, first="stem_conv_pad"),
+    "DenseNet121": _DENSENET,
+    "DenseNet169": _DENSENET,
+    "DenseNet201": _DENSENET,
+    "MobileNetV2": Family((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "Apache-2.0"),
+    "VGG16": Family(CAFFE_MEAN, CAFFE_STD, "CC-BY-4.0"),
+    "ResNet50": Family(CAFFE_MEAN, CAFFE_STD, "MIT"),
+    "EfficientNetB0": Family(IMAGENET_MEAN, IMAGENET_STD, "Apache-2.0", first="stem_conv_pad"),
+    "ConvNeXtTiny": Family(IMAGENET_MEAN, IMAGENET_STD, "MIT", options={"include_preprocessing": False}),
 }
 
 
 def make_backbone(
-    name: str, *, size: int, pretrained: bool = False, dropout: float = 0.0, seed: int = 0
+    name: str,
+    *,
+    size: int,
+    pretrained: bool = False,
+    load: Callable[[Any], None] | None = None,
+    dropout: float = 0.0,
+    seed: int = 0,
 ) -> Any:
     """Makes a backbone that ends at its feature map.
-
-    Normalisation that the library keeps inside a network is cut away.
 
     Args:
         name: `custom_cnn` or a name in `keras.applications`.
         size: Side of the images in pixels.
         pretrained: Whether to fetch the library's ImageNet weights.
+        load: Fills the network with weights while it is still as the library has it.
         dropout: Of whole channels after each block; for `custom_cnn` alone.
         seed: Of random weights and of the backbone's own dropout.
 
@@ -67,23 +76,52 @@ def make_backbone(
     """
     with seeded(seed):
         if name == CUSTOM_CNN:
-            backbone = _custom_cnn(size, dropout)
+            network = _custom_cnn(size, dropout)
         else:
-            family = FAMILIES[name]
-            backbone = getattr(keras.applications, name)(
+            network = getattr(keras.applications, name)(
                 include_top=False,
                 weights="imagenet" if pretrained else None,
                 input_shape=(size, size, 3),
                 pooling=None,
+                **FAMILIES[name].options,
             )
-            if family.first:
-                backbone = keras.Model(
-                    backbone.get_layer(family.first).input, backbone.output, name=backbone.name
-                )
-    for layer in layers(backbone):
+        if load is not None:
+            load(network)
+        if name != CUSTOM_CNN:
+            network = _adapted(network, FAMILIES[name])
+    for layer in layers(network):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = MOMENTUM
-    return backbone
+    return network
+
+
+def _adapted(network: Any, family: Family) -> Any:
+    """Cuts a normalisation inside the network away, and writes grouped convolutions so that they run on a CPU."""
+    if family.first:
+        network = keras.Model(network.get_layer(family.first).input, network.output, name=network.name)
+    if not any(map(_grouped, network.layers)):
+        return network
+    adapted = keras.models.clone_model(network, clone_function=_depthwise)
+    for before, after in zip(network.layers, adapted.layers, strict=True):
+        arrays = before.get_weights()
+        if _grouped(before):
+            arrays[0] = arrays[0].transpose(0, 1, 3, 2)  # (h, w, 1, channels) -> (h, w, channels, 1)
+        after.set_weights(arrays)
+    return adapted
+
+
+def _grouped(layer: Any) -> bool:
+    return isinstance(layer, keras.layers.Conv2D) and layer.groups > 1
+
+
+def _depthwise(layer: Any) -> Any:
+    """The same layer anew; a convolution with a group a channel becomes the depthwise one that it is."""
+    settings = layer.get_config()
+    if not _grouped(layer):
+        return layer.__class__.from_config(settings)
+    assert layer.groups == layer.filters
+    kept = ("name", "dtype", "kernel_size", "strides", "padding", "use_bias")
+    return keras.layers.DepthwiseConv2D(**{key: settings[key] for key in kept})
 
 
 def layers(backbone: Any) -> tuple[Any, ...]:

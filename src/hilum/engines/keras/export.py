@@ -1,12 +1,15 @@
 """A trained Keras classifier -> model.onnx by the graph contract, and model.keras."""
 
 import contextlib
+import dataclasses
 import io
+import json
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import onnx
@@ -17,6 +20,7 @@ from tf2onnx.utils import make_name
 
 from hilum.engines.keras import backend as backend
 from hilum.engines.keras.models import Classifier
+from hilum.engines.keras.weights import NOTE
 from hilum.files import replacing
 
 OPSET = 18  # the highest that tf2onnx writes
@@ -41,9 +45,6 @@ class _Erfc:
 def export(model: Classifier, *, size: int, graph: Path, weights: Path) -> Sequence[Path]:
     """Writes the graph and the native weights.
 
-    `model.keras` is for people who want plain `keras.models.load_model`: grey (size, size) in [0, 1] in, uncalibrated
-    probabilities out, built-in layers only. Hilum itself never loads one but for the arrays in it.
-
     Args:
         model: At its best epoch, in full precision.
         size: Side of the input in pixels.
@@ -61,9 +62,20 @@ def export(model: Classifier, *, size: int, graph: Path, weights: Path) -> Seque
     with replacing(graph) as temporary:
         onnx.save_model(proto, temporary)
     native = weights / "model.keras"
-    with _quietly(), replacing(native) as temporary:
-        model.probability_model().save(temporary)
+    save(model, native)
     return graph, native
+
+
+def save(model: Classifier, path: Path) -> None:
+    """Writes a `.keras` file for people who want plain `keras.models.load_model`.
+
+    Grey (size, size) in [0, 1] in, uncalibrated probabilities out, built-in layers only, uncompiled. Hilum itself never
+    loads one but for the arrays in it, and for a note of the first weights that Keras passes over.
+    """
+    with _quietly(), replacing(path) as temporary:
+        model.probability_model().save(temporary)
+        with ZipFile(temporary, "a") as archive:
+            archive.writestr(NOTE, json.dumps(dataclasses.asdict(model.initial), indent=2))
 
 
 def _tidy(proto: Any) -> None:

@@ -51,8 +51,10 @@ def fit(
     resume: bool,
     hooks: Hooks,
     devices: int = 1,
+    callbacks: Sequence[Any] = (),
+    verbose: int = 0,
 ) -> Trained:
-    """Trains a model; see `hilum.engines.Engine.fit`."""
+    """Trains a model; see `hilum.engines.Engine.fit`, and `KerasEngine` for the last two."""
     if find_processes(devices).number > 1:
         raise UsageError(
             "the keras engine trains in one process; leave out --devices, or train with --engine torch"
@@ -62,12 +64,9 @@ def fit(
         run = Run(recipe, batches, class_weights=class_weights, state=state)
         if resume and state.exists():
             run.load()
-        stopped = "patience" if run.policy.out_of_patience else "epochs"
         try:
-            while not run.policy.finished:
-                run.epoch(validation, hooks)
-                hooks.on_epoch(run.history)
-                stopped = "patience" if run.policy.out_of_patience else "epochs"
+            run.fit(validation, hooks, callbacks=callbacks, verbose=verbose)
+            stopped = "patience" if run.policy.out_of_patience else "epochs"
         except KeyboardInterrupt:
             if not run.best:
                 raise
@@ -90,7 +89,7 @@ class Run:
         averages: The moving average of the weights; empty where the recipe wants none.
         policy: Decides.
         position: In the epoch under way.
-        rows: Those of the table, by step of the epoch under way, as far as read.
+        rows: Those of the table, by epoch and step, of the batches that are read and not yet trained on.
     """
 
     def __init__(self, recipe: Recipe, batches: Batches, *, class_weights: np.ndarray, state: Path) -> None:
@@ -101,7 +100,7 @@ class Run:
         self.position = Position()
         self.history = pd.DataFrame()
         self.best: list[np.ndarray] = []
-        self.rows: dict[int, np.ndarray] = {}
+        self.rows: dict[tuple[int, int], np.ndarray] = {}
         self.precision = resolve_precision(recipe.train.precision)
         self.stopwatch = Stopwatch(parts=PARTS)
         self.initial: InitialWeights
@@ -131,19 +130,29 @@ class Run:
             sum(math.prod(variable.shape) for variable in self.model.trainable_variables),
         )
 
-    def epoch(self, validation: Validation, hooks: Hooks) -> None:
-        """Trains what is left of an epoch; the callbacks look at validation, let the policy decide, and save."""
-        self._thaw()
-        number = self.policy.epoch + 1
-        self.model.fit(
-            self._stream(number),
-            initial_epoch=number - 1,
-            epochs=number,
-            steps_per_epoch=self.batches.steps - self.position.batches,
-            shuffle=False,
-            verbose=0,
-            callbacks=[Schedule(self), Steps(self, hooks), Decide(self, validation)],
-        )
+    def fit(
+        self, validation: Validation, hooks: Hooks, *, callbacks: Sequence[Any] = (), verbose: int = 0
+    ) -> None:
+        """Lets Keras train until the policy says that it is finished; what is left of an epoch begun has its own call.
+
+        Args:
+            validation: The images that steer.
+            hooks: Who is told and asked.
+            callbacks: More of Keras's own; they come last, so that they find the figures of validation in the logs.
+            verbose: As in `keras.Model.fit`.
+        """
+        while not self.policy.finished:
+            first = self.policy.epoch
+            last = first + 1 if self.position.batches else self.recipe.train.epochs
+            self.model.fit(
+                self._stream(first + 1, last),
+                initial_epoch=first,
+                epochs=last,
+                steps_per_epoch=self.batches.steps - self.position.batches,
+                shuffle=False,
+                verbose=verbose,
+                callbacks=[Schedule(self), Steps(self, hooks), Decide(self, validation, hooks), *callbacks],
+            )
 
     def trained(self, stopped: str) -> Trained:
         """The model with the weights of the best epoch, and of the last if the recipe wants them."""
@@ -218,19 +227,21 @@ class Run:
         """Of the model, the seeds of its dropouts included."""
         return list(self.model.variables)
 
-    def _stream(self, number: int) -> Any:
-        """What is left of an epoch, as a tf.data.Dataset of images, labels, share of a group, and whether it ends."""
+    def _stream(self, first: int, last: int) -> Any:
+        """What is left of some epochs, as a Dataset of images, labels, their share of a group, and whether it ends."""
         accumulate, steps, size = self.recipe.train.accumulate, self.batches.steps, self.recipe.data.size
-        start = self.position.batches
+        begun = self.position.batches
         last_whole = steps - steps % accumulate
         self.rows = {}
 
         def stream() -> Iterator[tuple[np.ndarray, np.ndarray, np.float32, bool]]:
-            for step, batch in enumerate(self.batches.epoch(number, start=start), start + 1):
-                self.rows[step] = batch.rows
-                together = accumulate if step <= last_whole else steps % accumulate
-                ends = step % accumulate == 0 or step == steps
-                yield batch.images, batch.labels, np.float32(1 / together), ends
+            for number in range(first, last + 1):
+                start = begun if number == first else 0
+                for step, batch in enumerate(self.batches.epoch(number, start=start), start + 1):
+                    self.rows[number, step] = batch.rows
+                    together = accumulate if step <= last_whole else steps % accumulate
+                    ends = step % accumulate == 0 or step == steps
+                    yield batch.images, batch.labels, np.float32(1 / together), ends
 
         signature = (
             tf.TensorSpec((None, size, size), tf.uint8),
@@ -278,7 +289,7 @@ class Run:
         for average, variable in zip(self.averages, self.model.weights if self.averages else (), strict=True):
             average.assign(average + (variable.value - average) * (1 - decay))
 
-    def _thaw(self) -> None:
+    def thaw(self) -> None:
         """Freezes what the policy wants frozen in the epoch that begins."""
         before = self.model.num_frozen
         self.model.freeze(self.policy.frozen_share)
@@ -314,11 +325,15 @@ class Run:
 
 
 class Schedule(keras.callbacks.Callback):
-    """Gives the optimizer the learning rate and the momentum that the policy has for each step."""
+    """Freezes what the policy wants frozen, and hands its learning rate and momentum to the optimizer at each step."""
 
     def __init__(self, run: Run) -> None:
         super().__init__()
         self._run = run
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
+        """Before each epoch."""
+        self._run.thaw()
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
         """Before each step."""
@@ -337,14 +352,19 @@ class Steps(keras.callbacks.Callback):
         super().__init__()
         self._run = run
         self._hooks = hooks
-        self._before = run.position.seconds
+        self._before = 0.0
+        self._started = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
+        """Starts the clock."""
+        self._before = self._run.position.seconds
         self._started = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
         """After each step."""
         run, position = self._run, self._run.position
         number, step, steps = run.policy.epoch + 1, position.batches + 1, run.batches.steps
-        loss, rows = float(logs["loss"]), run.rows.pop(step)
+        loss, rows = float(logs["loss"]), run.rows.pop((number, step))
         if not math.isfinite(loss):
             raise no_number(loss, run.policy, step=step, rows=rows.tolist())
         position.batches = step
@@ -369,12 +389,13 @@ class Steps(keras.callbacks.Callback):
 
 
 class Decide(keras.callbacks.Callback):
-    """Looks at validation where an epoch ends, lets the policy decide, and saves."""
+    """Looks at validation where an epoch ends, lets the policy decide, saves, and tells of it."""
 
-    def __init__(self, run: Run, validation: Validation) -> None:
+    def __init__(self, run: Run, validation: Validation, hooks: Hooks) -> None:
         super().__init__()
         self._run = run
         self._validation = validation
+        self._hooks = hooks
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
         """After each epoch."""
@@ -395,6 +416,10 @@ class Decide(keras.callbacks.Callback):
         run.history = pd.concat([run.history, pd.DataFrame([row])], ignore_index=True)
         run.position = Position()
         run.save()
+        self._hooks.on_epoch(run.history)
+        self.model.stop_training = run.policy.finished
+        # For the callbacks behind this one.
+        logs.update({"loss": row["train_loss"], "learning_rate": learning_rate, **figures})
 
 
 def resolve_precision(wanted: str) -> str:

@@ -10,8 +10,9 @@ A path to a file
     `.weights.h5` or `.h5`: arrays by layer, as `save_weights` of a backbone of `keras.applications` without its top
     writes them; the normalisation is that of the library's ImageNet weights.
 
-    `.keras`: a bundle's own `weights/model.keras`. Of what is in it only arrays and three means and deviations are
-    read; no layer, function or class is made from it. Its head is left out.
+    `.keras`: a bundle's own `weights/model.keras`, or what `save` of Keras wrote of a model that holds the library's
+    network. Of what is in it only arrays are read, and in Hilum's own the note of the normalisation; no layer,
+    function or class is made from it. Its head is left out.
 
     `.npz`: convolutions with batch norm folded away, as `hilum.engines.torch.weights` describes them, or arrays in the
     neutral layout of `neutral.py`, which carries weights from one engine to the other. Folded batch norm is unfolded
@@ -25,7 +26,8 @@ import json
 import re
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
@@ -42,6 +44,7 @@ from hilum.engines.sources import RANDOM, named, triple
 from hilum.errors import TrainingError
 
 FOLDED = re.compile(r"\d+_(DEPTHWISE_)?CONV_2D_kernel")
+NOTE = "hilum.json"  # in a model.keras: what Keras keeps no place for
 BLOCK = 16  # images at a time, where all activations are looked at
 
 Make = Callable[..., Any]
@@ -71,7 +74,7 @@ def initialise(name: str, source: str, *, make: Make, images: np.ndarray) -> tup
     if path.suffix == ".h5":
         return _from_hdf5(name, path, make)
     if path.suffix == ".keras":
-        return _from_bundle(name, path, make)
+        return _from_keras(name, path, make)
     if path.suffix == ".npz":
         return _from_npz(name, path, make, images)
     raise TrainingError(
@@ -97,52 +100,75 @@ def _from_hub(name: str, make: Make) -> tuple[Any, InitialWeights]:
         family.mean,
         family.std,
         citation=f"Keras Applications, weights {name} (ImageNet, Russakovsky et al. 2015)",
+        licence=family.licence,
     )
 
 
 def _from_hdf5(name: str, path: Path, make: Make) -> tuple[Any, InitialWeights]:
-    backbone = make(name)
     with _readable(path, "HDF5"), h5py.File(path) as file:
         _check_plain(file, path)
-    _load(name, backbone, path, told=path)
-    if name == CUSTOM_CNN:
-        return backbone, InitialWeights(named(path), RANDOM.mean, RANDOM.std)
-    return backbone, InitialWeights(named(path), FAMILIES[name].mean, FAMILIES[name].std)
+    return make(name, load=partial(_load, name, path=path, told=path)), _initial(name, path)
 
 
-def _from_bundle(name: str, path: Path, make: Make) -> tuple[Any, InitialWeights]:
-    backbone = make(name)
+def _initial(name: str, path: Path) -> InitialWeights:
+    """Of a file that says nothing of its normalisation: the library's."""
+    usual = RANDOM if name == CUSTOM_CNN else FAMILIES[name]
+    return InitialWeights(named(path), usual.mean, usual.std)
+
+
+def _from_keras(name: str, path: Path, make: Make) -> tuple[Any, InitialWeights]:
     with _readable(path, ".keras"), ZipFile(path) as archive:
-        config = json.loads(archive.read("config.json"))
         content = archive.read("model.weights.h5")
-        rescaling = next(
-            layer["config"]
-            for layer in config["config"]["layers"]
-            if layer["class_name"] == "Rescaling" and layer["config"]["name"] == "normalisation"
-        )
-        scale, offset = np.array(rescaling["scale"], float), np.array(rescaling["offset"], float)
+        note = json.loads(archive.read(NOTE)) if NOTE in archive.namelist() else None
+
+    def load(network: Any) -> None:
+        expected = _own_shapes(network)
+        with tempfile.TemporaryDirectory() as folder:
+            own = Path(folder) / "backbone.weights.h5"
+            with _readable(path, ".keras"), h5py.File(io.BytesIO(content)) as whole:
+                _check_plain(whole, path)
+                _copy(_holder(whole, expected), expected, own)
+            _load(name, network, path=own, told=path)
+
+    if note is None:
+        return make(name, load=load), _initial(name, path)
+    with _readable(path, ".keras"):
         initial = InitialWeights(
-            named(path), triple((-offset / scale).tolist(), path), triple((1 / scale).tolist(), path)
+            named(path),
+            triple(note["mean"], path),
+            triple(note["std"], path),
+            note["citation"],
+            note["licence"],
         )
-    with tempfile.TemporaryDirectory() as folder:
-        own = Path(folder) / "backbone.weights.h5"
-        with _readable(path, ".keras"), h5py.File(io.BytesIO(content)) as whole, h5py.File(own, "w") as part:
-            _check_plain(whole, path)
-            nested = next(group for group in whole["layers"].values() if "layers" in group)
-            for key in nested:
-                nested.copy(key, part)
-        _load(name, backbone, own, told=path)
+    backbone = make(name)
+    load(backbone)
     return backbone, initial
 
 
-def _load(name: str, backbone: Any, path: Path, *, told: Path) -> None:
+def _holder(whole: h5py.File, expected: Mapping[str, Any]) -> h5py.Group:
+    """The group that holds a network: the file itself, or that of a model within the model; the best fit of them."""
+    groups: list[h5py.Group] = [whole]
+    whole.visititems(lambda _, item: groups.append(item) if isinstance(item, h5py.Group) else None)
+
+    def fitting(group: h5py.Group) -> int:
+        return sum(key in group and group[key].shape == shape for key, shape in expected.items())
+
+    return max(groups, key=fitting)
+
+
+def _copy(group: h5py.Group, expected: Mapping[str, Any], path: Path) -> None:
+    """Writes what is expected and there to a file of its own."""
+    with h5py.File(path, "w") as part:
+        for key in expected:
+            if isinstance(group.get(key), h5py.Dataset):
+                part[key] = group[key][()]
+
+
+def _load(name: str, backbone: Any, *, path: Path, told: Path) -> None:
     """Lets Keras read arrays by layer, if each is there with the shape that it should have."""
-    with tempfile.TemporaryDirectory() as folder:
-        own = Path(folder) / "own.weights.h5"
-        backbone.save_weights(own)
-        expected, found = _shapes(own), _shapes(path)
     if path.name.endswith(".weights.h5"):
-        for key, shape in expected.items():
+        found = _shapes(path)
+        for key, shape in _own_shapes(backbone).items():
             if found.get(key) != shape:
                 arrived = f"has shape {found[key]}" if key in found else "is not there"
                 raise TrainingError(
@@ -158,6 +184,14 @@ def _load(name: str, backbone: Any, path: Path, *, told: Path) -> None:
         raise TrainingError(
             f"{told.name} does not fit {name}: {reason}; choose the architecture that it was made for"
         ) from None
+
+
+def _own_shapes(backbone: Any) -> dict[str, tuple[int, ...]]:
+    """The shape of each array that a file of the network's weights holds, by its path there."""
+    with tempfile.TemporaryDirectory() as folder:
+        own = Path(folder) / "own.weights.h5"
+        backbone.save_weights(own)
+        return _shapes(own)
 
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
