@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS ?= torch,dev
+EXTRAS ?= torch,keras,dev
 comma := ,
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
@@ -32,8 +32,12 @@ demo: env
 # One test process a core, each with one thread: faster than one process with threads in it.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8
 
+# Keras's tests run apart, since no process holds two frameworks; 5 says that there are none, where it is not installed.
+KERAS := tests/engines/keras || [ $$? -eq 5 ]
+
 test: env
 	$(PYTEST) --dist loadfile -m "not full"
+	$(PYTEST) --dist loadfile -m "not full" $(KERAS)
 
 check: env
 	$(BIN)/ruff format --check .
@@ -42,6 +46,7 @@ check: env
 
 check-all: check test
 	$(PYTEST) -m full
+	$(PYTEST) -m full $(KERAS)
 
 format: env
 	$(BIN)/ruff format .

@@ -6,6 +6,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+KERAS = Path(__file__).parent / "engines" / "keras"
+
+
+def _keras_alone(config):
+    """Whether nothing but tests of Keras is asked for: no process may hold two frameworks."""
+    folder = config.invocation_params.dir
+    return all(
+        (folder / argument.partition("::")[0]).resolve().is_relative_to(KERAS) for argument in config.args
+    )
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Leaves the tests of Keras to a run of their own."""
+    return True if collection_path == KERAS and not _keras_alone(config) else None
+
+
+def pytest_report_header(config):
+    """Says so."""
+    return [] if _keras_alone(config) else "tests/engines/keras runs apart: pytest tests/engines/keras"
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:

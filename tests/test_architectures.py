@@ -38,5 +38,5 @@ def test_an_unknown_name_lists_the_known_ones_nearest_first():
 
 @pytest.mark.parametrize("name", ["resnet18", "timm:regnety_002"])
 def test_an_engine_that_lacks_it_is_named(name):
-    with pytest.raises(UsageError, match="the abacus engine has"):
+    with pytest.raises(UsageError, match="the abacus engine has no architecture"):
         architecture(name, "abacus")

@@ -105,9 +105,12 @@ def architecture(name: str, engine: str | None = None) -> Architecture:
             return found
     offered = {n: a for n, a in ARCHITECTURES.items() if engine is None or engine in a.engines}
     if name not in offered:
-        elsewhere = engine and (name in ARCHITECTURES or name.startswith(TIMM))
-        whose = f"the {engine} engine has" if elsewhere else f"there is {TIMM}NAME for a model of timm's, and"
-        raise UsageError(f"architecture {name!r} is not one of Hilum's; {whose}: {nearest(name, offered)}")
+        if engine and (name in ARCHITECTURES or name.startswith(TIMM)):
+            raise UsageError(f"the {engine} engine has no architecture {name!r}; it has: {nearest(name, offered)}")
+        raise UsageError(
+            f"architecture {name!r} is not one of Hilum's; there is {TIMM}NAME for a model of timm's, and: "
+            f"{nearest(name, offered)}"
+        )
     return offered[name]
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from hilum import bundle, files, recipe as recipes
+from hilum.architectures import architecture
 from hilum.bundle import Bundle
 from hilum.data import balance, cache, phantom
 from hilum.data.batches import training_batches
@@ -97,7 +98,8 @@ def train(
         The run. `KeyboardInterrupt` after the first epoch ends training early and seals the best epoch so far.
 
     Raises:
-        UsageError: The folder holds something else, or the recipe does not fit the table.
+        UsageError: The folder holds something else, the recipe does not fit the table, or the engine lacks its
+            architecture.
         DataError: The data do not allow what the recipe asks.
         StoppedError: SIGTERM arrived; the state is saved.
         TrainingError: See `engines.Engine.fit`.
@@ -105,6 +107,7 @@ def train(
     leads = find_processes(devices).leads
     watch = (watch if leads else None) or Silent()
     found = load_engine(engine) if isinstance(engine, str) else engine
+    architecture(recipe.model.architecture, found.name)
     if leads:
         _check_folder(folder, recipe, resume=resume)
     task = recipe.task

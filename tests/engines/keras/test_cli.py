@@ -73,7 +73,7 @@ def test_a_run_is_sealed_evaluated_and_saved_for_plain_keras(hilum, phantoms, tm
         (["--engine", "keras", "--saved-model", "m.h5"], "should be a file that ends in .keras"),
         (
             ["--engine", "keras", "--set", "model.architecture=resnet18"],
-            "the keras engine has: resnet50 (did you mean it?)",
+            "it has: resnet50 (did you mean it?)",
         ),
     ],
 )
