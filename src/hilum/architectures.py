@@ -106,7 +106,9 @@ def architecture(name: str, engine: str | None = None) -> Architecture:
     offered = {n: a for n, a in ARCHITECTURES.items() if engine is None or engine in a.engines}
     if name not in offered:
         if engine and (name in ARCHITECTURES or name.startswith(TIMM)):
-            raise UsageError(f"the {engine} engine has no architecture {name!r}; it has: {nearest(name, offered)}")
+            raise UsageError(
+                f"the {engine} engine has no architecture {name!r}; it has: {nearest(name, offered)}"
+            )
         raise UsageError(
             f"architecture {name!r} is not one of Hilum's; there is {TIMM}NAME for a model of timm's, and: "
             f"{nearest(name, offered)}"
