@@ -9,6 +9,7 @@ import io
 import math
 import re
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -97,6 +98,16 @@ def decode(data: bytes, complaints: list[str]) -> Decoded:
         warnings.append("the header has values that break the DICOM standard")
     provenance = Provenance("DICOM", tuple(steps), tuple(warnings), view, age, sex, spacing)
     return Decoded(levels, width, height, provenance)
+
+
+def size(path: Path) -> tuple[int, int] | None:
+    """Returns the width and height in pixels that a file's header tells; None where it tells none."""
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
+        found = int(header.Columns), int(header.Rows)
+    except Exception:  # pydicom raises many things for a damaged file
+        return None
+    return found if min(found) > 0 else None
 
 
 def _check_inflated(data: bytes) -> None:

@@ -1,5 +1,6 @@
 """Labels and probabilities -> figures with honest intervals: arrays in, numbers out."""
 
+from hilum.stats.agreement import Agreement, agreement, fleiss_kappa
 from hilum.stats.calibration import (
     Temperature,
     Threshold,
@@ -32,6 +33,7 @@ from hilum.stats.scores import (
 
 __all__ = [
     "METRICS",
+    "Agreement",
     "ClassScores",
     "Comparison",
     "Curve",
@@ -47,11 +49,13 @@ __all__ = [
     "Temperature",
     "Threshold",
     "aggregate",
+    "agreement",
     "choose_thresholds",
     "compare",
     "confusion",
     "evaluate",
     "evaluate_classes",
+    "fleiss_kappa",
     "holm",
     "precision_recall_curve",
     "reliability_curve",
