@@ -416,7 +416,9 @@ def locate_by_stem(names: pd.Series, folder: Path, *, suffix: str) -> tuple[pd.S
         LayoutError: An image lies there more than once.
     """
     there = pd.Series(list(walk_images(folder)), dtype=object)
-    places = pd.Series(there.to_numpy(), index=file_names(there).str.replace(r"\.[^.]*$", "", regex=True).to_numpy())
+    places = pd.Series(
+        there.to_numpy(), index=file_names(there).str.replace(r"\.[^.]*$", "", regex=True).to_numpy()
+    )
     places = places[places.index.isin(names)]
     own = places.str.lower().str.endswith(suffix).to_numpy(bool)
     places = places[own | ~places.index.isin(places.index[own])]
