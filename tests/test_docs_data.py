@@ -86,4 +86,4 @@ def test_wrong_column_maps_are_told(tmp_path, arguments, message):
 
 
 def test_every_layout_is_told_of():
-    assert len(READERS) == DATA.split("## What")[1].split("\nWhere")[0].count("\n| ") - 1
+    assert len(READERS) == DATA.split("## What")[1].split("\nWhere")[0].count("\n| ") - 2

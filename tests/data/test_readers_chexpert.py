@@ -15,8 +15,10 @@ TRAIN = (
     "CheXpert-v1.0-small/train/patient00002/study2/view2_lateral.jpg,Unknown,0,Lateral,,,,,,,,,,,,,,,",
 )
 VALID = (
-    "CheXpert-v1.0-small/valid/patient64541/study1/view1_frontal.jpg,Male,73,Frontal,LL,"
-    "0.0,1.0,1.0,1.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0",
+    (
+        "CheXpert-v1.0-small/valid/patient64541/study1/view1_frontal.jpg,Male,73,Frontal,LL,"
+        "0.0,1.0,1.0,1.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0"
+    ),
 )
 
 
@@ -107,7 +109,7 @@ def test_wrong_content_is_named(folder, tmp_path):
     with pytest.raises(DataError, match="1 paths are not of the form train/patient00001"):
         readers.read(path)
     path.write_text(f"{HEADER}\n{TRAIN[0].removesuffix('1.0')}maybe\n")
-    with pytest.raises(DataError, match="'Support Devices' of .* holds 'maybe'"):
+    with pytest.raises(DataError, match=r"'Support Devices' of .* holds 'maybe'"):
         readers.read(path)
     with pytest.raises(UsageError, match=r"no policy; known are: zeros \(did you mean it"):
         readers.read(folder, uncertain="zero")

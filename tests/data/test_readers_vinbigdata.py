@@ -109,9 +109,9 @@ def test_half_of_the_readers_leave_it_unknown(tmp_path):
 def test_other_files_are_refused(tmp_path):
     with pytest.raises(DataError, match="'Pneumonia', which is none of this data set's"):
         readers.read(put(tmp_path / "a", (ROWS[0], "aaa,Pneumonia,3,R8,1,1,3,4")))
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "x.txt").touch()
     with pytest.raises(LayoutError, match=r"no train\.csv"):
-        (tmp_path / "b").mkdir()
-        (tmp_path / "b" / "x.txt").touch()
         readers.read(tmp_path / "b", name="vinbigdata")
 
 

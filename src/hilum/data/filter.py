@@ -165,8 +165,8 @@ class _Evaluation:
                 return _Side(value, None, "", text=True)
             case ast.Constant(value=bool() | int() | float() as number):
                 return _Side(float(number), None, "", text=False)
-            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=value)) if type(value) in (int, float):
-                return _Side(-float(value), None, "", text=False)
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
+                return _Side(-float(number), None, "", text=False)
             case ast.Tuple(elts=parts) | ast.List(elts=parts) | ast.Set(elts=parts):
                 sides = [self._side(part) for part in parts]
                 kinds = {side.text for side in sides}
