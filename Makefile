@@ -12,7 +12,8 @@ help:
 	@echo "make env     build .venv (EXTRAS=$(EXTRAS))"
 	@echo "make demo    the whole way on synthetic radiographs; ends with the path of a report"
 	@echo "make test    the test suite"
-	@echo "make check   format, lint, types (make check-all: and the tests)"
+	@echo "make check   format, lint, types"
+	@echo "make check-all  those, the test suite, and each architecture exported at its own size"
 	@echo "make bench   performance claims, each measured beside its peer"
 
 env: $(STAMP)
@@ -29,8 +30,10 @@ demo: env
 	$(BIN)/hilum demo -o runs/demo --resume
 
 # One test process a core, each with one thread: faster than one process with threads in it.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8
+
 test: env
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile
+	$(PYTEST) --dist loadfile -m "not full"
 
 check: env
 	$(BIN)/ruff format --check .
@@ -38,6 +41,7 @@ check: env
 	$(BIN)/mypy
 
 check-all: check test
+	$(PYTEST) -m full
 
 format: env
 	$(BIN)/ruff format .

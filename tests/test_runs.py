@@ -120,12 +120,6 @@ def test_an_auroc_that_cannot_be_estimated_is_none(tmp_path):
 @pytest.mark.parametrize(
     ("file", "content", "words"),
     [
-        ("recipe.toml", b"\xff\x00", "recipe.toml"),
-        (
-            "recipe.toml",
-            b"name = 'a'\n[task]\nfindings = ['Edema']\nnonsense = 1\n",
-            "unknown key 'task.nonsense'",
-        ),
         ("history.csv", b"epoch,val_loss\n1,much\n", "history.csv: it is no table of numbers"),
         ("history.csv", b"\x00\xff\xfe", "history.csv"),
         ("history.csv", b"a,b\n1,2\n", "history.csv: it has no column epoch"),
@@ -156,6 +150,27 @@ def test_a_damaged_run_is_a_line_and_not_an_error(tmp_path, file, content, words
     for key in runs.SORTS:
         assert len(runs.sort([bad, good], key)) == 2
     runs.differences([bad, good])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\xff\x00", "recipe.toml"),
+        (b"name = 'a'\n[task]\nfindings = ['Edema']\nnonsense = 1\n", "unknown key 'task.nonsense'"),
+    ],
+    ids=["no text", "of another version"],
+)
+def test_a_recipe_that_is_refused_damages_only_a_run_that_is_not_sealed(tmp_path, content, words):
+    seal(write_run(tmp_path / "sealed"))
+    write_run(tmp_path / "unsealed")
+    for name in ("sealed", "unsealed"):
+        (tmp_path / name / "recipe.toml").write_bytes(content)
+
+    found = runs.find(tmp_path)
+
+    assert [run.state for run in found] == ["sealed", "damaged"]
+    assert all(words in " ".join(run.problems) and run.recipe is None for run in found)
+    assert (found[0].epochs, found[0].best_epoch, found[0].val_auroc) == (3, 2, 0.8)
 
 
 def test_runs_are_found_below_but_not_in_bundles_and_hidden_folders(tmp_path):

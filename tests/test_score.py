@@ -46,6 +46,7 @@ def test_the_mean_of_several_goes_by_image_and_finding_not_by_order():
 
     np.testing.assert_allclose(found.probabilities, [[0.4, 0.4], [0.4, 0.4]])
     assert found.name == "mean of a.csv, b.csv"
+    assert scoring.mean([first, first]).name == "mean of 2 predictions"
     assert scoring.mean([first]).name == "a.csv"
 
 

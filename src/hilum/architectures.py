@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from hilum.errors import UsageError, nearest
 
-ENGINES = ("torch",)
+ENGINES = ("torch", "keras")
 TIMM = "timm:"
 
 
@@ -35,28 +35,34 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
     {
         architecture.name: architecture
         for architecture in (
-            Architecture("densenet121", 224, DENSENET, {"torch": "densenet121.tv_in1k"}),
-            Architecture("densenet169", 224, DENSENET, {"torch": "densenet169.tv_in1k"}),
-            Architecture("densenet201", 224, DENSENET, {"torch": "densenet201.tv_in1k"}),
+            Architecture(
+                "densenet121", 224, DENSENET, {"torch": "densenet121.tv_in1k", "keras": "DenseNet121"}
+            ),
+            Architecture(
+                "densenet169", 224, DENSENET, {"torch": "densenet169.tv_in1k", "keras": "DenseNet169"}
+            ),
+            Architecture(
+                "densenet201", 224, DENSENET, {"torch": "densenet201.tv_in1k", "keras": "DenseNet201"}
+            ),
             Architecture(
                 "mobilenetv2",
                 224,
                 "Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, CVPR 2018",
-                {"torch": "mobilenetv2_100.ra_in1k"},
+                {"torch": "mobilenetv2_100.ra_in1k", "keras": "MobileNetV2"},
             ),
             Architecture(
                 "vgg16",
                 224,
                 "Simonyan and Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition, ICLR 2015",
-                {"torch": "vgg16.tv_in1k"},
+                {"torch": "vgg16.tv_in1k", "keras": "VGG16"},
             ),
             Architecture("resnet18", 224, RESNET, {"torch": "resnet18.tv_in1k"}),
-            Architecture("resnet50", 224, RESNET, {"torch": "resnet50.tv_in1k"}),
+            Architecture("resnet50", 224, RESNET, {"torch": "resnet50.tv_in1k", "keras": "ResNet50"}),
             Architecture(
                 "efficientnet_b0",
                 224,
                 "Tan and Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, ICML 2019",
-                {"torch": "efficientnet_b0.ra_in1k"},
+                {"torch": "efficientnet_b0.ra_in1k", "keras": "EfficientNetB0"},
             ),
             Architecture(
                 "convnext_tiny",
@@ -75,7 +81,7 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
                 "custom_cnn",
                 128,
                 "Four blocks of 32, 64, 128 and 256 filters, each with batch normalisation and max pooling",
-                {"torch": "custom_cnn"},
+                {"torch": "custom_cnn", "keras": "custom_cnn"},
             ),
         )
     }
@@ -100,7 +106,7 @@ def architecture(name: str, engine: str | None = None) -> Architecture:
     offered = {n: a for n, a in ARCHITECTURES.items() if engine is None or engine in a.engines}
     if name not in offered:
         elsewhere = engine and (name in ARCHITECTURES or name.startswith(TIMM))
-        whose = f"the {engine} engine has" if elsewhere else f"known are {TIMM}NAME and"
+        whose = f"the {engine} engine has" if elsewhere else f"there is {TIMM}NAME for a model of timm's, and"
         raise UsageError(f"architecture {name!r} is not one of Hilum's; {whose}: {nearest(name, offered)}")
     return offered[name]
 

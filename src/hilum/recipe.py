@@ -369,7 +369,7 @@ class Key:
     text: str
 
 
-def keys() -> tuple[Key, ...]:
+def all_keys() -> tuple[Key, ...]:
     """Every key that a recipe has, in order, from the sections themselves."""
     sections = {
         name: field.annotation
@@ -386,8 +386,8 @@ def keys() -> tuple[Key, ...]:
 
 
 def describe_keys() -> str:
-    """`keys` as a Markdown table."""
-    rows = [f"| `{key.name}` | {key.values} | {key.default} | {key.text} |" for key in keys()]
+    """`all_keys` as a Markdown table."""
+    rows = [f"| `{key.name}` | {key.values} | {key.default} | {key.text} |" for key in all_keys()]
     return "\n".join(["| key | takes | default | what it does |", "| --- | --- | --- | --- |", *rows]) + "\n"
 
 

@@ -27,7 +27,8 @@ class RunSummary:
         folder: The run's folder.
         name: Its path below the folder that was searched.
         state: `sealed` (there is a bundle), `unfinished`, or `damaged` (`problems` says how).
-        problems: What could not be read, a sentence each.
+        problems: What could not be read, a sentence each. A sealed run stays so without a recipe.toml that this
+            version of Hilum accepts.
         recipe: What was to be trained.
         engine: That trained it, for example `torch`; known once it is sealed.
         bundle: The bundle's hash, 64 hexadecimal digits. Files are not verified against it: `bundle.read` does that.
@@ -191,11 +192,15 @@ def _read(folder: Path, name: str) -> RunSummary:
     training: dict[str, Any] = attempt(f"{BUNDLE}/{MANIFEST}", _read_training, {})
     best = training.get("best_epoch") or (_best_epoch(rows, recipe.train.monitor) if recipe else None)
     at_best: Mapping[str, float] = next((row for row in rows if row["epoch"] == best), {})
+    test_auroc = attempt(METRICS, lambda path: _read_test_auroc(path, digest), None)
+    # A sealed run needs no recipe.toml; one of another version of Hilum may be refused by this one.
+    damaged = [problem for problem in problems if not (digest and problem.startswith(RECIPE))]
+    state = "damaged" if damaged else "sealed" if digest else "unfinished"
     return RunSummary(
         folder=folder,
         name=name,
-        test_auroc=attempt(METRICS, lambda path: _read_test_auroc(path, digest), None),
-        state="damaged" if problems else "sealed" if digest else "unfinished",
+        test_auroc=test_auroc,
+        state=state,
         problems=tuple(problems),
         recipe=recipe,
         engine=training.get("engine", ""),

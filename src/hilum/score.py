@@ -92,7 +92,11 @@ def mean(predictions: Sequence[Predictions]) -> Predictions:
         rows = pd.Index(other.images).get_indexer(pd.Index(first.images))
         columns = [other.findings.index(finding) for finding in first.findings]
         total += other.probabilities[rows][:, columns]
-    name = first.name if not others else f"mean of {', '.join(each.name for each in predictions)}"
+    names = [each.name for each in predictions]
+    many = (
+        f"mean of {len(names)} predictions" if len(set(names)) < len(names) else f"mean of {', '.join(names)}"
+    )
+    name = many if others else first.name
     ignored = tuple(dict.fromkeys(column for each in predictions for column in each.ignored))
     return Predictions(name, first.images, first.findings, total / len(predictions), ignored)
 

@@ -84,6 +84,7 @@ class EngineName(StrEnum):
     """The engines that exist."""
 
     torch = "torch"
+    keras = "keras"
 
 
 SourceOption = Annotated[
@@ -208,6 +209,14 @@ def train(
     ] = None,
     devices: Annotated[int, typer.Option("--devices", min=1, help="Processes that share each batch.")] = 1,
     profile: Annotated[bool, typer.Option("--profile", help="Tell where the time went.")] = False,
+    saved_model: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--saved-model",
+            help="With --engine keras: also write the model here (.keras), for plain keras.models.load_model.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Train a model and seal it into a bundle.
 
@@ -216,6 +225,8 @@ def train(
     from hilum.training import tracking
 
     tracking.check(track or ())
+    if saved_model:
+        _check_saved_model(saved_model, engine)
     table = _table(data, layout=layout, images=images, remap=remap) if data else None
     folder = output or Path("runs") / Path(recipe).stem
     run = _train(
@@ -229,6 +240,11 @@ def train(
         devices=devices,
         profile=profile,
     )
+    if saved_model:
+        from hilum import files
+
+        files.write_bytes(saved_model, (run.bundle.folder / "weights" / "model.keras").read_bytes())
+        typer.echo(f"saved model: {saved_model}", err=True)
     if profile:
         _show_profile(run.profile)
     typer.echo(f"next: hilum evaluate {run.folder}", err=True)
@@ -909,6 +925,19 @@ def _train(
         f"bundle {run.bundle.folder} ({run.bundle.hash[:16]}). {RESEARCH}"
     )
     return run
+
+
+def _check_saved_model(path: Path, engine: EngineName) -> None:
+    """Refuses, before any work, what `--saved-model` cannot do."""
+    from hilum.errors import UsageError
+
+    if engine is not EngineName.keras:
+        raise UsageError(
+            f"--saved-model writes a .keras file, which --engine {engine.value} does not have: give --engine keras, "
+            "or take weights/model.safetensors out of the bundle"
+        )
+    if path.suffix != ".keras" or path.is_dir():
+        raise UsageError(f"--saved-model {path} should be a file that ends in .keras")
 
 
 def _show_profile(profile: Mapping[str, float]) -> None:

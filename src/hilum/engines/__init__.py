@@ -16,6 +16,12 @@ from hilum.data.batches import Batches
 from hilum.errors import UsageError, nearest, require
 from hilum.recipe import Recipe
 
+# Engine -> what its extra installs. Keras and TensorFlow are not named: their engine imports them in its own way.
+REQUIRED: Mapping[str, tuple[str, ...]] = {
+    "torch": ("torch", "timm", "lightning", "safetensors", "onnxscript", "grain"),
+    "keras": ("h5py", "safetensors", "grain"),
+}
+
 
 @dataclass(frozen=True)
 class InitialWeights:
@@ -98,8 +104,8 @@ class Trained:
         stopped: Why training ended: `epochs`, `patience` or `interrupted`.
         precision: What it was trained in: `fp32` or `bf16`.
         final: As `model`, at the last epoch; None unless `train.keep_final`.
-        profile: Seconds by part: loader, forward, backward, optimizer, validation, rest; of this process, since it
-            was started.
+        profile: Seconds by part: loader, forward, backward, optimizer, validation, rest (where steps are compiled
+            whole: step, validation, rest); of this process, since it was started.
     """
 
     model: Any
@@ -178,8 +184,12 @@ def load_engine(name: str) -> Engine:
     """
     if name not in ENGINES:
         raise UsageError(f"no engine {name!r}; there are: {nearest(name, ENGINES)}")
-    for module in ("torch", "timm", "lightning", "safetensors", "onnxscript", "grain"):
-        require(module, extra="torch")
+    for module in REQUIRED[name]:
+        require(module, extra=name)
+    if name == "keras":
+        from hilum.engines.keras import KerasEngine
+
+        return KerasEngine()
     from hilum.engines.torch import TorchEngine
 
     return TorchEngine()

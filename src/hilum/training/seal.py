@@ -24,7 +24,20 @@ from hilum.recipe import Recipe
 from hilum.training.calibrate import calibrate
 
 PARITY = 1e-4
-PACKAGES = ("hilum", "numpy", "onnx", "onnxruntime", "torch", "torchvision", "timm", "lightning", "grain")
+PACKAGES = (
+    "hilum",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "torch",
+    "torchvision",
+    "timm",
+    "lightning",
+    "keras",
+    "tensorflow",
+    "tf2onnx",
+    "grain",
+)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,15 @@
+from functools import partial
+
 import numpy as np
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
+from timm.layers import resample_abs_pos_embed
 
-from hilum.engines.torch import models, weights
-from hilum.errors import TrainingError
+from hilum.engines.torch import weights
+from hilum.engines.torch.backbones import make_backbone
+from hilum.errors import TrainingError, UsageError
 
 SIZE = 64
 MOBILENET = "mobilenetv2_100.ra_in1k"
@@ -15,14 +20,15 @@ def images():
 
 
 def initialise(name, source):
-    return weights.initialise(name, str(source), make=models.make_backbone, images=images())
+    make = partial(make_backbone, size=SIZE)
+    return weights.initialise(name, str(source), make=make, images=images())
 
 
 @pytest.fixture(scope="module")
 def folded(tmp_path_factory):
     """A MobileNetV2 with batch norm folded away, as a converter writes it, and the outputs that it had."""
     torch.manual_seed(3)
-    backbone = models.make_backbone(MOBILENET, same_padding=True)
+    backbone = make_backbone(MOBILENET, same_padding=True)
     pairs = weights._convolutions_with_norms(backbone, SIZE)
     for _, norm in pairs:
         norm.weight.data.uniform_(0.5, 1.5)
@@ -103,7 +109,7 @@ def test_folded_weights_of_another_network_are_refused(folded):
 
 
 def test_safetensors_round_trip_with_its_notes(tmp_path):
-    backbone = models.make_backbone("resnet18.tv_in1k")
+    backbone = make_backbone("resnet18.tv_in1k")
     tensors = {f"backbone.{key}": value for key, value in backbone.state_dict().items()}
     save_file(
         tensors | {"head.layers.0.weight": torch.zeros(1, 512)}, tmp_path / "w.safetensors", {"mean": "0,0,0"}
@@ -118,10 +124,58 @@ def test_safetensors_round_trip_with_its_notes(tmp_path):
 
 
 def test_safetensors_of_another_network_are_refused(tmp_path):
-    save_file(models.make_backbone("custom_cnn").state_dict(), tmp_path / "w.safetensors")
+    save_file(make_backbone("custom_cnn").state_dict(), tmp_path / "w.safetensors")
 
     with pytest.raises(TrainingError, match="does not fit resnet18"):
         initialise("resnet18.tv_in1k", tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "convnextv2_atto", "test_vit2"])
+def test_a_plain_state_dict_of_timms_loads_and_its_head_is_left_out(tmp_path, name):
+    torch.manual_seed(5)
+    model = timm.create_model(name, **({"img_size": SIZE} if "vit" in name else {}))
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+
+    backbone, initial = initialise(name, tmp_path / "w.safetensors")
+
+    loaded = backbone.timm.state_dict()
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in loaded.items())
+    assert len(loaded) < len(model.state_dict())
+    assert initial.mean == timm.get_pretrained_cfg(name).mean
+
+
+def test_position_embeddings_of_another_image_size_are_resampled(tmp_path):
+    model = timm.create_model("deit_tiny_patch16_224")
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+
+    backbone, _ = initialise("deit_tiny_patch16_224", tmp_path / "w.safetensors")
+
+    expected = resample_abs_pos_embed(model.pos_embed.detach(), [4, 4], num_prefix_tokens=1)
+    torch.testing.assert_close(backbone.timm.pos_embed.detach(), expected)
+    assert torch.equal(backbone.timm.norm.weight, model.norm.weight)
+    assert torch.equal(backbone.timm.blocks[3].mlp.fc1.weight, model.blocks[3].mlp.fc1.weight)
+    assert not backbone.timm.pretrained_cfg.get("state_dict"), "the file's tensors are not kept a second time"
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("resnet18", "layer1.0.conv1.weight"), ("deit_tiny_patch16_224", "blocks.2.attn.proj.weight")],
+)
+def test_weights_of_another_shape_are_refused_with_the_first_that_differs(tmp_path, name, key):
+    tensors = make_backbone(name, size=SIZE).timm.state_dict()
+    tensors[key] = tensors[key][:-1].contiguous()
+    save_file(tensors, tmp_path / "w.safetensors")
+
+    with pytest.raises(TrainingError, match=rf"{name}: it has other shapes for 1 of .*, first '{key}'"):
+        initialise(name, tmp_path / "w.safetensors")
+
+
+def test_weights_with_more_than_the_network_has_are_refused(tmp_path):
+    tensors = make_backbone("resnet18").timm.state_dict() | {"adapter.weight": torch.zeros(1)}
+    save_file(tensors, tmp_path / "w.safetensors")
+
+    with pytest.raises(TrainingError, match=r"has unknown 1 of .*, first 'adapter.weight'"):
+        initialise("resnet18", tmp_path / "w.safetensors")
 
 
 @pytest.mark.parametrize("name", ["w.npz", "w.safetensors"])
@@ -145,12 +199,38 @@ def test_a_missing_file_is_told_from_the_two_words():
 
 
 def test_hub_weights_that_cannot_be_had_are_told_in_words(monkeypatch):
-    def offline(*_args, **_kwargs):
-        raise OSError("no route to host")
+    create = timm.create_model
 
-    monkeypatch.setattr(models.timm, "create_model", offline)
-    with pytest.raises(TrainingError, match=r"could not be fetched .*model.weights=none"):
+    def offline(*names, pretrained=False, **options):
+        if pretrained:
+            raise OSError("no route to host")
+        return create(*names, **options)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(TrainingError, match=r"could not be fetched .*no route to host.*model.weights=none"):
         initialise("resnet18.tv_in1k", "imagenet")
+    with pytest.raises(UsageError, match="cannot be had for images of 8 x 8 pixels"):
+        weights.initialise(
+            "vit_tiny_patch16_224", "imagenet", make=partial(make_backbone, size=8), images=images()
+        )
+
+
+def test_hub_weights_are_recorded_with_their_tag_terms_and_normalisation(monkeypatch):
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained, **options: create(name, **options))
+
+    _, initial = initialise("vit_tiny_patch16_224", "imagenet")
+
+    assert initial.source == "timm vit_tiny_patch16_224.augreg_in21k_ft_in1k"
+    assert "ImageNet" in initial.citation
+    assert initial.licence == "apache-2.0"
+    assert initial.mean == initial.std == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("name", ["custom_cnn", "coatnet_0_224"])
+def test_what_has_no_hub_weights_says_so(name):
+    with pytest.raises(TrainingError, match=rf"{name}.*model.weights=none"):
+        initialise(name, "imagenet")
 
 
 @pytest.mark.real

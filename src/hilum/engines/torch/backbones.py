@@ -234,13 +234,17 @@ def _dry_run(model: Any, *, name: str, size: int) -> tuple[object, set[str], str
         model.train(training)
         for hook in hooks:
             hook.remove()
-    head = [
-        path
-        for path in ran[num_ran:]
-        if any(True for _ in model.get_submodule(path).parameters(recurse=False))
-    ]
-    starts_with_norm = head and "norm" in type(model.get_submodule(head[0])).__name__.lower()
-    return features, set(ran[:num_ran]), head[0] if starts_with_norm else ""
+    return features, set(ran[:num_ran]), _first_norm(model, ran[num_ran:])
+
+
+def _first_norm(model: nn.Module, head: Iterable[str]) -> str:
+    """The norm with which a head begins; empty if other weights come first. Pools and dropout have none."""
+    for path in head:
+        part = model.get_submodule(path)
+        is_norm = "norm" in type(part).__name__.lower()
+        if any(True for _ in part.parameters(recurse=False)) or (is_norm and not [*part.children()]):
+            return path if is_norm else ""
+    return ""
 
 
 def _take_out(module: nn.Module, needed: set[str], prefix: str = "") -> Iterator[str]:

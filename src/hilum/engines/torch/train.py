@@ -20,6 +20,15 @@ from torch import Tensor
 from hilum.data.batches import Batch, Batches
 from hilum.engines import Hooks, InitialWeights, Progress, Trained, Validation
 from hilum.engines.figures import validation_figures
+from hilum.engines.loop import (
+    NUM_IMAGES_TO_UNFOLD,
+    SAVE_SECONDS,
+    Position,
+    no_best,
+    no_memory,
+    no_number,
+    stop_asked,
+)
 from hilum.engines.policy import Policy
 from hilum.engines.processes import Processes, find_processes
 from hilum.engines.stopwatch import Stopwatch
@@ -27,13 +36,11 @@ from hilum.engines.torch import state
 from hilum.engines.torch.losses import make_loss
 from hilum.engines.torch.models import Classifier, build
 from hilum.engines.torch.optimizers import make_optimizer
-from hilum.errors import NotANumberError, StoppedError, TrainingError, UsageError
+from hilum.errors import UsageError
 from hilum.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
-NUM_IMAGES_TO_UNFOLD = 512
-SAVE_SECONDS = 600.0  # the most that is lost of a long epoch
 STEPS_BETWEEN_LOOKS = 16  # at the losses on a GPU, which each look makes wait
 
 
@@ -78,23 +85,6 @@ def logits(model: Classifier, images: np.ndarray) -> np.ndarray:
             for block in np.split(images, range(64, len(images), 64))
         ]
     return torch.cat(parts).numpy()
-
-
-@dataclasses.dataclass
-class Position:
-    """Where in an epoch training stands.
-
-    Attributes:
-        batches: Done, of the epoch under way.
-        loss: Sum of the steps' mean losses, each times its images.
-        images: Seen in the epoch.
-        seconds: Spent on it.
-    """
-
-    batches: int = 0
-    loss: float = 0.0
-    images: int = 0
-    seconds: float = 0.0
 
 
 class Run:
@@ -182,10 +172,7 @@ class Run:
     def trained(self, stopped: str) -> Trained:
         """The model with the weights of the best epoch, and of the last if the recipe wants them."""
         if not self.best:
-            raise TrainingError(
-                f"no epoch had a usable {self.policy.monitor} on validation; "
-                "set train.monitor=val_loss, or give validation images of both kinds"
-            )
+            raise no_best(self.policy)
         final = None
         if self.recipe.train.keep_final:
             final = copy.deepcopy(self.module).eval()
@@ -322,11 +309,7 @@ class Run:
             losses = self._summed(losses) / self.processes.number
         for (step, batch, _), loss in zip(steps, losses.tolist(), strict=True):
             if not math.isfinite(loss):
-                raise NotANumberError(
-                    f"the loss became {loss} in epoch {number}, step {step}; lower train.learning_rate "
-                    f"(now {self.policy.learning_rate:g}), set train.clip_norm=1, or train.precision=fp32",
-                    batch.rows.tolist(),
-                )
+                raise no_number(loss, self.policy, step=step, rows=batch.rows.tolist())
             self.position.loss += loss * len(batch.images)
             self.position.images += len(batch.images)
             hooks.on_step(Progress(epoch=number, step=step, steps=self.batches.steps, loss=loss))
@@ -343,10 +326,7 @@ class Run:
             unseen.clear()
         self.save()
         if stop:
-            raise StoppedError(
-                f"stopped from outside in epoch {number} after step {step} of {self.batches.steps}; "
-                "the state is saved, go on with --resume"
-            )
+            raise stop_asked(self.policy, step=step, steps=self.batches.steps)
 
     def _thaw(self) -> None:
         """Freezes what the policy wants frozen in the epoch that begins."""
@@ -436,8 +416,9 @@ def _fabric(processes: Processes, precision: str) -> Fabric:
         raise UsageError(
             f"--devices {processes.devices}, but this machine has {gpus} GPU(s); ask for as many"
         )
-    # Lightning speaks of itself on the terminal, through a handler of its own.
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    # Lightning speaks of itself on the terminal, through handlers of its own.
+    for name in ("lightning.fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     return Fabric(
         accelerator="cuda" if gpus else "cpu",
         devices=processes.devices,
@@ -470,9 +451,4 @@ def _memory_in_words(recipe: Recipe) -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
-        size, half = recipe.train.batch_size, max(recipe.train.batch_size // 2, 2)
-        raise TrainingError(
-            f"out of memory with batches of {size} images of {recipe.data.size} pixels; "
-            f"set train.batch_size={half} and train.accumulate={recipe.train.accumulate * 2} "
-            "(the same effective batch), or a smaller data.size"
-        ) from error
+        raise no_memory(recipe) from error

@@ -16,12 +16,12 @@ A path to a file
     `NN_CONV_2D_kernel` (out, height, width, in), `NN_DEPTHWISE_CONV_2D_kernel` (1, height, width, channels), each
     with `NN_..._bias` (out,), NN counting from 00. Batch norm is folded into kernels and biases, padding is
     TensorFlow's, and the input is scaled to [-1, 1] unless arrays `mean` and `std` (3,) say otherwise. Dense layers
-    are left out. Batch norm is unfolded again with statistics measured on training images: the function stays the
+    are left out. Or arrays in the layout of `neutral.py`, which carries weights from one engine to the other.
+    Folded batch norm is unfolded again with statistics measured on training images: the function stays the
     same, and training starts from sane statistics.
 """
 
 import contextlib
-import hashlib
 import re
 from collections.abc import Callable
 from functools import partial
@@ -35,10 +35,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from hilum.engines import InitialWeights
+from hilum.engines.sources import RANDOM, named, triple
+from hilum.engines.torch import neutral
 from hilum.engines.torch.backbones import CUSTOM_CNN, LIBRARY, timm_config
 from hilum.errors import HilumError, TrainingError
 
-RANDOM = InitialWeights("random", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), licence="none")
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 Make = Callable[..., nn.Module]
@@ -113,10 +114,10 @@ def _from_safetensors(name: str, path: Path, make: Make) -> tuple[nn.Module, Ini
     make = partial(make, same_padding=notes.get("padding") == "same")
     backbone = _load(name, path, _of_backbone(tensors), make)
     config = RANDOM if name == CUSTOM_CNN else timm_config(name)
-    mean = _triple(notes["mean"], path) if "mean" in notes else config.mean
-    std = _triple(notes["std"], path) if "std" in notes else config.std
+    mean = triple(notes["mean"], path) if "mean" in notes else config.mean
+    std = triple(notes["std"], path) if "std" in notes else config.std
     return backbone, InitialWeights(
-        _named(path), mean, std, notes.get("citation", ""), notes.get("licence", "unknown")
+        named(path), mean, std, notes.get("citation", ""), notes.get("licence", "unknown")
     )
 
 
@@ -160,9 +161,13 @@ def _from_npz(name: str, path: Path, make: Make, images: Tensor) -> tuple[nn.Mod
     except (ValueError, OSError, BadZipFile, KeyError) as error:
         raise TrainingError(f"{path.name} is not a readable .npz file of plain arrays: {error}") from None
     half = np.full(3, 0.5)
-    mean, std = (_triple(arrays.get(key, half).tolist(), path) for key in ("mean", "std"))
-    initial = InitialWeights(_named(path), mean, std)
+    mean, std = (triple(arrays.get(key, half).tolist(), path) for key in ("mean", "std"))
+    initial = InitialWeights(named(path), mean, std)
     kernels = sorted(key for key in arrays if re.fullmatch(r"\d+_(DEPTHWISE_)?CONV_2D_kernel", key))
+    if any(neutral.KEY.fullmatch(key) for key in arrays):
+        backbone = make(name, same_padding=str(arrays.get("padding")) == "same")
+        neutral.fill(backbone, arrays, images.shape[-1], name=name, told=path.name)
+        return backbone, initial
     backbone = make(name, same_padding=True).eval()
     places = _convolutions_with_norms(backbone, images.shape[-1])
     if len(kernels) != len(places):
@@ -253,16 +258,3 @@ def _unfold(norms: list[Any], backbone: nn.Module, images: Tensor, initial: Init
 def _citation(name: str) -> str:
     images = " (ImageNet, Russakovsky et al. 2015)" if re.search(r"in(1|12|21|22)k", name) else ""
     return f"timm, PyTorch Image Models, weights {name}{images}"
-
-
-def _named(path: Path) -> str:
-    return f"{path.name}, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
-
-
-def _triple(values: str | list[float], path: Path) -> tuple[float, float, float]:
-    """Three numbers from metadata (comma separated) or from an array."""
-    try:
-        first, second, third = map(float, values.split(",") if isinstance(values, str) else values)
-    except (TypeError, ValueError):
-        raise TrainingError(f"{path.name}: its mean or std is {values!r}; three numbers expected") from None
-    return first, second, third

@@ -1,0 +1,94 @@
+"""A trained Keras classifier -> model.onnx by the graph contract, and model.keras."""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import tensorflow as tf
+import tf2onnx
+from tf2onnx.handler import tf_op
+from tf2onnx.utils import make_name
+
+from hilum.engines.keras import backend as backend
+from hilum.engines.keras.models import Classifier
+from hilum.files import replacing
+
+OPSET = 18  # the highest that tf2onnx writes
+OUTPUTS = ("logits", "maps", "embedding")
+
+
+@tf_op("Erfc")
+class _Erfc:
+    """1 - erf(x): what TensorFlow makes GELU of, and tf2onnx does not know."""
+
+    @classmethod
+    def version_9(cls, ctx: Any, node: Any, **_options: Any) -> None:
+        """Replaces the node; Erf came with opset 9."""
+        (values,), outputs = node.input, node.output
+        shapes, dtypes = node.output_shapes, node.output_dtypes
+        ctx.remove_node(node.name)
+        one = ctx.make_const(make_name("one"), np.array(1, np.float32))
+        erf = ctx.make_node("Erf", [values])
+        ctx.make_node("Sub", [one.output[0], erf.output[0]], outputs=outputs, shapes=shapes, dtypes=dtypes)
+
+
+def export(model: Classifier, *, size: int, graph: Path, weights: Path) -> Sequence[Path]:
+    """Writes the graph and the native weights.
+
+    `model.keras` is for people who want plain `keras.models.load_model`: grey (size, size) in [0, 1] in, uncalibrated
+    probabilities out, built-in layers only. Hilum itself never loads one but for the arrays in it.
+
+    Args:
+        model: At its best epoch, in full precision.
+        size: Side of the input in pixels.
+        graph: The .onnx file to write.
+        weights: The folder for `model.keras`.
+
+    Returns:
+        The files written.
+    """
+    explain = tf.function(lambda image: dict(zip(OUTPUTS, model.explain(image), strict=True)))
+    signature = [tf.TensorSpec((None, size, size), tf.float32, name="image")]
+    with _quietly():
+        proto, _ = tf2onnx.convert.from_function(explain, input_signature=signature, opset=OPSET)
+    _tidy(proto)
+    with replacing(graph) as temporary:
+        onnx.save_model(proto, temporary)
+    native = weights / "model.keras"
+    with _quietly(), replacing(native) as temporary:
+        model.probability_model().save(temporary)
+    return graph, native
+
+
+def _tidy(proto: Any) -> None:
+    """Puts the outputs in the contract's order, and drops what tells of the machine that trained."""
+    outputs = {value.name: value for value in proto.graph.output}
+    ordered = [outputs[name] for name in OUTPUTS]
+    del proto.graph.output[:]
+    proto.graph.output.extend(ordered)
+    del proto.metadata_props[:]
+    proto.graph.doc_string = proto.doc_string = ""
+    for node in proto.graph.node:
+        node.doc_string = ""
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Keeps the exporter's own chatter off the terminal; its exceptions pass."""
+    loggers = [logging.getLogger(name) for name in ("tf2onnx", "tensorflow")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

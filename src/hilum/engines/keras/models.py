@@ -1,0 +1,187 @@
+"""A recipe's model section -> a Keras classifier whose maps come in closed form."""
+
+import contextlib
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from hilum import architectures
+from hilum.engines import InitialWeights
+from hilum.engines.head import initial_head
+from hilum.engines.keras import backend as backend, weights
+from hilum.engines.keras.backbones import layers, make_backbone, seeded
+from hilum.engines.keras.heads import Head
+from hilum.recipe import Recipe
+
+POLICIES = {"fp32": "float32", "bf16": "mixed_bfloat16"}
+LINKS = {"binary": "sigmoid", "multilabel": "sigmoid", "multiclass": "softmax"}
+
+
+class Classifier(keras.Model):
+    """Grey images -> logits; normalisation is inside.
+
+    Attributes:
+        backbone: (batch, size, size, 3) -> feature map (batch, h, w, channels).
+        head: What is applied to the feature map.
+        head_model: The same, from a feature map to logits.
+        connected: The same, to all that `Head.connect` gives, in a row.
+        link: From logits to probabilities: `sigmoid` or `softmax`.
+        num_frozen: Layers of the backbone, counted from the image, that stay as they are.
+        learn: A step of training; set by whoever trains, called by `fit`.
+    """
+
+    def __init__(self, backbone: Any, head: Head, initial: InitialWeights, *, size: int, link: str) -> None:
+        super().__init__(dtype="float32", name="classifier")
+        self.size = size
+        self.link = link
+        self.initial = initial
+        self._normalisation = _normalisation(initial, size)
+        self.backbone = backbone
+        self.head = head
+        features = keras.Input(backbone.output_shape[1:])
+        connected = head.connect(features)
+        self.head_model = keras.Model(features, connected.logits, name="head")
+        everything = [
+            connected.features,
+            connected.pooled,
+            *connected.sums,
+            connected.logits,
+            connected.shares,
+        ]
+        self.connected = keras.Model(features, everything, name="connected")
+        self.num_frozen = 0
+        self.learn: Any = None
+        # Traced once for any number of images.
+        self.run = tf.function(self._run, input_signature=[tf.TensorSpec((None, size, size), tf.uint8)])
+        self.built = True  # as all its parts are
+
+    def call(self, image: Any, training: bool = False) -> Any:
+        """Float (batch, size, size) in [0, 1] -> logits (batch, outputs)."""
+        frozen = self.num_frozen == len(layers(self.backbone))
+        features = self.backbone(_through(self._normalisation, image), training=training and not frozen)
+        return self.head_model(features, training=training)
+
+    def explain(self, image: Any) -> tuple[Any, Any, Any]:
+        """Float (batch, size, size) in [0, 1] -> logits, maps (batch, outputs, h, w), embedding."""
+        features = self.backbone(_through(self._normalisation, image), training=False)
+        return self.head.explain(self.connected(features, training=False))
+
+    def freeze(self, share: float) -> None:
+        """Keeps the first layers of the backbone as they are, batch-norm statistics included, and frees the others.
+
+        Args:
+            share: Of the layers, counted from the image; 1 is all of the backbone.
+        """
+        stages = layers(self.backbone)
+        self.num_frozen = round(share * len(stages))
+        for index, layer in enumerate(stages):
+            layer.trainable = index >= self.num_frozen
+
+    def train_step(self, data: Any) -> Any:
+        """What `fit` calls for each batch."""
+        return self.learn(data)
+
+    def probability_model(self) -> Any:
+        """The same network as a functional model of built-in layers: grey (size, size) in, probabilities out."""
+        image = keras.Input((self.size, self.size), name="image")
+        features = self.backbone(_through(self._normalisation, image))
+        logits = self.head.connect(features).logits
+        probability = keras.layers.Activation(self.link, dtype="float32", name="probability")(logits)
+        return keras.Model(image, probability, name="hilum")
+
+    def _run(self, images: Any) -> Any:
+        """uint8 (batch, size, size) -> float32 logits, as in evaluation."""
+        return tf.cast(self(to_float(images), training=False), tf.float32)
+
+
+def to_float(images: Any) -> Any:
+    """uint8 (n, size, size) -> float32 in [0, 1]."""
+    return tf.cast(images, tf.float32) / 255
+
+
+def build(
+    recipe: Recipe, *, images: np.ndarray, precision: str = "fp32"
+) -> tuple[Classifier, InitialWeights]:
+    """Makes the classifier of a recipe, its initial weights loaded and its layers frozen.
+
+    Args:
+        recipe: Its task, data, model and train.seed are read.
+        images: Training images, uint8 (n, size, size); weights whose batch norm is folded need them.
+        precision: What it computes in: `fp32`, or `bf16` with weights in full precision.
+
+    Raises:
+        TrainingError: The weights cannot be had or do not fit.
+        UsageError: This engine does not have the architecture.
+    """
+    settings = recipe.model
+    name = architectures.architecture(settings.architecture, "keras").engines["keras"]
+    make = partial(
+        make_backbone, size=recipe.data.size, dropout=settings.backbone_dropout, seed=recipe.train.seed
+    )
+    with _policy(precision), seeded(recipe.train.seed):
+        backbone, initial = weights.initialise(name, settings.weights, make=make, images=images)
+        return _classifier(recipe, backbone, initial), initial
+
+
+def in_full_precision(recipe: Recipe, model: Classifier) -> Classifier:
+    """A new classifier with the same weights, that computes in fp32."""
+    settings = recipe.model
+    name = architectures.architecture(settings.architecture, "keras").engines["keras"]
+    with _policy("fp32"), seeded(recipe.train.seed):
+        backbone = make_backbone(
+            name, size=recipe.data.size, dropout=settings.backbone_dropout, seed=recipe.train.seed
+        )
+        copy = _classifier(recipe, backbone, model.initial)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def _classifier(recipe: Recipe, backbone: Any, initial: InitialWeights) -> Classifier:
+    _, height, width, channels = backbone.output_shape
+    first = initial_head(
+        recipe.model,
+        channels=channels,
+        height=height,
+        width=width,
+        outputs=len(recipe.task.findings),
+        seed=recipe.train.seed,
+    )
+    head = Head(first, recipe.model, shape=(height, width, channels), seed=recipe.train.seed)
+    model = Classifier(backbone, head, initial, size=recipe.data.size, link=LINKS[recipe.task.kind])
+    model.freeze(recipe.model.frozen_share)
+    return model
+
+
+def _normalisation(initial: InitialWeights, size: int) -> tuple[Any, ...]:
+    """Layers that copy the grey to three channels and normalise each, in full precision."""
+    return (
+        keras.layers.Reshape((size, size, 1), dtype="float32", name="channel"),
+        keras.layers.Concatenate(dtype="float32", name="channels"),
+        keras.layers.Rescaling(
+            [1 / std for std in initial.std],
+            [-mean / std for mean, std in zip(initial.mean, initial.std, strict=True)],
+            dtype="float32",
+            name="normalisation",
+        ),
+    )
+
+
+def _through(normalisation: tuple[Any, ...], image: Any) -> Any:
+    channel, channels, rescaling = normalisation
+    grey = channel(image)
+    return rescaling(channels([grey, grey, grey]))
+
+
+@contextlib.contextmanager
+def _policy(precision: str) -> Iterator[None]:
+    """Makes the layers that are made inside compute in a precision."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(POLICIES[precision])
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

@@ -1,0 +1,425 @@
+"""Batches -> a trained Keras classifier at its best epoch."""
+
+import contextlib
+import dataclasses
+import logging
+import math
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from hilum.data.batches import Batches
+from hilum.engines import Hooks, InitialWeights, Progress, Trained, Validation
+from hilum.engines.figures import validation_figures
+from hilum.engines.keras import backend as backend, state
+from hilum.engines.keras.losses import make_loss
+from hilum.engines.keras.models import Classifier, build, in_full_precision, to_float
+from hilum.engines.keras.optimizers import make_optimizer
+from hilum.engines.loop import (
+    NUM_IMAGES_TO_UNFOLD,
+    SAVE_SECONDS,
+    Position,
+    no_best,
+    no_memory,
+    no_number,
+    stop_asked,
+)
+from hilum.engines.policy import Policy
+from hilum.engines.processes import find_processes
+from hilum.engines.stopwatch import Stopwatch
+from hilum.errors import TrainingError, UsageError
+from hilum.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+PARTS = ("step", "validation")  # a step is compiled as one, loader included
+
+
+def fit(
+    recipe: Recipe,
+    batches: Batches,
+    validation: Validation,
+    *,
+    class_weights: np.ndarray,
+    state: Path,
+    resume: bool,
+    hooks: Hooks,
+    devices: int = 1,
+) -> Trained:
+    """Trains a model; see `hilum.engines.Engine.fit`."""
+    if find_processes(devices).number > 1:
+        raise UsageError(
+            "the keras engine trains in one process; leave out --devices, or train with --engine torch"
+        )
+    _be_deterministic(recipe.train.deterministic)
+    with _memory_in_words(recipe):
+        run = Run(recipe, batches, class_weights=class_weights, state=state)
+        if resume and state.exists():
+            run.load()
+        stopped = "patience" if run.policy.out_of_patience else "epochs"
+        try:
+            while not run.policy.finished:
+                run.epoch(validation, hooks)
+                hooks.on_epoch(run.history)
+                stopped = "patience" if run.policy.out_of_patience else "epochs"
+        except KeyboardInterrupt:
+            if not run.best:
+                raise
+            stopped = "interrupted"
+        return run.trained(stopped)
+
+
+def logits(model: Classifier, images: np.ndarray) -> np.ndarray:
+    """Runs uint8 (n, size, size) images through the model; returns float32 (n, findings)."""
+    parts = [model.run(block).numpy() for block in np.split(images, range(64, len(images), 64))]
+    return np.concatenate(parts)
+
+
+class Run:
+    """One training: the model, its optimizer and the policy, from epoch to epoch.
+
+    Attributes:
+        history: One row an epoch.
+        best: The weights of the best epoch so far; empty before the first.
+        averages: The moving average of the weights; empty where the recipe wants none.
+        policy: Decides.
+        position: In the epoch under way.
+        rows: Those of the table, by step of the epoch under way, as far as read.
+    """
+
+    def __init__(self, recipe: Recipe, batches: Batches, *, class_weights: np.ndarray, state: Path) -> None:
+        self.recipe = recipe
+        self.batches = batches
+        self.state = state
+        self.policy = Policy.of(recipe)
+        self.position = Position()
+        self.history = pd.DataFrame()
+        self.best: list[np.ndarray] = []
+        self.rows: dict[int, np.ndarray] = {}
+        self.precision = resolve_precision(recipe.train.precision)
+        self.stopwatch = Stopwatch(parts=PARTS)
+        self.initial: InitialWeights
+        self.model, self.initial = build(
+            recipe, images=batches.sample(NUM_IMAGES_TO_UNFOLD), precision=self.precision
+        )
+        self.model.learn = self._step
+        self.optimizer = make_optimizer(
+            self.model, recipe.train, most_frozen=min(self.policy.frozen, self._last_frozen())
+        )
+        self.model.compile(optimizer=self.optimizer, jit_compile=False)
+        self.averages = [tf.Variable(value) for value in self.model.get_weights() if recipe.train.ema]
+        self.num_updates = tf.Variable(0, dtype=tf.int64)
+        self._gradients: dict[str, tf.Variable] = {}
+        if recipe.train.accumulate > 1:
+            self._gradients = {
+                variable.path: tf.Variable(tf.zeros(variable.shape))
+                for variable in self.optimizer._trainable_variables
+            }
+        self.loss = make_loss(recipe, smoothing=recipe.train.label_smoothing)
+        self.class_weights = tf.constant(class_weights)
+        self.saved = time.monotonic()
+        log.info(
+            "keras on %s, %s, %d trainable parameters",
+            "cuda" if tf.config.list_physical_devices("GPU") else "cpu",
+            self.precision,
+            sum(math.prod(variable.shape) for variable in self.model.trainable_variables),
+        )
+
+    def epoch(self, validation: Validation, hooks: Hooks) -> None:
+        """Trains what is left of an epoch; the callbacks look at validation, let the policy decide, and save."""
+        self._thaw()
+        number = self.policy.epoch + 1
+        self.model.fit(
+            self._stream(number),
+            initial_epoch=number - 1,
+            epochs=number,
+            steps_per_epoch=self.batches.steps - self.position.batches,
+            shuffle=False,
+            verbose=0,
+            callbacks=[Schedule(self), Steps(self, hooks), Decide(self, validation)],
+        )
+
+    def trained(self, stopped: str) -> Trained:
+        """The model with the weights of the best epoch, and of the last if the recipe wants them."""
+        if not self.best:
+            raise no_best(self.policy)
+        final = None
+        if self.recipe.train.keep_final:
+            final = in_full_precision(self.recipe, self.model)
+            final.set_weights(self.weights())
+        best = in_full_precision(self.recipe, self.model)
+        best.set_weights(self.best)
+        return Trained(
+            model=best,
+            initial=self.initial,
+            history=self.history,
+            best_epoch=self.policy.best_epoch,
+            stopped=stopped,
+            precision=self.precision,
+            final=final,
+            profile=self.stopwatch.seconds(),
+        )
+
+    def save(self) -> None:
+        """Writes all that going on needs; see `state.write`."""
+        rest = {
+            "recipe": self.recipe.to_toml(),
+            "policy": self.policy.state(),
+            "position": dataclasses.asdict(self.position),
+            "stream": self.batches.state(self.policy.epoch + 1, self.position.batches),
+            "num_updates": int(self.num_updates.numpy()),
+            "history": self.history.to_dict(orient="list"),
+        }
+        tensors = {
+            "model": [variable.numpy() for variable in self._variables()],
+            "best": self.best,
+            "averages": [value.numpy() for value in self.averages],
+            "optimizer": [variable.numpy() for variable in self.optimizer.variables],
+        }
+        state.write(self.state, tensors, rest)
+        self.saved = time.monotonic()
+
+    def load(self) -> None:
+        """Goes on from what `save` wrote."""
+        tensors, rest = state.read(self.state)
+        for group, variables in (
+            ("model", self._variables()),
+            ("averages", self.averages),
+            ("optimizer", self.optimizer.variables),
+        ):
+            found = [value.shape for value in tensors[group]]
+            if found != [tuple(variable.shape) for variable in variables]:
+                raise TrainingError(
+                    f"the state {self.state.name} is of another model ({group}); train anew without --resume"
+                )
+            for variable, value in zip(variables, tensors[group], strict=True):
+                variable.assign(value)
+        self.best = tensors["best"]
+        # What a resumed run may have changed: how long to go on.
+        renewed = {"epochs": self.recipe.train.epochs, "patience": self.recipe.train.patience}
+        self.policy = Policy(**{**rest["policy"], **renewed})
+        self.position = Position(**rest["position"])
+        self.batches.resume(rest["stream"])  # refuses a state of other images or settings
+        self.num_updates.assign(rest["num_updates"])
+        self.history = pd.DataFrame(rest["history"])
+        log.info("going on after epoch %d, batch %d", self.policy.epoch, self.position.batches)
+
+    def weights(self) -> list[np.ndarray]:
+        """What validation sees."""
+        return [value.numpy() for value in self.averages] or list(self.model.get_weights())
+
+    def _variables(self) -> list[Any]:
+        """Of the model, the seeds of its dropouts included."""
+        return list(self.model.variables)
+
+    def _stream(self, number: int) -> Any:
+        """What is left of an epoch, as a tf.data.Dataset of images, labels, share of a group, and whether it ends."""
+        accumulate, steps, size = self.recipe.train.accumulate, self.batches.steps, self.recipe.data.size
+        start = self.position.batches
+        last_whole = steps - steps % accumulate
+        self.rows = {}
+
+        def stream() -> Iterator[tuple[np.ndarray, np.ndarray, np.float32, bool]]:
+            for step, batch in enumerate(self.batches.epoch(number, start=start), start + 1):
+                self.rows[step] = batch.rows
+                together = accumulate if step <= last_whole else steps % accumulate
+                ends = step % accumulate == 0 or step == steps
+                yield batch.images, batch.labels, np.float32(1 / together), ends
+
+        signature = (
+            tf.TensorSpec((None, size, size), tf.uint8),
+            tf.TensorSpec((None, len(self.recipe.task.findings)), tf.float32),
+            tf.TensorSpec((), tf.float32),
+            tf.TensorSpec((), tf.bool),
+        )
+        return tf.data.Dataset.from_generator(stream, output_signature=signature).prefetch(1)
+
+    def _step(self, data: Any) -> dict[str, Any]:
+        """Adds the gradients of a batch, and moves the weights where a group of batches ends."""
+        images, labels, share, ends = data
+        with tf.GradientTape() as tape:
+            total, count = self.loss(self.model(to_float(images), training=True), labels, self.class_weights)
+            loss = total / tf.maximum(count, 1.0)
+            penalised = (loss + self.recipe.model.l2 * self.model.head.penalty()) * share
+        variables = self.model.trainable_variables
+        gradients = tape.gradient(penalised, variables)
+        if not self._gradients:
+            self._update(gradients, variables)
+            return {"loss": loss}
+        sums = [self._gradients[variable.path] for variable in variables]
+        for value, gradient in zip(sums, gradients, strict=True):
+            value.assign_add(gradient)
+
+        def update() -> Any:
+            self._update([tf.identity(value) for value in sums], variables)
+            for value in sums:
+                value.assign(tf.zeros_like(value))
+            return tf.constant(True)
+
+        tf.cond(ends, update, lambda: tf.constant(False))
+        return {"loss": loss}
+
+    def _update(self, gradients: Sequence[Any], variables: Sequence[Any]) -> None:
+        """Moves the weights, and their average after them."""
+        settings = self.recipe.train
+        if settings.clip_norm:
+            factor = tf.minimum(settings.clip_norm / (tf.linalg.global_norm(gradients) + 1e-6), 1.0)
+            gradients = [gradient * factor for gradient in gradients]
+        self.optimizer.apply(gradients, variables)
+        number = self.num_updates.assign_add(1)
+        # The young average follows fast: its decay rises to the one asked for.
+        decay = tf.minimum(settings.ema, tf.cast((1 + number) / (10 + number), tf.float32))
+        for average, variable in zip(self.averages, self.model.weights if self.averages else (), strict=True):
+            average.assign(average + (variable.value - average) * (1 - decay))
+
+    def _thaw(self) -> None:
+        """Freezes what the policy wants frozen in the epoch that begins."""
+        before = self.model.num_frozen
+        self.model.freeze(self.policy.frozen_share)
+        if self.model.num_frozen != before:
+            log.info("%d layers of the backbone are frozen", self.model.num_frozen)
+            self.model.make_train_function(force=True)
+
+    def _last_frozen(self) -> float:
+        return self.policy.thawed if self.policy.thaw_after else self.policy.frozen
+
+    def validate(self, validation: Validation) -> dict[str, float]:
+        """The loss, without class weights and smoothing, and the other figures of validation."""
+        with self._averaged():
+            outputs = logits(self.model, validation.images)
+        plain = tf.ones((validation.labels.shape[1], 2))
+        total, count = make_loss(self.recipe)(tf.constant(outputs), tf.constant(validation.labels), plain)
+        multiclass = self.recipe.task.kind == "multiclass"
+        figures = validation_figures(validation.labels, outputs, multiclass=multiclass)
+        return {"val_loss": float(total / tf.maximum(count, 1.0)), **figures}
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Puts the moving average in the weights' place for a while."""
+        if not self.averages:
+            yield
+            return
+        current = self.model.get_weights()
+        self.model.set_weights([value.numpy() for value in self.averages])
+        try:
+            yield
+        finally:
+            self.model.set_weights(current)
+
+
+class Schedule(keras.callbacks.Callback):
+    """Gives the optimizer the learning rate and the momentum that the policy has for each step."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self._run = run
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
+        """Before each step."""
+        run = self._run
+        within = run.position.batches / run.batches.steps
+        run.optimizer.learning_rate = run.policy.learning_rate_at(within)
+        momentum = run.policy.momentum_at(within)
+        if momentum is not None:
+            run.optimizer.momentum.assign(momentum)
+
+
+class Steps(keras.callbacks.Callback):
+    """Looks at each step's loss, tells of it, saves where it is time to, and stops where somebody asks for it."""
+
+    def __init__(self, run: Run, hooks: Hooks) -> None:
+        super().__init__()
+        self._run = run
+        self._hooks = hooks
+        self._before = run.position.seconds
+        self._started = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
+        """After each step."""
+        run, position = self._run, self._run.position
+        number, step, steps = run.policy.epoch + 1, position.batches + 1, run.batches.steps
+        loss, rows = float(logs["loss"]), run.rows.pop(step)
+        if not math.isfinite(loss):
+            raise no_number(loss, run.policy, step=step, rows=rows.tolist())
+        position.batches = step
+        position.loss += loss * len(rows)
+        position.images += len(rows)
+        position.seconds = self._before + time.perf_counter() - self._started
+        self._hooks.on_step(Progress(epoch=number, step=step, steps=steps, loss=loss))
+        if step < steps and step % run.recipe.train.accumulate == 0:
+            self._pause(step)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
+        """Counts the seconds."""
+        self._run.stopwatch.add("step", time.perf_counter() - self._started)
+
+    def _pause(self, step: int) -> None:
+        run, stop = self._run, self._hooks.should_stop()
+        if not stop and time.monotonic() - run.saved < SAVE_SECONDS:
+            return
+        run.save()
+        if stop:
+            raise stop_asked(run.policy, step=step, steps=run.batches.steps)
+
+
+class Decide(keras.callbacks.Callback):
+    """Looks at validation where an epoch ends, lets the policy decide, and saves."""
+
+    def __init__(self, run: Run, validation: Validation) -> None:
+        super().__init__()
+        self._run = run
+        self._validation = validation
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
+        """After each epoch."""
+        run, position = self._run, self._run.position
+        learning_rate = run.policy.learning_rate_at(0)
+        with run.stopwatch.part("validation"):
+            figures = run.validate(self._validation)
+        decision = run.policy.step(figures)
+        if decision.best:
+            run.best = run.weights()
+        row = {
+            "epoch": run.policy.epoch,
+            "train_loss": position.loss / position.images,
+            **figures,
+            "learning_rate": learning_rate,
+            "seconds": position.seconds,
+        }
+        run.history = pd.concat([run.history, pd.DataFrame([row])], ignore_index=True)
+        run.position = Position()
+        run.save()
+
+
+def resolve_precision(wanted: str) -> str:
+    """`auto` -> `bf16` on a GPU that computes in it, else `fp32`."""
+    if wanted != "auto":
+        return wanted
+    found = tf.config.list_physical_devices("GPU")
+    details = [tf.config.experimental.get_device_details(device) for device in found]
+    return "bf16" if details and all(d.get("compute_capability", (0, 0))[0] >= 8 for d in details) else "fp32"
+
+
+def _be_deterministic(wanted: bool) -> None:
+    """Makes TensorFlow refuse what may differ from run to run.
+
+    On the CPU it always does, so that a resumed run ends as one that was never stopped. TensorFlow has no public way
+    back, which is why it stays so for the process.
+    """
+    if wanted or not tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.enable_op_determinism()
+
+
+@contextlib.contextmanager
+def _memory_in_words(recipe: Recipe) -> Iterator[None]:
+    """Turns a failed allocation into advice."""
+    try:
+        yield
+    except (tf.errors.ResourceExhaustedError, MemoryError) as error:
+        raise no_memory(recipe) from error

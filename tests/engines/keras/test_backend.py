@@ -1,0 +1,40 @@
+import os
+import subprocess
+import sys
+
+
+def load(before, **environment):
+    """Loads the engine in a fresh process after some code; gives what it said to standard error."""
+    code = f"{before}\nfrom hilum.engines import load_engine\nload_engine('keras')\n"
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return result.stderr
+
+
+def test_keras_that_is_there_on_another_backend_is_refused():
+    told = load(
+        "import sys, types; keras = sys.modules['keras'] = types.ModuleType('keras'); "
+        "keras.backend = types.SimpleNamespace(backend=lambda: 'jax')"
+    )
+
+    assert "UsageError: keras was imported on jax before Hilum asked for tensorflow" in told
+
+
+def test_a_missing_tensorflow_names_the_extra():
+    told = load("import sys; sys.modules['tensorflow'] = None")
+
+    assert (
+        "MissingExtraError: tensorflow is not installed; install it with: pip install 'hilum[keras]'" in told
+    )
+
+
+def test_tensorflow_greets_nobody():
+    told = load("")
+
+    assert "oneDNN" not in told
+    assert "cuda" not in told
