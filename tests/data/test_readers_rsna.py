@@ -1,5 +1,7 @@
 import numpy as np
+import pydicom
 import pytest
+from pydicom.dataset import FileMetaDataset
 
 from hilum.data import readers
 from hilum.errors import DataError
@@ -47,6 +49,33 @@ def test_the_set_with_its_classes_and_boxes(tmp_path):
         np.array([[264, 152, 213, 379], [562, 152, 256, 453]]) / 1024,
     )
     assert any("each image counts as its own patient" in note for note in table.notes)
+
+
+def put_header(path, **told):
+    header = pydicom.Dataset()
+    with pydicom.config.disable_value_validation():
+        header.update({"Rows": 1024, "Columns": 1000} | told)
+    header.file_meta = FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    header.file_meta.MediaStorageSOPClassUID = pydicom.uid.SecondaryCaptureImageStorage
+    header.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    header.save_as(path, enforce_file_format=True)
+
+
+def test_view_sex_age_and_size_come_from_the_headers(tmp_path):
+    images = put(tmp_path / "rsna") / "stage_2_train_images"
+    # As the challenge writes them: ages without a unit, and one of 148 years.
+    put_header(images / "0004cfab-14fd.dcm", PatientAge="051", PatientSex="F", ViewPosition="AP")
+    put_header(images / "00313ee0-9eaa.dcm", PatientAge="148", PatientSex="M", ViewPosition="PA")
+
+    table = readers.read(tmp_path / "rsna")
+
+    assert table.frame["view"].tolist() == ["AP", "PA", ""]
+    assert table.frame["sex"].tolist() == ["F", "M", ""]
+    np.testing.assert_array_equal(table.frame["age"], [51, np.nan, np.nan])
+    assert table.frame["width"].tolist() == [1000, 1000, 0]
+    assert table.frame["height"].tolist() == [1024, 1024, 0]
+    assert any(note.startswith("1 DICOM headers could not be read") for note in table.notes)
 
 
 def test_without_classes_no_image_is_known_to_be_normal(tmp_path):

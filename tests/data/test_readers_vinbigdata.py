@@ -118,6 +118,8 @@ def test_other_files_are_refused(tmp_path):
 def test_a_header_tells_the_size_without_pixels(tmp_path):
     put_dicom(tmp_path / "a.dicom", width=31, height=7)
     (tmp_path / "b.dicom").write_bytes(b"no DICOM")
-    assert images.size(tmp_path / "a.dicom") == (31, 7)
-    assert images.size(tmp_path / "b.dicom") is None
-    assert images.size(tmp_path / "c.dicom") is None
+    header = images.header(tmp_path / "a.dicom")
+    assert (header.width, header.height, header.view, header.sex) == (31, 7, "", "")
+    assert np.isnan(header.age)
+    assert images.header(tmp_path / "b.dicom") is None
+    assert images.header(tmp_path / "c.dicom") is None

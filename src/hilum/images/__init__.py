@@ -4,10 +4,18 @@
 for pictures.
 """
 
-from hilum.images.decoded import MIN_SIDE, Provenance
+from hilum.images.decoded import MIN_SIDE, Header, Provenance
 from hilum.images.fit import FITS, Geometry
 from hilum.images.location import Location, read_bytes, stack_members
-from hilum.images.radiograph import IMAGE_SUFFIXES, PREPARE_VERSION, Prepared, Radiograph, prepare, read, size
+from hilum.images.radiograph import (
+    IMAGE_SUFFIXES,
+    PREPARE_VERSION,
+    Prepared,
+    Radiograph,
+    header,
+    prepare,
+    read,
+)
 
 __all__ = [
     "FITS",
@@ -15,13 +23,14 @@ __all__ = [
     "MIN_SIDE",
     "PREPARE_VERSION",
     "Geometry",
+    "Header",
     "Location",
     "Prepared",
     "Provenance",
     "Radiograph",
+    "header",
     "prepare",
     "read",
     "read_bytes",
-    "size",
     "stack_members",
 ]

@@ -42,6 +42,25 @@ class Provenance:
 
 
 @dataclass(frozen=True)
+class Header:
+    """What a DICOM file's header tells without its pixels; the fields' forms are those of `Provenance`.
+
+    Attributes:
+        width: In pixels.
+        height: In pixels.
+        view: `"PA"`, `"AP"`, `"LATERAL"` or `""` (not told).
+        age: In years; NaN: not told, or it cannot be.
+        sex: `"M"`, `"F"`, `"O"` or `""` (not told).
+    """
+
+    width: int
+    height: int
+    view: str
+    age: float
+    sex: str
+
+
+@dataclass(frozen=True)
 class Decoded:
     """The picture of one file.
 

@@ -21,7 +21,7 @@ from pydicom.filereader import read_dataset
 from pydicom.pixels import apply_modality_lut, apply_windowing, get_decoder
 
 from hilum.errors import ImageError
-from hilum.images.decoded import Decoded, Provenance, check_shape
+from hilum.images.decoded import Decoded, Header, Provenance, check_shape
 
 MAX_INFLATED_BYTES = 128 * 2**20
 """The largest content of a file of the deflated transfer syntax, which can expand a thousandfold."""
@@ -53,6 +53,7 @@ _COMPRESSED_WITH_EXTRA = (
     uid.HTJ2KLosslessRPCL,
     uid.HTJ2K,
 )
+_HEADER = ["Rows", "Columns", "ViewPosition", "PatientAge", "PatientSex"]
 _VIEWS = {"PA": "PA", "AP": "AP", "LL": "LATERAL", "RL": "LATERAL", "LAT": "LATERAL", "LATERAL": "LATERAL"}
 _YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 _MAX_AGE = 120
@@ -100,14 +101,15 @@ def decode(data: bytes, complaints: list[str]) -> Decoded:
     return Decoded(levels, width, height, provenance)
 
 
-def size(path: Path) -> tuple[int, int] | None:
-    """Returns the width and height in pixels that a file's header tells; None where it tells none."""
+def header(path: Path) -> Header | None:
+    """Reads a file's header as far as its pixels; None where the file is no DICOM file or tells no size."""
     try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
-        found = int(header.Columns), int(header.Rows)
+        dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_HEADER)
+        width, height = int(dataset.Columns), int(dataset.Rows)
+        found = Header(width, height, _view(dataset, []), _age(dataset, []), _sex(dataset))
     except Exception:  # pydicom raises many things for a damaged file
         return None
-    return found if min(found) > 0 else None
+    return found if min(width, height) > 0 else None
 
 
 def _check_inflated(data: bytes) -> None:

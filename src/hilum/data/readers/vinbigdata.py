@@ -227,8 +227,10 @@ def _sizes(ids: NDArray[np.object_], place_of: pd.Series, *, folder: Path, csv_f
         return pd.Series({name: told[name] for name in ids if min(told.get(name, (0,))) > 0}, dtype=object)
     # Of a copy in another format the size is not the original's.
     headers = {
-        name: pictures.size(folder / place_of[name])
+        name: pictures.header(folder / place_of[name])
         for name in ids
         if place_of[name].lower().endswith((".dicom", ".dcm"))
     }
-    return pd.Series({name: size for name, size in headers.items() if size is not None}, dtype=object)
+    return pd.Series(
+        {name: (h.width, h.height) for name, h in headers.items() if h is not None}, dtype=object
+    )
