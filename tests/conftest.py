@@ -1,7 +1,9 @@
 """What every test may use."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -14,6 +16,12 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the folder of real radiographs (../shared/data) is absent")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def tensorboard_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps TensorBoard from loading TensorFlow where that is installed: PyTorch after it aborts the process."""
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.notf", ModuleType("notf"))
 
 
 @dataclass(frozen=True)
