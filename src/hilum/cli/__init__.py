@@ -147,7 +147,10 @@ def train(
     typer.echo(f"next: hilum evaluate {run.folder}", err=True)
 
 
-@app.command(epilog="Example: hilum evaluate runs/k        (the test split of the run's own data)")
+@app.command(
+    epilog="Examples: hilum evaluate runs/k        (the test split of the run's own data);  "
+    "hilum evaluate runs/k --data SITE        (an external test, beside the own one)"
+)
 def evaluate(
     model: BundleArgument,
     data: SourceOption = None,
@@ -159,19 +162,40 @@ def evaluate(
         typer.Option(
             "-o",
             "--output",
-            help="The folder for the report; RUN/evaluation if not given.",
+            help="The folder for the report; if not given RUN/evaluation, of other data RUN/external/NAME.",
             show_default=False,
         ),
     ] = None,
     layout: LayoutOption = None,
     images: ImagesOption = None,
     remap: RemapOption = None,
+    internal: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--internal",
+            help="With --data: the report of the model's own test, to compare with; RUN/evaluation if not given.",
+            show_default=False,
+        ),
+    ] = None,
     expect: ExpectOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score a model and write the report."""
+    """Score a model and write the report.
+
+    On data from elsewhere (--data): what is common is scored, what the model has not seen is named, and the figures
+    stand beside those of its own test, with the interval of the difference.
+    """
     table = read_table(data, layout=layout, images=images, remap=remap) if data else None
-    _evaluate(model, table, split=split, output=output, as_json=as_json, expect=expect, images=images)
+    _evaluate(
+        model,
+        table,
+        split=split,
+        output=output,
+        as_json=as_json,
+        expect=expect,
+        images=images,
+        internal=internal,
+    )
 
 
 @app.command(
@@ -272,6 +296,7 @@ def predict(
     watch.finish(
         f"{len(results) - unreadable:,} images predicted, {unreadable:,} could not be read. {RESEARCH}"
     )
+    _say_recalibrated(loaded)
     if output is not None:
         prediction.write(output, loaded, results)
         watch.say(f"written: {output}")
@@ -329,6 +354,7 @@ def explain(
     loaded = runtime.load(model, expect=expect)
     wanted = explanation.choose(loaded, finding)
     results = prediction.predict(loaded, found)
+    _say_recalibrated(loaded)
     _say_warnings(results)
     readable = [location for location, result in zip(found, results, strict=True) if not result.error]
     _write_panels(loaded, readable, output, wanted)
@@ -441,15 +467,16 @@ def _evaluate(
     as_json: bool,
     expect: str | None = None,
     images: Path | None = None,
+    internal: Path | None = None,
 ) -> None:
     from hilum import evaluate as evaluation
     from hilum.cli.terminal import Terminal
 
     watch = Terminal()
-    subject = evaluation.subject(model, table, expect=expect, images=images)
-    _check_folder(output or subject.default_output)
+    subject = evaluation.subject(model, table, expect=expect, images=images, internal=internal)
+    _check_folder(output or subject.output())
     result = evaluation.evaluate(subject, split=split, watch=watch)
-    _report(result, output or subject.default_output, watch, as_json=as_json)
+    _report(result, output or subject.output(result), watch, as_json=as_json)
 
 
 def _report(result: Any, folder: Path, watch: Any, *, as_json: bool) -> None:
@@ -490,6 +517,16 @@ def _report(result: Any, folder: Path, watch: Any, *, as_json: bool) -> None:
             header=[noun, "positives", *(f"{label} (95 %)" for label in told)],
             right=range(1, 2 + len(told)),
         )
+    if result.external and result.external.contrasts:
+        show(
+            [
+                [name, words.NAMES[metric], *map(words.estimate, one.to_dict().values())]
+                for name, row in result.external.contrasts.items()
+                for metric, one in row.items()
+            ],
+            header=["", "figure", "own test", "here", "difference (95 %)"],
+            right=(2, 3, 4),
+        )
     for finding, scores in result.metrics["findings"].items():
         if scores["auroc"].get("reason"):
             watch.say(f"{finding}: AUROC {scores['auroc']['reason']}")
@@ -517,6 +554,14 @@ def _say_warnings(results: list[Any]) -> None:
         for line in (result.error, *result.warnings):
             if line:
                 watch.say(f"{result.image}: {line}")
+
+
+def _say_recalibrated(model: Any) -> None:
+    """Says of a recalibrated bundle on what."""
+    from hilum.cli.terminal import Terminal
+
+    if model.bundle.manifest.recalibrated:
+        Terminal().say(f"the bundle was {model.bundle.manifest.recalibrated.summary}")
 
 
 def _write_panels(

@@ -21,6 +21,7 @@ from hilum.stats.curves import Curve, Reliability, precision_recall_curve, relia
 from hilum.stats.intervals import Estimate
 from hilum.stats.levels import Level, aggregate
 from hilum.stats.metrics import METRICS
+from hilum.stats.recalibration import Recalibration, recalibrate_classes, recalibrate_findings
 from hilum.stats.scores import (
     ClassScores,
     FindingScores,
@@ -30,6 +31,7 @@ from hilum.stats.scores import (
     evaluate,
     evaluate_classes,
 )
+from hilum.stats.unpaired import unpaired_difference
 
 __all__ = [
     "METRICS",
@@ -42,6 +44,7 @@ __all__ = [
     "FindingScores",
     "Level",
     "McNemar",
+    "Recalibration",
     "Reliability",
     "Scores",
     "Spread",
@@ -58,9 +61,12 @@ __all__ = [
     "fleiss_kappa",
     "holm",
     "precision_recall_curve",
+    "recalibrate_classes",
+    "recalibrate_findings",
     "reliability_curve",
     "roc_curve",
     "sigmoid_temperatures",
     "softmax_temperature",
     "summarise_seeds",
+    "unpaired_difference",
 ]
