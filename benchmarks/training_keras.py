@@ -31,7 +31,7 @@ def main() -> None:
                 _ours(architecture, Path(folder), labels),
                 _plain(name, labels),
                 at_least=1.0,
-                rounds=3,
+                rounds=5,
             )
 
 

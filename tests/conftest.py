@@ -1,10 +1,20 @@
 """What every test may use."""
 
+import json
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    from hilum.bundle import Training
+    from hilum.data.table import Table
+    from hilum.evaluate import Evaluation
 
 KERAS = Path(__file__).parent / "engines" / "keras"
 
@@ -34,6 +44,12 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the folder of real radiographs (../shared/data) is absent")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def tensorboard_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps TensorBoard from loading TensorFlow where that is installed: PyTorch after it aborts the process."""
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.notf", ModuleType("notf"))
 
 
 @dataclass(frozen=True)
@@ -101,29 +117,7 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Classes:
         fit="squash",
         calibration=calibrate(recipe, logits, one_hot[validation]),
         seen=bundle.Seen(sources=("greys",), views=(), ages=None, typical_distance=9.0),
-        training=bundle.Training(
-            engine="torch",
-            architecture="densenet121",
-            precision="fp32",
-            num_train=57,
-            num_val=60,
-            num_test=120,
-            num_patients=29,
-            data_fingerprint="0" * 64,
-            split_method="folders",
-            split_description="the source's own test",
-            split_hash=split_hash(table.select(~np.isnan(one_hot).any(axis=1))),
-            leaky=False,
-            epochs=1,
-            best_epoch=1,
-            stopped="epochs",
-            seconds=1.0,
-            initial_weights="random",
-            initial_weights_citation="",
-            initial_weights_licence="none",
-            mean=(0.5, 0.5, 0.5),
-            std=(0.25, 0.25, 0.25),
-        ),
+        training=_training(split_hash(table.select(~np.isnan(one_hot).any(axis=1)))),
         data=(),
         recipe=recipe.model_dump(mode="json"),
         versions={"hilum": "0"},
@@ -138,6 +132,167 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Classes:
         golden=golden,
     )
     return Classes(folder / "bundle", folder / "table.parquet", tuple(centres))
+
+
+@dataclass(frozen=True)
+class Sites:
+    """A run whose model calls what is bright, and pictures from elsewhere.
+
+    `run` holds the sealed bundle, `table.parquet` with a split, and no evaluation yet; `site` is a table without a
+    split whose pictures are brighter, of a rarer finding, less well told apart, of other ages and view.
+    """
+
+    run: Path
+    own: Path
+    site: Path
+
+
+@pytest.fixture(scope="session")
+def make_sites(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Sites]:
+    """Makes `Sites` of some findings, told apart by the same grey."""
+    from hilum import bundle, recipe as recipes, runtime
+    from hilum.data.split import split_hash
+    from hilum.data.table import Table
+
+    def make(findings: tuple[str, ...] = ("Pneumonia",)) -> Sites:
+        import onnx
+
+        folder = tmp_path_factory.mktemp("sites")
+        task = "binary" if len(findings) == 1 else "multilabel"
+        negatives = "no-finding" if task == "binary" else "all-others"
+        keys = {"kind": task, "findings": list(findings), "negatives": negatives}
+        recipe = recipes.load("kermany-densenet121", [f"task.{key}={value}" for key, value in keys.items()])
+        parts = ["train"] * 100 + ["val"] * 100 + ["test"] * 200
+        own = _greys(
+            folder / "own", findings, number=400, centres=(0.4, 0.6), share=0.5, view="PA", ages=(20, 60)
+        )
+        own = own.with_split(parts)
+        site = _greys(
+            folder / "site", findings, number=300, centres=(0.6, 0.7), share=0.25, view="AP", ages=(40, 90)
+        )
+        run = folder / "run"
+        run.mkdir()
+        own.write(run / "table.parquet")
+        own.write(folder / "own.parquet")
+        site.write(folder / "site.parquet")
+        (run / "recipe.toml").write_text(recipe.to_toml())
+        slopes = np.full(len(findings), 25.0)
+        onnx.save(_grey_classifier(slopes, -slopes / 2, size=32), folder / "model.onnx")
+        (folder / "model.safetensors").write_bytes(b"weights")
+        count = len(findings)
+        manifest = bundle.Manifest(
+            name=recipe.name,
+            created="2026-01-01T00:00:00+00:00",
+            task=task,
+            findings=findings,
+            negatives=negatives,
+            size=32,
+            fit="squash",
+            calibration=bundle.Calibration(
+                temperatures=(1.0,) * count, thresholds=(0.5,) * count, rule="fixed at 0.5"
+            ),
+            seen=bundle.Seen(
+                sources=("own",), views=("PA",), ages=(20.0, 60.0), sides=(40, 40), typical_distance=2.0
+            ),
+            training=_training(split_hash(own)),
+            data=(),
+            recipe=recipe.model_dump(mode="json"),
+            versions={"hilum": "0"},
+        )
+        graph = runtime.Graph((folder / "model.onnx").read_bytes())
+        typical = np.array([[0.5], [0.13]], np.float32)
+        bundle.write(
+            run / "bundle",
+            manifest,
+            graph=folder / "model.onnx",
+            weights=[folder / "model.safetensors"],
+            golden=runtime.golden(graph, np.full((32, 32), 99, np.uint8), typical),
+        )
+        assert Table.read(run / "table.parquet").num_patients == 200
+        return Sites(run, folder / "own.parquet", folder / "site.parquet")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def write_own_test() -> Callable[["Evaluation", Path], None]:
+    """Writes of a report what another evaluation reads; drawing it takes longest."""
+    from hilum.report import tables
+
+    def write(evaluation: "Evaluation", folder: Path) -> None:
+        folder.mkdir(parents=True)
+        (folder / "metrics.json").write_text(json.dumps(evaluation.metrics))
+        tables.predictions(evaluation).to_parquet(folder / "predictions.parquet")
+
+    return write
+
+
+def _greys(
+    folder: Path,
+    findings: tuple[str, ...],
+    *,
+    number: int,
+    centres: tuple[float, float],
+    share: float,
+    view: str,
+    ages: tuple[int, int],
+) -> "Table":
+    """Pictures of one grey each, two a patient, brighter where every finding is present."""
+    from PIL import Image
+
+    from hilum.data.table import Source, Table, make_frame
+
+    folder.mkdir()
+    rng = np.random.default_rng(number)
+    present = rng.random(number) < share
+    greys = np.rint(255 * rng.normal(np.where(present, centres[1], centres[0]), 0.07)).clip(0, 255)
+    names = [f"{place:03d}.png" for place in range(number)]
+    for place, (name, grey) in enumerate(zip(names, greys, strict=True)):
+        # A corner of its own keeps pictures of one grey apart.
+        pixels = np.full((40, 40), grey, np.uint8)
+        pixels[:5, :5], pixels[:5, 5:10] = place % 256, place // 256 + number // 3
+        Image.fromarray(pixels).save(folder / name)
+    labels = np.repeat(present[:, None], len(findings), axis=1).astype(float)
+    frame = make_frame(
+        image=names,
+        source=folder.name,
+        patient=[f"p{place // 2}" for place in range(number)],
+        view=view,
+        age=rng.integers(*ages, number).astype(float),
+        width=40,
+        height=40,
+        findings=findings,
+        labels=labels,
+    )
+    return Table(frame, findings, (Source(folder.name, folder, "Drawn for tests", "free"),))
+
+
+def _training(split_hash: str) -> "Training":
+    from hilum import bundle
+
+    return bundle.Training(
+        engine="torch",
+        architecture="densenet121",
+        precision="fp32",
+        num_train=100,
+        num_val=100,
+        num_test=200,
+        num_patients=50,
+        data_fingerprint="0" * 64,
+        split_method="folders",
+        split_description="the source's own test",
+        split_hash=split_hash,
+        leaky=False,
+        epochs=1,
+        best_epoch=1,
+        stopped="epochs",
+        seconds=1.0,
+        initial_weights="random",
+        initial_weights_citation="",
+        initial_weights_licence="none",
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+    )
 
 
 def _grey_classifier(slopes: np.ndarray, offsets: np.ndarray, *, size: int) -> object:

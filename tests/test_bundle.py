@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from onnx import TensorProto, helper, numpy_helper
 
 from hilum import bundle, runtime
-from hilum.bundle import Calibration, DataSource, Manifest, Seen, Training
+from hilum.bundle import Calibration, DataSource, Manifest, Recalibration, Seen, Training
 from hilum.errors import BundleError, UsageError
 
 SIZE, FINDINGS = 32, ("Mass", "Nodule")
@@ -188,7 +188,7 @@ def test_another_format_is_refused_by_its_number(sealed):
     (sealed / "bundle.json").write_text(json.dumps(values | {"format": 99}))
     reseal(sealed)
 
-    with pytest.raises(BundleError, match=r"format 99; this version of Hilum reads formats 1 and 2"):
+    with pytest.raises(BundleError, match="format 99; this version of Hilum reads formats 1, 2, 3"):
         bundle.read(sealed)
 
 
@@ -296,17 +296,59 @@ def test_temperature_divides_the_logit():
     np.testing.assert_allclose(found, [[0.5, 1 / (1 + np.exp(-1))], [0.75, 1 / (1 + np.exp(1))]])
 
 
-def test_a_bundle_of_format_1_still_reads(sealed):
-    shutil.copyfile(SAMPLES / "bundle_format_1.json", sealed / "bundle.json")
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_bundle_of_an_older_format_still_reads(sealed, number):
+    shutil.copyfile(SAMPLES / f"bundle_format_{number}.json", sealed / "bundle.json")
     reseal(sealed)
 
     manifest = bundle.read(sealed).manifest
 
-    assert manifest == make_manifest(format=1)
+    assert manifest == make_manifest(format=number)
+    assert manifest.recalibrated is None
     assert manifest.thresholds == (0.5, 0.25)
     np.testing.assert_allclose(
         manifest.calibration.probabilities(np.array([[0.0, np.log(9)]])), [[0.5, 0.75]]
     )
+
+
+def test_an_intercept_is_added_after_the_division():
+    calibration = Calibration(temperatures=(2.0,), intercepts=(np.log(3),), thresholds=(0.5,), rule="")
+
+    np.testing.assert_allclose(calibration.probabilities(np.array([[0.0], [2 * np.log(3)]])), [[0.75], [0.9]])
+
+
+def test_intercepts_are_one_a_finding():
+    calibration = make_manifest().calibration.model_copy(update={"intercepts": (1.0,)})
+
+    with pytest.raises(ValueError, match="1 intercepts for 2 findings"):
+        make_manifest(calibration=calibration)
+
+
+RECALIBRATION = Recalibration(
+    parent="2" * 64, created="2026-01-02T00:00:00+00:00", site="there", part="all of them", num_images=4,
+    num_patients=3, positives=(2, 2), negatives=(2, 2), data=(),
+)  # fmt: skip
+
+
+def test_fingerprints_read_back_and_belong_to_a_recalibration(tmp_path, sealed):
+    found = bundle.read(sealed)
+    marks = np.arange(32, dtype=np.uint8).reshape(2, 16)
+    written = {"graph": sealed / "model.onnx", "weights": found.weights, "golden": found.golden}
+
+    new = bundle.write(
+        tmp_path / "new", make_manifest(recalibrations=(RECALIBRATION,)), calibrated_on=marks, **written
+    )
+
+    np.testing.assert_array_equal(new.calibrated_on, marks)
+    assert "4 images of 3 patients" in new.manifest.recalibrated.summary
+    for name in ("model.onnx", "golden.npz", "weights/model.safetensors"):
+        assert (tmp_path / "new" / name).read_bytes() == (sealed / name).read_bytes()
+    with pytest.raises(BundleError, match="do not agree on whether"):
+        bundle.write(tmp_path / "without", make_manifest(recalibrations=(RECALIBRATION,)), **written)
+    np.savez(tmp_path / "new" / "calibrated_on.npz", fingerprints=np.array([{}], dtype=object))
+    reseal(tmp_path / "new")
+    with pytest.raises(BundleError, match=r"calibrated_on\.npz is damaged"):
+        bundle.read(tmp_path / "new")
 
 
 def test_a_manifest_of_classes_reads_back(tmp_path):

@@ -36,7 +36,20 @@ ALONE = {
     "typer": "hilum.cli",
     "rich": "hilum.cli",
 }
-AFTER_THE_BUNDLE = ("bundle", "runtime", "predict", "explain", "evaluate", "stats", "report", "runs")
+AFTER_THE_BUNDLE = (
+    "manifest",
+    "bundle",
+    "runtime",
+    "predict",
+    "explain",
+    "parts",
+    "external",
+    "evaluate",
+    "recalibrate",
+    "stats",
+    "report",
+    "runs",
+)
 # package -> what it never imports
 NEVER = {
     "hilum.data": ("hilum.engines", "hilum.bundle", "hilum.training", "hilum.report", "hilum.cli"),
@@ -45,6 +58,7 @@ NEVER = {
     "hilum.engines": ("hilum.bundle", "hilum.runtime", "hilum.training", "hilum.report", "hilum.cli"),
     "hilum.engines.torch": ("hilum.engines.keras",),
     "hilum.engines.keras": ("hilum.engines.torch",),
+    "hilum.manifest": ("hilum.data", "hilum.runtime", "hilum.bundle"),
     "hilum.bundle": ("hilum.data", "hilum.runtime"),
     "hilum.runtime": ("hilum.data",),
     **{

@@ -1,10 +1,11 @@
 """A sealed folder <-> a Bundle: one framework-free model with all that is needed to use and to judge it.
 
-    bundle.json     the manifest: findings, calibration, what was seen in training, recipe, licences
-    model.onnx      the graph: image -> logits, maps, embedding
-    weights/        the same weights for the framework that trained them
-    golden.npz      a phantom and what the graph makes of it
-    SHA256SUMS      over every other file; its own SHA-256 is the bundle's hash, its name everywhere
+    bundle.json        the manifest: findings, calibration, what was seen in training, recipe, licences
+    model.onnx         the graph: image -> logits, maps, embedding
+    weights/           the same weights for the framework that trained them
+    golden.npz         a phantom and what the graph makes of it
+    calibrated_on.npz  of a recalibrated bundle: fingerprints of the images that calibrated it
+    SHA256SUMS         over every other file; its own SHA-256 is the bundle's hash, its name everywhere
 
 Hashes prove that nothing changed, not who made it: whoever must know that pins the hash (`expect`).
 """
@@ -17,134 +18,41 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from scipy.special import expit, softmax
+from pydantic import ValidationError
 
 from hilum.errors import BundleError, UsageError
 from hilum.files import replacing_folder
+from hilum.manifest import (
+    FORMAT,
+    INTENDED_USE,
+    MOST_PROBABLE,
+    READABLE,
+    Calibration,
+    DataSource,
+    Manifest,
+    Recalibration,
+    Seen,
+    Training,
+    decide,
+)
 
-FORMAT = 2
-READABLE = (1, 2)  # a manifest of format 1 says nothing of the link, which was the sigmoid
-MOST_PROBABLE = "most probable class"
-INTENDED_USE = "Research only: not a medical device, not for diagnosis or treatment of patients."
+__all__ = [
+    "FORMAT", "INTENDED_USE", "MOST_PROBABLE", "Bundle", "Calibration", "DataSource", "Golden", "Manifest",
+    "Recalibration", "Seen", "Training", "decide", "read", "write",
+]  # fmt: skip
+
 SUMS = "SHA256SUMS"
 MANIFEST = "bundle.json"
 GRAPH = "model.onnx"
 GOLDEN = "golden.npz"
+CALIBRATED_ON = "calibrated_on.npz"
 OUTPUTS = ("logits", "maps", "embedding")
 MAX_MANIFEST_BYTES = 16 * 2**20
-
-
-class Record(BaseModel):
-    """A part of the manifest: immutable, nothing unknown in it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Calibration(Record):
-    """From logits to probabilities and decisions; all of it fitted on validation.
-
-    By the sigmoid each finding has its temperature and its threshold. By the softmax exactly one class holds: one
-    temperature for all, and no threshold, since the most probable class is called.
-    """
-
-    link: Literal["sigmoid", "softmax"] = "sigmoid"
-    temperatures: tuple[Annotated[float, Field(gt=0)], ...]
-    thresholds: tuple[Annotated[float, Field(ge=0, le=1)], ...]
-    rule: str
-
-    def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Logits (n, findings) -> calibrated probabilities, float64 in [0, 1]; by the softmax rows sum to 1."""
-        scaled = np.asarray(logits, np.float64) / np.array(self.temperatures)
-        return np.asarray(softmax(scaled, axis=1) if self.link == "softmax" else expit(scaled))
-
-    def decisions(self, probabilities: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities (n, findings) -> bool (n, findings): whether the finding is called present."""
-        return decide(probabilities, self.thresholds)
-
-
-class Seen(Record):
-    """What the training images were, so that others can be told apart from them."""
-
-    sources: tuple[str, ...]
-    views: tuple[str, ...]
-    ages: tuple[float, float] | None
-    typical_distance: float
-
-
-class Training(Record):
-    """How the model came to be."""
-
-    engine: str
-    architecture: str
-    precision: str
-    num_train: int
-    num_val: int
-    num_test: int
-    num_patients: int
-    balance: str = ""
-    data_fingerprint: str
-    split_method: str
-    split_description: str
-    split_hash: str
-    leaky: bool
-    epochs: int
-    best_epoch: int
-    stopped: str
-    seconds: float
-    initial_weights: str
-    initial_weights_citation: str
-    initial_weights_licence: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-
-class DataSource(Record):
-    """A data set that was trained on, with what its users owe it."""
-
-    name: str
-    citation: str
-    terms: str
-
-
-class Manifest(Record):
-    """What `bundle.json` says."""
-
-    format: Literal[1, 2] = 2
-    name: str
-    created: str
-    intended_use: str = INTENDED_USE
-    task: Literal["binary", "multilabel", "multiclass"]
-    findings: tuple[str, ...]
-    negatives: Literal["no-finding", "all-others"]
-    size: Annotated[int, Field(ge=32, le=2048)]
-    fit: Literal["squash", "pad", "crop"]
-    calibration: Calibration
-    seen: Seen
-    training: Training
-    data: tuple[DataSource, ...]
-    recipe: dict[str, Any]
-    versions: dict[str, str]
-
-    @model_validator(mode="after")
-    def _agrees(self) -> "Manifest":
-        calibration, classes = self.calibration, self.task == "multiclass"
-        if classes != (calibration.link == "softmax"):
-            raise ValueError(f"task {self.task} does not go with the link {calibration.link}")
-        expected = (1, 0) if classes else (len(self.findings), len(self.findings))
-        if (len(calibration.temperatures), len(calibration.thresholds)) != expected:
-            raise ValueError(f"temperatures and thresholds of {self.task} should be {expected} in number")
-        return self
-
-    @property
-    def thresholds(self) -> tuple[float | None, ...]:
-        """The threshold of each finding; None for each where the most probable class is called."""
-        return self.calibration.thresholds or (None,) * len(self.findings)
 
 
 @dataclass(frozen=True)
@@ -176,6 +84,7 @@ class Bundle:
         manifest: What it says of itself.
         graph: The bytes of `model.onnx`, as hashed.
         golden: Its golden input and outputs.
+        calibrated_on: uint8 (n, 16): fingerprints of the images that recalibrated it; see `parts.fingerprints`.
     """
 
     folder: Path
@@ -183,10 +92,25 @@ class Bundle:
     manifest: Manifest
     graph: bytes
     golden: Golden
+    calibrated_on: np.ndarray
+
+    @property
+    def weights(self) -> list[Path]:
+        """The files in `weights/`."""
+        return sorted((self.folder / "weights").iterdir())
+
+
+NOTHING = np.zeros((0, 16), np.uint8)
 
 
 def write(
-    folder: Path, manifest: Manifest, *, graph: Path, weights: Sequence[Path], golden: Golden
+    folder: Path,
+    manifest: Manifest,
+    *,
+    graph: Path,
+    weights: Sequence[Path],
+    golden: Golden,
+    calibrated_on: np.ndarray = NOTHING,
 ) -> Bundle:
     """Seals a bundle; the folder appears whole or not at all.
 
@@ -196,6 +120,7 @@ def write(
         graph: The ONNX file.
         weights: Native weights, copied into `weights/`.
         golden: An image with the graph's outputs.
+        calibrated_on: Fingerprints, uint8 (n, 16), of the images of another site that calibrated it.
     """
     with replacing_folder(folder) as temporary:
         (temporary / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
@@ -204,6 +129,8 @@ def write(
         for file in weights:
             shutil.copyfile(file, temporary / "weights" / file.name)
         np.savez(temporary / GOLDEN, **{name: getattr(golden, name) for name in Golden.__dataclass_fields__})
+        if len(calibrated_on):
+            np.savez(temporary / CALIBRATED_ON, fingerprints=calibrated_on)
         lines = [
             f"{hashlib.sha256((temporary / name).read_bytes()).hexdigest()}  {name}\n"
             for name in _files(temporary)
@@ -251,23 +178,9 @@ def read(folder: Path, *, expect: str | None = None) -> Bundle:
             raise BundleError(f"{folder} lacks {name}; it is no complete bundle")
     manifest = _parse_manifest(contents[MANIFEST])
     _check_graph(contents[GRAPH])
-    return Bundle(folder, own_hash, manifest, contents[GRAPH], _parse_golden(contents[GOLDEN], manifest))
-
-
-def decide(probabilities: np.ndarray, thresholds: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Calls findings.
-
-    Args:
-        probabilities: (n, findings), calibrated.
-        thresholds: (findings,), present being called from there on; empty where exactly one class holds, so that the
-            most probable one is called, the first among equals.
-
-    Returns:
-        bool (n, findings): called present.
-    """
-    if len(thresholds):
-        return np.asarray(probabilities >= np.asarray(thresholds))
-    return np.asarray(probabilities.argmax(axis=1)[:, None] == np.arange(probabilities.shape[1]))
+    golden = _parse_golden(contents[GOLDEN], manifest)
+    calibrated_on = _parse_fingerprints(contents.get(CALIBRATED_ON), manifest)
+    return Bundle(folder, own_hash, manifest, contents[GRAPH], golden, calibrated_on)
 
 
 def _find(folder: Path) -> Path:
@@ -319,7 +232,7 @@ def _parse_manifest(content: bytes) -> Manifest:
         values = json.loads(content)
         number = values.get("format") if isinstance(values, dict) else None
         if number not in READABLE:
-            known = " and ".join(map(str, READABLE))
+            known = ", ".join(map(str, READABLE))
             raise BundleError(f"bundle format {number!r}; this version of Hilum reads formats {known}")
         return Manifest.model_validate_json(content)
     except (ValueError, RecursionError) as error:
@@ -376,3 +289,20 @@ def _parse_golden(content: bytes, manifest: Manifest) -> Golden:
     if golden.image.shape != (size, size) or golden.image.dtype != np.uint8:
         raise BundleError(f"{GOLDEN}: its image is {golden.image.shape}, {(size, size)} of uint8 expected")
     return golden
+
+
+def _parse_fingerprints(content: bytes | None, manifest: Manifest) -> np.ndarray:
+    if (content is None) != (manifest.recalibrated is None):
+        raise BundleError(
+            f"{MANIFEST} and {CALIBRATED_ON} do not agree on whether the bundle was recalibrated"
+        )
+    if content is None:
+        return NOTHING
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            found = file["fingerprints"]
+    except (ValueError, KeyError, OSError, TypeError) as error:
+        raise BundleError(f"{CALIBRATED_ON} is damaged ({error})") from None
+    if found.ndim != 2 or found.shape[1] != 16 or found.dtype != np.uint8:
+        raise BundleError(f"{CALIBRATED_ON} holds {found.dtype} {found.shape}, uint8 (n, 16) expected")
+    return np.asarray(found)

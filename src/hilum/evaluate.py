@@ -1,6 +1,7 @@
 """A bundle and labelled radiographs -> an Evaluation: predictions, scores with intervals, and cases to look at."""
 
 import json
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,13 +10,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hilum import recipe as recipes, runtime, stats
+from hilum import external as elsewhere, parts, recipe as recipes, runtime
 from hilum.bundle import Manifest, decide
-from hilum.data.examples import Examples, load
-from hilum.data.split import split as divide, split_hash
+from hilum.data.examples import load
+from hilum.data.mapping import Mapped, map_findings
+from hilum.data.split import split_hash
 from hilum.data.table import Table
-from hilum.errors import DataError, HilumError, UsageError
+from hilum.errors import UsageError
 from hilum.explain import Case, explain
+from hilum.external import External
+from hilum.parts import Part
 from hilum.progress import Silent, Watcher
 from hilum.runtime import Model
 from hilum.stats import ClassScores, Scores
@@ -55,6 +59,7 @@ class Evaluation:
         warnings: What a reader must know before any number.
         citations: Of data and of initial weights.
         metrics: The content of metrics.json.
+        external: Of data from elsewhere: what was not seen, and the comparison with the model's own test.
     """
 
     title: str
@@ -81,6 +86,7 @@ class Evaluation:
     warnings: tuple[str, ...] = ()
     citations: tuple[str, ...] = ()
     metrics: dict[str, Any] = field(default_factory=dict)
+    external: External | None = None
 
     @property
     def decisions(self) -> np.ndarray:
@@ -96,20 +102,31 @@ class Subject:
         model: Of the bundle.
         table: The images with their labels.
         run: The run's folder that the bundle lies in, None for a bundle alone.
+        internal: Where the report of the model's own test lies, if somebody said.
     """
 
     model: Model
     table: Table
     run: Path | None
+    internal: Path | None = None
 
-    @property
-    def default_output(self) -> Path:
-        """Where the report goes if nobody says."""
-        return (self.run or self.model.bundle.folder.parent) / "evaluation"
+    def output(self, evaluation: Evaluation | None = None) -> Path:
+        """Where the report goes if nobody says; one of data from elsewhere never takes the place of the own test's."""
+        if evaluation is None or evaluation.external is None:
+            return (self.run or self.model.bundle.folder.parent) / "evaluation"
+        name = "-".join(source.name for source in self.table.sources)
+        bundle = self.model.bundle.folder
+        folder = self.run / "external" if self.run else bundle.with_name(f"{bundle.name}-external")
+        return folder / re.sub(r"[^\w.-]+", "_", name)
 
 
 def subject(
-    folder: Path, table: Table | None = None, *, expect: str | None = None, images: Path | None = None
+    folder: Path,
+    table: Table | None = None,
+    *,
+    expect: str | None = None,
+    images: Path | None = None,
+    internal: Path | None = None,
 ) -> Subject:
     """Loads a run or a bundle, with the data to evaluate it on.
 
@@ -118,6 +135,7 @@ def subject(
         table: The data; a run's own if None.
         expect: The hash that the bundle must have, or its beginning.
         images: Where the images of a run's own data lie now, if they were moved.
+        internal: Where the report of the model's own test lies, to compare with; the run's own if None.
 
     Raises:
         UsageError: There is no bundle, or no data for one alone.
@@ -131,7 +149,7 @@ def subject(
         if stored is None or not stored.is_file():
             raise UsageError(f"{folder} holds a bundle without a run's table; give the data with --data")
         table = Table.read(stored, images=images)
-    return Subject(model, table, run)
+    return Subject(model, table, run, internal)
 
 
 def evaluate(
@@ -145,8 +163,8 @@ def evaluate(
     """Runs a bundle on labelled radiographs and scores it.
 
     On the data that it was trained on (their split has the bundle's hash) the part asked for is scored; images from
-    elsewhere are all scored, or their source's own part of that name where it has one. A read of the test part is
-    entered in the run's ledger.
+    elsewhere are all scored, or their source's own part of that name where it has one, for the findings that they
+    know, and are compared with the model's own test. A read of the test part is entered in the run's ledger.
 
     Args:
         subject: What is evaluated, on what.
@@ -156,37 +174,75 @@ def evaluate(
         watch: Told how it goes.
 
     Raises:
-        UsageError: No such part, or the table does not know a finding of the model.
-        DataError: No image can be read, none has a label, or one has two classes of `multiclass`.
+        UsageError: No such part, the table knows no finding of the model, or `internal` is no report of it.
+        DataError: No image can be read, none has a label, one has two classes of `multiclass`, or all belong to
+            patients who calibrated the bundle.
     """
     watch = watch or Silent()
     if split not in SPLITS:
         raise UsageError(f"--split {split!r}: {', '.join(SPLITS)} expected")
     model, manifest = subject.model, subject.model.bundle.manifest
+    mapped = map_findings(subject.table, manifest.findings, all_needed=manifest.task == "multiclass")
     examples = load(
-        subject.table,
+        mapped.table,
         kind=manifest.task,
-        findings=manifest.findings,
+        findings=mapped.findings,
         negatives=manifest.negatives,
         size=manifest.size,
         fit=manifest.fit,
         watch=watch,
     )
     left_out = examples.table.notes[len(subject.table.notes) :]
-    part = _part(examples, manifest, split)
+    part = parts.choose(examples, model.bundle, split)
     frame = part.examples.table.frame.iloc[part.rows]
-    labels = part.examples.table.labels(manifest.findings)[part.rows]
-    logits = _logits(model, part, watch)
-    probabilities = model.probabilities(logits)
-    patients = (frame["source"] + ":" + frame["patient"]).to_numpy(str)
+    labels = part.examples.table.labels(mapped.findings)[part.rows]
+    columns = [manifest.findings.index(finding) for finding in mapped.findings]
+    watch.stage("Running the model", len(part.rows))
+    outputs = parts.run(model.graph, part.examples, part.rows, watch.advance)
+    probabilities = model.probabilities(outputs.logits)[:, columns]
+    thresholds = (
+        np.array(manifest.thresholds, float)[columns] if manifest.calibration.thresholds else np.zeros(0)
+    )
+    patients = parts.patients(part.examples.table)[part.rows]
     watch.stage("Scoring")
-    scores = _scores(manifest, labels, probabilities, patients, replicates=replicates, seed=seed)
+    scores = elsewhere.score(
+        manifest,
+        labels,
+        probabilities,
+        patients,
+        findings=mapped.findings,
+        thresholds=thresholds,
+        replicates=replicates,
+        seed=seed,
+    )
+    external = None
+    if not part.internal:
+        external = External(
+            origins=mapped.origins,
+            missing=mapped.missing,
+            unseen=elsewhere.unseen(frame, model.distance(outputs.embedding), manifest.seen),
+            **elsewhere.compare(
+                subject.internal or subject.run,
+                model.bundle,
+                scores,
+                patients,
+                findings=mapped.findings,
+                optional=subject.internal is None,
+                replicates=replicates,
+                seed=seed,
+            ),
+        )
     test_reads = _enter(subject, part.name, split_hash(part.examples.table)) if part.internal else 0
+    if external:
+        left_out = (*left_out, *_trained_on(subject, patients))
+    watched = _warnings(
+        part, mapped, manifest, examples.quarantine, test_reads, notes=left_out, labels=labels
+    )
     evaluation = Evaluation(
         title=_title(manifest),
         bundle=model.bundle.hash,
         task=manifest.task,
-        findings=manifest.findings,
+        findings=mapped.findings,
         data=", ".join(source.name for source in part.examples.table.sources),
         split=part.name,
         split_description=part.description,
@@ -194,17 +250,17 @@ def evaluate(
         images=frame["image"].to_numpy(str),
         patients=patients,
         labels=labels,
-        logits=logits,
+        logits=outputs.logits[:, columns],
         probabilities=probabilities,
-        thresholds=np.array(manifest.calibration.thresholds),
+        thresholds=thresholds,
         threshold_rule=manifest.calibration.rule,
         scores=scores,
         test_reads=test_reads,
         history=_history(subject.run),
         best_epoch=manifest.training.best_epoch,
-        cases=_cases(model, part, labels, probabilities, seed, watch),
+        cases=_cases(model, part, labels, probabilities, mapped.findings, seed, watch),
         facts=_facts(manifest, model.bundle.hash),
-        warnings=_warnings(part, manifest, examples.quarantine, test_reads, notes=left_out),
+        warnings=(*watched, *(elsewhere.warnings(external) if external else ())),
         citations=_citations(manifest, part.examples.table),
         metrics={
             "format": FORMAT,
@@ -216,93 +272,14 @@ def evaluate(
             "internal": part.internal,
             "test_reads": test_reads,
             "threshold_rule": manifest.calibration.rule,
+            "recalibrated": manifest.recalibrated.model_dump(mode="json") if manifest.recalibrated else None,
+            "external": external.to_dict() if external else None,
             **scores.to_dict(),
         },
+        external=external,
     )
     watch.finish()
     return evaluation
-
-
-@dataclass(frozen=True)
-class _Part:
-    """The rows of a table that are scored, and what they are to the model."""
-
-    examples: Examples
-    rows: np.ndarray
-    name: str
-    description: str
-    internal: bool
-
-
-def _part(examples: Examples, manifest: Manifest, split: str) -> _Part:
-    """Finds out whether these are the training's own data, and takes the part asked for."""
-    training = manifest.training
-    divided = _divided_as_in_training(examples.table, manifest)
-    if divided is not None:
-        examples = Examples(divided, examples.cached, examples.quarantine)
-        rows, name, description = examples.rows(split), split, training.split_description
-    else:
-        rows, name = examples.rows(split), split
-        if not len(rows) and not any(examples.table.frame["split"]):
-            rows, name = examples.rows("all"), "all"
-        whose = "all images" if name == "all" else f"the {name} part of the source's own split"
-        description = f"external data, {whose}: not the data that the model was trained on"
-    if not len(rows):
-        present = sorted(set(examples.table.frame["split"]) - {""})
-        raise DataError(
-            f"no image belongs to the {split} part; there are: {', '.join(present) or 'none'}; or --split all"
-        )
-    return _Part(examples, rows, name, description, divided is not None)
-
-
-def _divided_as_in_training(table: Table, manifest: Manifest) -> Table | None:
-    """The table with the split that the model was trained with, or None for other data."""
-    if split_hash(table) == manifest.training.split_hash:
-        return table
-    try:
-        recipe = recipes.parse(manifest.recipe)
-        divided = divide(table, recipe.split, findings=manifest.findings)
-    except HilumError:
-        return None
-    return divided.table if divided.hash == manifest.training.split_hash else None
-
-
-def _logits(model: Model, part: _Part, watch: Watcher) -> np.ndarray:
-    watch.stage("Running the model", len(part.rows))
-    blocks = []
-    for start in range(0, len(part.rows), 32):
-        blocks.append(model.graph.logits(part.examples.cached.images(part.rows[start : start + 32])))
-        watch.advance(start + len(blocks[-1]), len(part.rows))
-    return np.concatenate(blocks)
-
-
-def _scores(
-    manifest: Manifest,
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    patients: np.ndarray,
-    *,
-    replicates: int,
-    seed: int,
-) -> Scores | ClassScores:
-    if manifest.task == "multiclass":
-        return stats.evaluate_classes(
-            labels.argmax(axis=1),
-            probabilities,
-            clusters=patients,
-            names=manifest.findings,
-            replicates=replicates,
-            seed=seed,
-        )
-    return stats.evaluate(
-        labels,
-        probabilities,
-        thresholds=np.array(manifest.calibration.thresholds),
-        clusters=patients,
-        findings=manifest.findings,
-        replicates=replicates,
-        seed=seed,
-    )
 
 
 def _enter(subject: Subject, split: str, split_hash: str) -> int:
@@ -327,7 +304,13 @@ def _history(run: Path | None) -> pd.DataFrame | None:
 
 
 def _cases(
-    model: Model, part: _Part, labels: np.ndarray, probabilities: np.ndarray, seed: int, watch: Watcher
+    model: Model,
+    part: Part,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    findings: tuple[str, ...],
+    seed: int,
+    watch: Watcher,
 ) -> tuple[Case, ...]:
     """Explains some right calls, chosen at random, and the wrong calls that were made with most conviction.
 
@@ -335,8 +318,9 @@ def _cases(
     """
     manifest = model.bundle.manifest
     table, classes = part.examples.table, manifest.task == "multiclass"
-    called = manifest.calibration.decisions(probabilities)
-    conviction = probabilities if classes else np.abs(probabilities - manifest.calibration.thresholds)
+    thresholds = [manifest.thresholds[manifest.findings.index(finding)] for finding in findings]
+    called = decide(probabilities, [] if classes else np.array(thresholds, float))
+    conviction = probabilities if classes else np.abs(probabilities - np.array(thresholds, float))
     rng = np.random.default_rng(seed)
     chosen: list[tuple[int, int]] = []
     kinds = ((1, True), (0, True)) if classes else ((1, True), (0, False), (0, True), (1, False))
@@ -349,7 +333,7 @@ def _cases(
     watch.stage("Explaining cases", len(chosen))
     cases: list[Case] = []
     for number, (index, column) in enumerate(chosen, start=1):
-        row, finding = int(part.rows[index]), manifest.findings[column]
+        row, finding = int(part.rows[index]), findings[column]
         image = str(table.frame["image"].iloc[row])
         boxes = table.boxes[(table.boxes["image"] == image) & (table.boxes["finding"] == finding)]
         cases += explain(
@@ -359,7 +343,7 @@ def _cases(
             findings=(finding,),
             labels=(float(labels[index, column]),),
             boxes=boxes[["x", "y", "width", "height"]].to_numpy(float),
-            truth=manifest.findings[labels[index].argmax()] if classes else "",
+            truth=findings[labels[index].argmax()] if classes else "",
         )
         watch.advance(number)
     return tuple(cases)
@@ -392,6 +376,12 @@ def _facts(manifest: Manifest, bundle_hash: str) -> tuple[tuple[str, str], ...]:
     ages = f"{seen.ages[0]:g} to {seen.ages[1]:g} years" if seen.ages else "unknown"
     negatives = f"; negatives: {manifest.negatives}" if manifest.task == "binary" else ""
     chosen = "epoch and temperature" if manifest.task == "multiclass" else "epoch, temperature and threshold"
+    chosen = "the epoch was" if manifest.recalibrated else f"{chosen} were"
+    recalibrated = tuple(
+        ("Recalibration", f"{one.summary}; of bundle {one.parent[:16]}, {one.created}")
+        for one in manifest.recalibrations
+    )
+    intercepts = ", ".join(f"{value:.3f}" for value in manifest.calibration.intercepts)
     return (
         ("Bundle", bundle_hash),
         ("Made", f"{manifest.created} by Hilum {manifest.versions.get('hilum', '')}"),
@@ -400,7 +390,7 @@ def _facts(manifest: Manifest, bundle_hash: str) -> tuple[tuple[str, str], ...]:
         ("Network", f"{training.architecture}, {_network(settings)}"),
         ("Initial weights", training.initial_weights),
         ("Training images", f"{training.num_train:,} of {training.num_patients:,} patients"),
-        ("Validation images", f"{training.num_val:,}: {chosen} were chosen on them"),
+        ("Validation images", f"{training.num_val:,}: {chosen} chosen on them"),
         ("Views and ages in training", f"{', '.join(seen.views) or 'unknown'}; {ages}"),
         ("Split", f"{training.split_description} (hash {training.split_hash[:16]})"),
         ("Balance", training.balance or settings.balance.method),
@@ -414,7 +404,9 @@ def _facts(manifest: Manifest, bundle_hash: str) -> tuple[tuple[str, str], ...]:
             ),
         ),
         ("Engine", f"{training.engine}, {training.precision}; {training.seconds:,.0f} s"),
+        *recalibrated,
         ("Temperatures", ", ".join(f"{value:.3f}" for value in manifest.calibration.temperatures)),
+        *((("Intercepts", intercepts),) if intercepts else ()),
         ("Versions", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())),
     )
 
@@ -430,7 +422,14 @@ def _network(settings: recipes.Recipe) -> str:
 
 
 def _warnings(
-    part: _Part, manifest: Manifest, quarantine: pd.DataFrame, test_reads: int, *, notes: tuple[str, ...]
+    part: Part,
+    mapped: Mapped,
+    manifest: Manifest,
+    quarantine: pd.DataFrame,
+    test_reads: int,
+    *,
+    notes: tuple[str, ...],
+    labels: np.ndarray,
 ) -> tuple[str, ...]:
     warnings = []
     if part.internal and manifest.training.leaky:
@@ -443,7 +442,21 @@ def _warnings(
         )
     if not part.internal:
         what = "calibration comes" if manifest.task == "multiclass" else "threshold and the calibration come"
-        warnings.append(f"External data: the {what} from another set of images.")
+        whose = manifest.recalibrated
+        source = f"{whose.num_images:,} images of {whose.site}" if whose else "the training's validation"
+        warnings.append(f"External data: the {what} from {source}.")
+        if manifest.negatives == "no-finding" and not (labels == 0).any():
+            warnings.append(
+                f"None of these images is known to have none of {', '.join(mapped.table.findings)}, which are this "
+                "model's negatives: nothing can be said of how it tells them apart."
+            )
+    elif manifest.recalibrated:
+        warnings.append(f"The bundle was {manifest.recalibrated.summary}.")
+    if part.left_out:
+        warnings.append(
+            f"{part.left_out:,} images of patients who calibrated this bundle are left out; "
+            f"{len(part.rows):,} are scored."
+        )
     if test_reads > 1:
         warnings.append(
             f"This test split was evaluated {test_reads} times in this run; choices made between make it flatter."
@@ -458,8 +471,31 @@ def _warnings(
     return tuple(warnings)
 
 
+def _trained_on(subject: Subject, patients: np.ndarray) -> tuple[str, ...]:
+    """Says where data that are not the training's own may hold images or patients of the training."""
+    names = {source.name for source in subject.table.sources} & set(
+        subject.model.bundle.manifest.seen.sources
+    )
+    if not names:
+        return ()
+    stored = subject.run / "table.parquet" if subject.run else None
+    if stored is None or not stored.is_file():
+        return (
+            f"a data set of the name {', '.join(names)} was trained on: images of its training may be among these",
+        )
+    table = Table.read(stored)
+    tuned = parts.patients(table)[np.isin(table.frame["split"].to_numpy(str), ("train", "val"))]
+    known = int(np.isin(patients, tuned).sum())
+    return (
+        (f"{known:,} images are of patients that the model was trained or tuned on; they flatter",)
+        if known
+        else ()
+    )
+
+
 def _citations(manifest: Manifest, table: Table) -> tuple[str, ...]:
-    trained_on = [f"{source.citation} ({source.terms})" for source in manifest.data]
+    owed = (*manifest.data, *(source for one in manifest.recalibrations for source in one.data))
+    trained_on = [f"{source.citation} ({source.terms})" for source in owed]
     lines = trained_on + [f"{source.citation} ({source.terms})" for source in table.sources]
     if manifest.training.initial_weights_citation:
         lines.append(

@@ -57,6 +57,14 @@ VOCABULARY: dict[str, tuple[str, ...]] = {
 """Canonical name -> its other spellings."""
 
 
+PARTS: dict[str, tuple[str, ...]] = {
+    "Pneumonia": ("Bacterial Pneumonia", "Viral Pneumonia"),
+    "Nodule/Mass": ("Nodule", "Mass"),
+}
+"""Finding -> those that make it up: present where one of them is, absent where all are. Looser kinship is not here:
+a lung opacity may be more than all opacities that a data set names."""
+
+
 def canonical(name: str) -> str:
     """Returns the canonical name of a finding.
 
@@ -78,6 +86,11 @@ def canonical(name: str) -> str:
 def named(name: str) -> str:
     """Returns the canonical name of a known finding; an unknown one keeps its own name, trimmed."""
     return _CANONICAL.get(_key(name), name.strip())
+
+
+def same(name: str, other: str) -> bool:
+    """Tells whether two names mean one finding, those of the vocabulary and others."""
+    return _key(named(name)) == _key(named(other))
 
 
 def tokens(text: str, separator: str = "|") -> tuple[str, ...]:

@@ -167,6 +167,7 @@ def to_dict(model: Model, predictions: Sequence[Prediction]) -> dict[str, Any]:
         "bundle": model.bundle.hash,
         "name": manifest.name,
         "intended_use": INTENDED_USE,
+        **({"recalibrated": manifest.recalibrated.summary} if manifest.recalibrated else {}),
         "images": [
             {
                 "image": prediction.image,

@@ -1,7 +1,6 @@
 """The command line: one function a command, thin over the library, which is imported inside."""
 
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from math import isnan
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -9,6 +8,22 @@ from typing import Annotated, Any, Optional
 import typer
 
 from hilum import __version__
+from hilum.cli import bundle as bundle_commands, data as data_commands, runs as runs_command
+from hilum.cli.data import read_table
+from hilum.cli.options import (
+    BundleArgument,
+    EngineName,
+    EngineOption,
+    ExpectOption,
+    HowName,
+    ImagesOption,
+    JsonOption,
+    LayoutOption,
+    LevelName,
+    RemapOption,
+    SetOption,
+    SourceOption,
+)
 
 app = typer.Typer(
     name="hilum",
@@ -20,12 +35,8 @@ app = typer.Typer(
     help="From a folder of chest radiographs to a classifier that can be trusted. Research use only.",
     epilog="Start with: hilum demo -o runs/demo.  Any command takes --debug for the full traceback of an error.",
 )
-data_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Data sets: any supported layout -> a table."
-)
-bundle_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Sealed models: show and verify.")
-app.add_typer(data_app, name="data")
-app.add_typer(bundle_app, name="bundle")
+app.add_typer(data_commands.app, name="data")
+app.add_typer(bundle_commands.app, name="bundle")
 
 
 # What the terminal shows of one finding: its name there -> in metrics.json.
@@ -40,80 +51,6 @@ HEADLINES = {
     "F1": "f1",
     "ECE": "ece",
 }
-
-
-RUN_COLUMNS = (
-    "run",
-    "recipe",
-    "architecture",
-    "engine",
-    "epochs",
-    "best",
-    "monitored there",
-    "val AUROC",
-    "test AUROC (95 %)",
-    "time",
-    "state",
-)
-
-
-class LevelName(StrEnum):
-    """What one row of a score is."""
-
-    image = "image"
-    study = "study"
-    patient = "patient"
-
-
-class HowName(StrEnum):
-    """How images are joined to a study or patient."""
-
-    maximum = "maximum"
-    mean = "mean"
-
-
-class EngineName(StrEnum):
-    """The engines that exist."""
-
-    torch = "torch"
-    keras = "keras"
-
-
-SourceOption = Annotated[
-    Optional[Path],  # noqa: UP045 (Typer reads the annotation at run time)
-    typer.Option(
-        "--data", help="A data set's folder, its CSV file, or a table (.parquet).", show_default=False
-    ),
-]
-LayoutOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--as", help="The data set's layout, where detection is not enough.", show_default=False),
-]
-ImagesOption = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option("--images", help="Where the images lie, if not where the table says.", show_default=False),
-]
-RemapOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--remap", help="OLD=NEW: rewrites the beginning of image paths.", show_default=False),
-]
-SetOption = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Option(
-        "--set", help="section.key=value changes a recipe's key; may be repeated.", show_default=False
-    ),
-]
-EngineOption = Annotated[EngineName, typer.Option("--engine", help="The training framework.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
-ExpectOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(
-        "--expect", help="Refuse any bundle whose hash does not begin with this.", show_default=False
-    ),
-]
-BundleArgument = Annotated[
-    Path, typer.Argument(help="A bundle, or a run's folder that holds one.", show_default=False)
-]
 
 
 @app.callback(invoke_without_command=True)
@@ -187,7 +124,7 @@ def train(
     tracking.check(track or ())
     if saved_model:
         _check_saved_model(saved_model, engine)
-    table = _table(data, layout=layout, images=images, remap=remap) if data else None
+    table = read_table(data, layout=layout, images=images, remap=remap) if data else None
     folder = output or Path("runs") / Path(recipe).stem
     run = _train(
         recipe,
@@ -210,7 +147,10 @@ def train(
     typer.echo(f"next: hilum evaluate {run.folder}", err=True)
 
 
-@app.command(epilog="Example: hilum evaluate runs/k        (the test split of the run's own data)")
+@app.command(
+    epilog="Examples: hilum evaluate runs/k        (the test split of the run's own data);  "
+    "hilum evaluate runs/k --data SITE        (an external test, beside the own one)"
+)
 def evaluate(
     model: BundleArgument,
     data: SourceOption = None,
@@ -222,19 +162,40 @@ def evaluate(
         typer.Option(
             "-o",
             "--output",
-            help="The folder for the report; RUN/evaluation if not given.",
+            help="The folder for the report; if not given RUN/evaluation, of other data RUN/external/NAME.",
             show_default=False,
         ),
     ] = None,
     layout: LayoutOption = None,
     images: ImagesOption = None,
     remap: RemapOption = None,
+    internal: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--internal",
+            help="With --data: the report of the model's own test, to compare with; RUN/evaluation if not given.",
+            show_default=False,
+        ),
+    ] = None,
     expect: ExpectOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score a model and write the report."""
-    table = _table(data, layout=layout, images=images, remap=remap) if data else None
-    _evaluate(model, table, split=split, output=output, as_json=as_json, expect=expect, images=images)
+    """Score a model and write the report.
+
+    On data from elsewhere (--data): what is common is scored, what the model has not seen is named, and the figures
+    stand beside those of its own test, with the interval of the difference.
+    """
+    table = read_table(data, layout=layout, images=images, remap=remap) if data else None
+    _evaluate(
+        model,
+        table,
+        split=split,
+        output=output,
+        as_json=as_json,
+        expect=expect,
+        images=images,
+        internal=internal,
+    )
 
 
 @app.command(
@@ -286,7 +247,7 @@ def score(
 
     _check_folder(output)
     found = scoring.mean([scoring.read(path) for path in predictions])
-    table = _table(labels, layout=layout, images=images, remap=None)
+    table = read_table(labels, layout=layout, images=images, remap=None)
     watch = Terminal()
     watch.stage("Scoring")
     result = scoring.score(
@@ -335,6 +296,7 @@ def predict(
     watch.finish(
         f"{len(results) - unreadable:,} images predicted, {unreadable:,} could not be read. {RESEARCH}"
     )
+    _say_recalibrated(loaded)
     if output is not None:
         prediction.write(output, loaded, results)
         watch.say(f"written: {output}")
@@ -392,6 +354,7 @@ def explain(
     loaded = runtime.load(model, expect=expect)
     wanted = explanation.choose(loaded, finding)
     results = prediction.predict(loaded, found)
+    _say_recalibrated(loaded)
     _say_warnings(results)
     readable = [location for location, result in zip(found, results, strict=True) if not result.error]
     _write_panels(loaded, readable, output, wanted)
@@ -399,43 +362,7 @@ def explain(
         raise typer.Exit(1)
 
 
-@app.command(epilog="Example: hilum runs runs --sort val_auroc")
-def runs(
-    folder: Annotated[Path, typer.Argument(help="A folder with runs in it or below.")] = Path("runs"),
-    key: Annotated[
-        str,
-        typer.Option(
-            "--sort",
-            help="run, recipe, architecture, engine, epochs, best_epoch, monitored, val_auroc, test_auroc, seconds or "
-            "state.",
-        ),
-    ] = "run",
-    as_json: JsonOption = False,
-) -> None:
-    """Compare runs: what became of each, and in what their recipes differ."""
-    from hilum import runs as found
-    from hilum.cli.terminal import Terminal, show, show_json
-    from hilum.errors import UsageError
-
-    summaries = found.sort(found.find(folder), key)
-    different = found.differences(summaries)
-    if as_json:
-        show_json({"runs": [run.to_dict() for run in summaries], "differences": different})
-        return
-    if not summaries:
-        raise UsageError(
-            f"no run in {folder} or below; a run is a folder with {found.RECIPE}, as hilum train writes"
-        )
-    show(list(map(_run_row, summaries)), header=RUN_COLUMNS, right=(5, 7), spare=(3, 2, 1, 9))
-    if different:
-        typer.echo()
-        show(_difference_rows(different), header=["recipes differ in", "value", "runs"])
-    watch = Terminal()
-    for run in summaries:
-        for problem in run.problems:
-            watch.say(f"{run.name}: {problem}")
-    if sum(run.test_auroc is not None for run in summaries) > 1:
-        watch.say("choose by validation: the best of several test figures flatters")
+app.command(epilog="Example: hilum runs runs --sort val_auroc")(runs_command.runs)
 
 
 @app.command(epilog="Example: hilum recipes kermany-densenet121 > my.toml")
@@ -460,191 +387,6 @@ def recipes(
         show([[n, recipe.load(n).description] for n in recipe.shipped()], header=["recipe", "what it trains"])
     else:
         typer.echo(recipe.load(name).to_toml(), nl=False)
-
-
-@data_app.command("index", epilog="Example: hilum data index chest_xray -o table.parquet")
-def data_index(
-    source: Annotated[Path, typer.Argument(help="A data set's folder or CSV file.", show_default=False)],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The table to write.")] = Path(
-        "table.parquet"
-    ),
-    layout: LayoutOption = None,
-    images: ImagesOption = None,
-    remap: RemapOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Read a data set of any supported layout into a table."""
-    from hilum.cli.terminal import show, show_json, show_pairs
-
-    table = _table(source, layout=layout, images=images, remap=remap)
-    table.write(output)
-    labels = table.labels(table.findings)
-    counts = {
-        finding: {"present": int((column == 1).sum()), "absent": int((column == 0).sum())}
-        for finding, column in zip(table.findings, labels.T, strict=True)
-    }
-    splits = {name or "none": int(count) for name, count in table.frame["split"].value_counts().items()}
-    summary: dict[str, Any] = {
-        "table": str(output),
-        "sources": [part.name for part in table.sources],
-        "images": len(table),
-        "patients": table.num_patients,
-        "boxes": len(table.boxes),
-        "split": splits,
-        "findings": counts,
-        "notes": list(table.notes),
-    }
-    if as_json:
-        show_json(summary)
-        return
-    pairs = {
-        "table": str(output),
-        "source": ", ".join(summary["sources"]),
-        "images": f"{len(table):,} of {table.num_patients:,} patients",
-        "boxes": f"{len(table.boxes):,}",
-        "split": ", ".join(f"{name} {count:,}" for name, count in splits.items()),
-    }
-    show_pairs(pairs)
-    show(
-        [[finding, f"{count['present']:,}", f"{count['absent']:,}"] for finding, count in counts.items()],
-        header=["finding", "present", "absent"],
-        right=(1, 2),
-    )
-
-
-@bundle_app.command("show", epilog="Example: hilum bundle show runs/k")
-def bundle_show(model: BundleArgument, expect: ExpectOption = None, as_json: JsonOption = False) -> None:
-    """Tell what a bundle is, how it was trained, and what it expects."""
-    from hilum import bundle
-    from hilum.cli.terminal import show, show_json, show_pairs
-
-    found = bundle.read(model, expect=expect)
-    manifest = found.manifest
-    if as_json:
-        show_json({"bundle": found.hash, **manifest.model_dump(mode="json")})
-        return
-    training, seen = manifest.training, manifest.seen
-    show_pairs(
-        {
-            "bundle": found.hash,
-            "name": manifest.name,
-            "intended use": manifest.intended_use,
-            "task": manifest.task,
-            "input": f"{manifest.size} x {manifest.size} pixels, {manifest.fit}",
-            "model": f"{training.architecture} ({training.engine}, {training.precision})",
-            "initial weights": training.initial_weights,
-            "trained on": f"{training.num_train:,} images of {training.num_patients:,} patients "
-            f"({', '.join(seen.sources)}); validation {training.num_val:,}, test {training.num_test:,}",
-            "split": training.split_description,
-            "views, ages": f"{', '.join(seen.views) or 'unknown'}; "
-            + (f"{seen.ages[0]:g} to {seen.ages[1]:g} years" if seen.ages else "unknown"),
-            "epochs": f"{training.epochs}, best {training.best_epoch}; {training.seconds:.0f} s",
-        }
-    )
-    calibration = manifest.calibration
-    if manifest.task == "multiclass":
-        row = [", ".join(manifest.findings), calibration.rule, f"{calibration.temperatures[0]:.3f}"]
-        show([row], header=["classes", "called", "temperature"], right=(2,))
-        return
-    show(
-        [
-            [finding, f"{threshold:.3f}", f"{temperature:.3f}"]
-            for finding, threshold, temperature in zip(
-                manifest.findings, calibration.thresholds, calibration.temperatures, strict=True
-            )
-        ],
-        header=["finding", f"threshold ({calibration.rule})", "temperature"],
-        right=(1, 2),
-    )
-
-
-@bundle_app.command("verify", epilog="Example: hilum bundle verify runs/k --expect 3f9a12bc")
-def bundle_verify(model: BundleArgument, expect: ExpectOption = None, as_json: JsonOption = False) -> None:
-    """Check every file's hash, the graph, and its golden output. Exit status 1 if anything differs."""
-    from hilum import runtime
-    from hilum.cli.terminal import show_json
-
-    loaded = runtime.load(model, expect=expect)
-    if as_json:
-        show_json({"bundle": loaded.bundle.hash, "whole": True})
-    else:
-        typer.echo(f"whole: bundle {loaded.bundle.hash}, golden output reproduced")
-
-
-def _run_row(run: Any) -> list[str]:
-    """One run's cells under RUN_COLUMNS."""
-    from hilum.report import words
-
-    recipe = run.recipe
-    return [
-        run.name,
-        recipe.name if recipe else "",
-        recipe.model.architecture if recipe else "",
-        run.engine,
-        f"{run.epochs}/{recipe.train.epochs}" if recipe else str(run.epochs),
-        str(run.best_epoch or ""),
-        "" if run.monitored is None else f"{run.monitor} {run.monitored:.4f}",
-        "" if run.val_auroc is None else f"{run.val_auroc:.4f}",
-        words.estimate(run.test_auroc) if run.test_auroc else "",
-        "" if run.seconds is None else _duration(run.seconds),
-        run.state,
-    ]
-
-
-def _difference_rows(different: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-    """A row a value, with the runs that have it; the key stands at its first value."""
-    rows = []
-    for key, values in different.items():
-        runs_of: dict[str, list[str]] = {}
-        for name, value in values.items():
-            text = ", ".join(map(_text, value)) if isinstance(value, list) else _text(value)
-            runs_of.setdefault(text or "(none)", []).append(name)
-        for number, (text, names) in enumerate(runs_of.items()):
-            rows.append(["" if number else key, text, ", ".join(names)])
-    return rows
-
-
-def _text(value: Any) -> str:
-    return (
-        str(value).lower()
-        if isinstance(value, bool)
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value)
-    )
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 60
-        else f"{minutes} min"
-        if minutes < 60
-        else f"{minutes // 60} h {minutes % 60:02d} min"
-    )
-
-
-def _table(source: Path, *, layout: str | None, images: Path | None, remap: str | None) -> Any:
-    from hilum.cli.terminal import Terminal
-    from hilum.data import readers
-    from hilum.errors import UsageError
-
-    pair = None
-    if remap is not None:
-        old, equals, new = remap.partition("=")
-        if not equals or not old:
-            raise UsageError(f"--remap {remap!r} is not of the form OLD=NEW")
-        pair = (old, new)
-    watch = Terminal()
-    watch.stage(f"Reading {source}")
-    table = readers.read(source, name=layout, images=images, remap=pair)
-    watch.finish(
-        f"{len(table):,} images of {table.num_patients:,} patients ({', '.join(s.name for s in table.sources)})"
-    )
-    for note in table.notes:
-        watch.say(f"note: {note}")
-    return table
 
 
 def _train(
@@ -725,15 +467,16 @@ def _evaluate(
     as_json: bool,
     expect: str | None = None,
     images: Path | None = None,
+    internal: Path | None = None,
 ) -> None:
     from hilum import evaluate as evaluation
     from hilum.cli.terminal import Terminal
 
     watch = Terminal()
-    subject = evaluation.subject(model, table, expect=expect, images=images)
-    _check_folder(output or subject.default_output)
+    subject = evaluation.subject(model, table, expect=expect, images=images, internal=internal)
+    _check_folder(output or subject.output())
     result = evaluation.evaluate(subject, split=split, watch=watch)
-    _report(result, output or subject.default_output, watch, as_json=as_json)
+    _report(result, output or subject.output(result), watch, as_json=as_json)
 
 
 def _report(result: Any, folder: Path, watch: Any, *, as_json: bool) -> None:
@@ -774,6 +517,16 @@ def _report(result: Any, folder: Path, watch: Any, *, as_json: bool) -> None:
             header=[noun, "positives", *(f"{label} (95 %)" for label in told)],
             right=range(1, 2 + len(told)),
         )
+    if result.external and result.external.contrasts:
+        show(
+            [
+                [name, words.NAMES[metric], *map(words.estimate, one.to_dict().values())]
+                for name, row in result.external.contrasts.items()
+                for metric, one in row.items()
+            ],
+            header=["", "figure", "own test", "here", "difference (95 %)"],
+            right=(2, 3, 4),
+        )
     for finding, scores in result.metrics["findings"].items():
         if scores["auroc"].get("reason"):
             watch.say(f"{finding}: AUROC {scores['auroc']['reason']}")
@@ -801,6 +554,14 @@ def _say_warnings(results: list[Any]) -> None:
         for line in (result.error, *result.warnings):
             if line:
                 watch.say(f"{result.image}: {line}")
+
+
+def _say_recalibrated(model: Any) -> None:
+    """Says of a recalibrated bundle on what."""
+    from hilum.cli.terminal import Terminal
+
+    if model.bundle.manifest.recalibrated:
+        Terminal().say(f"the bundle was {model.bundle.manifest.recalibrated.summary}")
 
 
 def _write_panels(

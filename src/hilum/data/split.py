@@ -66,10 +66,10 @@ def split(table: Table, settings: SplitSettings, *, findings: Sequence[str] | No
     else:
         groups = _patients(table) if settings.method == "patient" else _images(table)
         everything = np.ones(len(table), dtype=bool)
-        test = _carve(
+        test = carve(
             groups, labels, everything, size=settings.test * len(table), salt=f"{settings.seed} test"
         )
-        val = _carve(groups, labels, ~test, size=settings.val * len(table), salt=f"{settings.seed} val")
+        val = carve(groups, labels, ~test, size=settings.val * len(table), salt=f"{settings.seed} val")
         parts = np.where(test, "test", np.where(val, "val", "train"))
     _check_filled(table, settings, parts)
     return _described(table.with_split(parts.tolist()), settings, table, names)
@@ -101,7 +101,7 @@ def _kept_test(table: Table, settings: SplitSettings, labels: NDArray[np.float32
             f"split method 'official' needs lists that are disjoint by patient, but {shared:,} patients are in both "
             "train and test; method 'folders' takes the source's division as it is"
         )
-    val = _carve(
+    val = carve(
         _patients(table), labels, ~test, size=settings.val * (~test).sum(), salt=f"{settings.seed} val"
     )
     return np.where(test, "test", np.where(val, "val", "train"))
@@ -155,7 +155,7 @@ def _num_shared(table: Table, parts: NDArray[np.str_]) -> int:
     return int((pairs["patient"].value_counts() > 1).sum())
 
 
-def _carve(
+def carve(
     groups: NDArray[np.object_],
     labels: NDArray[np.float32],
     among: NDArray[np.bool_],

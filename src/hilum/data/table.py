@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
 from hilum import files
-from hilum.errors import DataError, UsageError, nearest
+from hilum.errors import DataError, ImageError, UsageError, nearest
 from hilum.findings import NO_FINDING, named
-from hilum.images import Location
+from hilum.images import Location, stack_members
 
 FORMAT = 1
 """Number of the stored form; bumped when an older Hilum could not read a new file rightly."""
@@ -74,9 +74,10 @@ class Table:
     Attributes:
         frame: One row an image, a RangeIndex, and the columns `COLUMNS`, then one float64 column a finding:
             1 present, 0 absent, NaN unknown. Paths are relative to the source's root, with `/` between
-            folders and `archive.zip::member` for an image inside an archive. `age` is float64 years, NaN
-            unknown; `width` and `height` are those of the original, int64, 0 unknown; text is never null,
-            empty means unknown (`image`, `source` and `patient` are never empty). Not to be written to.
+            folders, `archive.zip::member` for an image inside an archive, and `archive.npz::stack.npy/17` for
+            one of a stack of arrays. `age` is float64 years, NaN unknown; `width` and `height` are those of the
+            original, int64, 0 unknown; text is never null, empty means unknown (`image`, `source` and `patient`
+            are never empty). Not to be written to.
         findings: Names of the finding columns, in their order.
         sources: The data sets that the rows come from.
         boxes: Columns `BOX_COLUMNS`; x, y (of the upper left corner), width and height are float64 fractions
@@ -325,7 +326,14 @@ def _names_in(root: Path, folder: str) -> frozenset[str]:
     if place.is_dir():
         with os.scandir(place) as entries:
             return frozenset(entry.name for entry in entries if entry.is_file())
-    return frozenset(archive_members(place)) if place.is_file() else frozenset()
+    if not place.is_file():
+        return frozenset()
+    if place.suffix.lower() == ".npz":
+        try:
+            return frozenset(stack_members(place))
+        except ImageError as error:
+            raise DataError(f"{place}: {error}; get it again") from None
+    return frozenset(archive_members(place))
 
 
 def _inside(path: str) -> bool:

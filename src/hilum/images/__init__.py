@@ -1,13 +1,21 @@
-"""A radiograph file (PNG, JPEG, TIFF or DICOM) becomes a grey image in [0, 1] that knows where it came from.
+"""A radiograph (PNG, JPEG, TIFF, DICOM, one array of a stack) becomes a grey image in [0, 1] that knows its origin.
 
 `prepare` is the only way from a file to what a network sees; `read` gives the same image at full resolution
 for pictures.
 """
 
-from hilum.images.decoded import MIN_SIDE, Provenance
+from hilum.images.decoded import MIN_SIDE, Header, Provenance
 from hilum.images.fit import FITS, Geometry
-from hilum.images.location import Location, read_bytes
-from hilum.images.radiograph import IMAGE_SUFFIXES, PREPARE_VERSION, Prepared, Radiograph, prepare, read
+from hilum.images.location import Location, read_bytes, stack_members
+from hilum.images.radiograph import (
+    IMAGE_SUFFIXES,
+    PREPARE_VERSION,
+    Prepared,
+    Radiograph,
+    header,
+    prepare,
+    read,
+)
 
 __all__ = [
     "FITS",
@@ -15,11 +23,14 @@ __all__ = [
     "MIN_SIDE",
     "PREPARE_VERSION",
     "Geometry",
+    "Header",
     "Location",
     "Prepared",
     "Provenance",
     "Radiograph",
+    "header",
     "prepare",
     "read",
     "read_bytes",
+    "stack_members",
 ]

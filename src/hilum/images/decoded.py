@@ -23,7 +23,7 @@ class Provenance:
     """How a file became grey values, and what its header says about the picture.
 
     Attributes:
-        format: `"PNG"`, `"JPEG"`, `"TIFF"` or `"DICOM"`.
+        format: `"PNG"`, `"JPEG"`, `"TIFF"`, `"DICOM"` or `"NPY"`.
         steps: What was done to the stored values, in order.
         warnings: What a reader of the result should know, one sentence each; no values of a patient.
         view: `"PA"`, `"AP"`, `"LATERAL"` or `""` (not told).
@@ -39,6 +39,25 @@ class Provenance:
     age: float = math.nan
     sex: str = ""
     pixel_spacing: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a DICOM file's header tells without its pixels; the fields' forms are those of `Provenance`.
+
+    Attributes:
+        width: In pixels.
+        height: In pixels.
+        view: `"PA"`, `"AP"`, `"LATERAL"` or `""` (not told).
+        age: In years; NaN: not told, or it cannot be.
+        sex: `"M"`, `"F"`, `"O"` or `""` (not told).
+    """
+
+    width: int
+    height: int
+    view: str
+    age: float
+    sex: str
 
 
 @dataclass(frozen=True)
@@ -59,14 +78,19 @@ class Decoded:
     provenance: Provenance
 
 
-def check_shape(width: int, height: int) -> None:
+def check_shape(width: int, height: int, *, smallest: int = MIN_SIDE) -> None:
     """Refuses an image that is too small, too large or too narrow; called before its pixels are decoded.
+
+    Args:
+        width: In pixels.
+        height: In pixels.
+        smallest: The least that either may be.
 
     Raises:
         ImageError: With the reason.
     """
-    if min(width, height) < MIN_SIDE:
-        raise ImageError(f"{width} x {height} pixels; at least {MIN_SIDE} x {MIN_SIDE} expected")
+    if min(width, height) < smallest:
+        raise ImageError(f"{width} x {height} pixels; at least {smallest} x {smallest} expected")
     if width * height > MAX_PIXELS:
         raise ImageError(f"{width} x {height} pixels; at most {MAX_PIXELS // 10**6} megapixels expected")
     if max(width, height) > MAX_ASPECT * min(width, height):

@@ -9,6 +9,7 @@ import io
 import math
 import re
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -20,7 +21,7 @@ from pydicom.filereader import read_dataset
 from pydicom.pixels import apply_modality_lut, apply_windowing, get_decoder
 
 from hilum.errors import ImageError
-from hilum.images.decoded import Decoded, Provenance, check_shape
+from hilum.images.decoded import Decoded, Header, Provenance, check_shape
 
 MAX_INFLATED_BYTES = 128 * 2**20
 """The largest content of a file of the deflated transfer syntax, which can expand a thousandfold."""
@@ -52,6 +53,7 @@ _COMPRESSED_WITH_EXTRA = (
     uid.HTJ2KLosslessRPCL,
     uid.HTJ2K,
 )
+_HEADER = ["Rows", "Columns", "ViewPosition", "PatientAge", "PatientSex"]
 _VIEWS = {"PA": "PA", "AP": "AP", "LL": "LATERAL", "RL": "LATERAL", "LAT": "LATERAL", "LATERAL": "LATERAL"}
 _YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 _MAX_AGE = 120
@@ -97,6 +99,17 @@ def decode(data: bytes, complaints: list[str]) -> Decoded:
         warnings.append("the header has values that break the DICOM standard")
     provenance = Provenance("DICOM", tuple(steps), tuple(warnings), view, age, sex, spacing)
     return Decoded(levels, width, height, provenance)
+
+
+def header(path: Path) -> Header | None:
+    """Reads a file's header as far as its pixels; None where the file is no DICOM file or tells no size."""
+    try:
+        dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_HEADER)
+        width, height = int(dataset.Columns), int(dataset.Rows)
+        found = Header(width, height, _view(dataset, []), _age(dataset, []), _sex(dataset))
+    except Exception:  # pydicom raises many things for a damaged file
+        return None
+    return found if min(width, height) > 0 else None
 
 
 def _check_inflated(data: bytes) -> None:

@@ -1,6 +1,8 @@
-"""Where an image file is: a path, or a member of a zip archive, read in place and within bounds."""
+"""Where an image is: a file, a member of a zip archive, or one of a stack of arrays; read in place, within bounds."""
 
 import collections
+import io
+import math
 import os
 import re
 import stat
@@ -8,7 +10,9 @@ import threading
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Self
+from typing import IO, Self
+
+import numpy as np
 
 from hilum.errors import ImageError
 
@@ -16,12 +20,16 @@ MAX_BYTES = 256 * 2**20
 """The largest file that is read; a chest radiograph has 10 to 40 MB at most."""
 
 _MAX_OPEN_ARCHIVES = 16
-_MEMBER = re.compile(r"(.+?\.zip)::(.+)", re.IGNORECASE | re.DOTALL)
+_MEMBER = re.compile(r"(.+?\.(?:zip|npz))::(.+)", re.IGNORECASE | re.DOTALL)
+_IN_STACK = re.compile(r"(.+\.npy)/(0|[1-9]\d{0,9})", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Location:
-    """A file, or a member of a zip archive; as text `"folder/a.png"` or `"a.zip::folder/b.png"`."""
+    """A file, a member of a zip archive, or one image of a stack in NumPy's archive.
+
+    As text `"folder/a.png"`, `"a.zip::folder/b.png"` or `"a.npz::train_images.npy/17"`, counted from 0.
+    """
 
     path: Path
     member: str | None = None
@@ -31,7 +39,7 @@ class Location:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Reads what `str` wrote: only after `.zip` does `::` part an archive from its member."""
+        """Reads what `str` wrote: only after `.zip` and `.npz` does `::` part an archive from its member."""
         match = _MEMBER.fullmatch(text)
         return cls(Path(match[1]), match[2]) if match else cls(Path(text))
 
@@ -43,7 +51,7 @@ def read_bytes(location: Location) -> bytes:
         location: Where it is.
 
     Returns:
-        The content, at least 1 and at most `MAX_BYTES` bytes.
+        The content, at least 1 and at most `MAX_BYTES` bytes; one image of a stack is a `.npy` file of its own.
 
     Raises:
         ImageError: It is missing, empty, too large, not a regular file, or not in the archive.
@@ -87,11 +95,14 @@ def _read_member(path: Path, status: os.stat_result, member: str) -> bytes:
         raise ImageError("the archive member's name is absolute or has '..'")
     try:
         archive = _archives.get(path, status)
-        info = archive.getinfo(member)
+        stacked = _IN_STACK.fullmatch(member) if path.suffix.lower() == ".npz" else None
+        if stacked:
+            return _read_from_stack(archive, stacked[1], int(stacked[2]))
+        info = archive.zip.getinfo(member)
         if info.is_dir():
             raise ImageError("a folder; a file expected")
         _check_size(info.file_size)
-        with archive.open(info) as stream:
+        with archive.zip.open(info) as stream:
             content = stream.read(MAX_BYTES + 1)
     except KeyError:
         raise ImageError("no such member in the archive") from None
@@ -110,6 +121,90 @@ def _check_size(size: int) -> None:
         raise ImageError(f"{size / 2**20:.0f} MiB; at most {MAX_BYTES // 2**20} MiB expected")
 
 
+def stack_members(path: Path) -> list[str]:
+    """Lists the images in the stacks of a `.npz` archive, as `Location.member` names them.
+
+    Raises:
+        ImageError: The archive is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = []
+            for name in archive.namelist():
+                with archive.open(name) as stream:
+                    shape, _ = _read_header(stream)
+                if len(shape) in (3, 4):
+                    members += [f"{name}/{place}" for place in range(shape[0])]
+            return members
+    except OSError as error:
+        raise ImageError(f"cannot be opened: {error.strerror or type(error).__name__}") from None
+    except Exception as error:
+        raise ImageError(f"the npz archive cannot be read ({type(error).__name__})") from None
+
+
+@dataclass
+class _Stack:
+    """A stack that is being read: its open stream, where its pixels begin in it, and what one image is."""
+
+    stream: IO[bytes]
+    start: int
+    length: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
+
+
+@dataclass
+class _Archive:
+    """An open archive, and the stack in it that was read last."""
+
+    zip: zipfile.ZipFile
+    name: str = ""
+    stack: _Stack | None = None
+
+    def close(self) -> None:
+        if self.stack is not None:
+            self.stack.stream.close()
+        self.zip.close()
+
+
+def _read_from_stack(archive: _Archive, name: str, place: int) -> bytes:
+    """Returns one image of a stack as the content of a `.npy` file.
+
+    The stream stays open: a compressed stack can only be read from its beginning, so that reading its images in
+    their order reads it once, and reading them in any other order reads it again.
+    """
+    if archive.stack is None or archive.name != name:
+        stream = archive.zip.open(name)
+        shape, dtype = _read_header(stream)
+        archive.name, archive.stack = name, _Stack(stream, stream.tell(), shape[0], shape[1:], dtype)
+    stack = archive.stack
+    if place >= stack.length:
+        raise ImageError(f"no such image in the stack; it has {stack.length:,}")
+    size = math.prod(stack.shape) * stack.dtype.itemsize
+    _check_size(size)
+    try:
+        stack.stream.seek(stack.start + place * size)
+        content = stack.stream.read(size)
+    except BaseException:
+        archive.stack = None
+        raise
+    if len(content) < size:
+        raise ImageError("truncated stack of images")
+    output = io.BytesIO()
+    np.lib.format.write_array(output, np.frombuffer(content, stack.dtype).reshape(stack.shape))
+    return output.getvalue()
+
+
+def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
+    """Reads the beginning of a `.npy` stream: the array's shape and type; nothing is ever unpickled."""
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, columns_first, dtype = read(stream)
+    if columns_first or dtype.hasobject or not shape:
+        raise ImageError("not a stack of images; an array of numbers in C order expected")
+    return shape, dtype
+
+
 class _Archives(threading.local):
     """The archives that this thread has open, since reading a large archive's directory takes a second.
 
@@ -119,12 +214,12 @@ class _Archives(threading.local):
     """
 
     def __init__(self) -> None:
-        self._open: collections.OrderedDict[tuple[object, ...], zipfile.ZipFile] = collections.OrderedDict()
+        self._open: collections.OrderedDict[tuple[object, ...], _Archive] = collections.OrderedDict()
 
-    def get(self, path: Path, status: os.stat_result) -> zipfile.ZipFile:
+    def get(self, path: Path, status: os.stat_result) -> _Archive:
         key = (os.getpid(), path, status.st_ino, status.st_size, status.st_mtime_ns)
         if key not in self._open:
-            self._open[key] = zipfile.ZipFile(path)
+            self._open[key] = _Archive(zipfile.ZipFile(path))
             if len(self._open) > _MAX_OPEN_ARCHIVES:
                 self._open.popitem(last=False)[1].close()
         self._open.move_to_end(key)

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hilum.errors import HilumError, ImageError
-from hilum.images import complaints, raster
-from hilum.images.decoded import Decoded, Provenance
+from hilum.images import array, complaints, raster
+from hilum.images.decoded import Decoded, Header, Provenance
 from hilum.images.fit import Geometry, check
 from hilum.images.location import MAX_BYTES, Location, read_bytes
 
@@ -29,6 +29,7 @@ _MAGIC = {
     "PNG": re.compile(rb"\x89PNG\r\n\x1a\n"),
     "JPEG": re.compile(rb"\xff\xd8\xff"),
     "TIFF": re.compile(rb"II[\x2a\x2b]\0|MM\0[\x2a\x2b]"),
+    "NPY": re.compile(rb"\x93NUMPY"),
 }
 
 
@@ -106,6 +107,17 @@ def read(source: Source) -> Radiograph:
     return Radiograph(np.divide(decoded.levels, np.float32(255), dtype=np.float32), decoded.provenance)
 
 
+def header(source: Path) -> Header | None:
+    """Returns what a DICOM file's header tells, without reading its pixels: less than a millisecond a file.
+
+    None where the file is not there, is no DICOM file or does not tell its size.
+    """
+    from hilum.images import dicom
+
+    with complaints.collected():
+        return dicom.header(source)
+
+
 def _decode(source: Source, scaled: raster.Scaled | None) -> Decoded:
     data = _content(source)
     name = _format(data)
@@ -117,6 +129,8 @@ def _decode(source: Source, scaled: raster.Scaled | None) -> Decoded:
                 from hilum.images import dicom
 
                 return dicom.decode(data, complained)
+            if name == "NPY":
+                return array.decode(data)
             return raster.decode(data, complained, scaled=scaled)
     except HilumError:
         raise

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hilum import files
 from hilum.evaluate import Evaluation
 from hilum.explain import Case
-from hilum.report import panels, plots, story, style, tables
+from hilum.report import panels, plots, shift, story, style, tables
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,13 +58,15 @@ def write(folder: Path, evaluation: Evaluation) -> Path:
     Returns:
         The path of `report.html`, which is written last.
     """
+    external = shift.section(evaluation)
     sections = {
+        "external": list(external.plots if external else ()),
         "discrimination": list(plots.discrimination(evaluation)),
         "calibration": list(plots.calibration(evaluation)),
         "decisions": list(plots.decisions(evaluation)),
         "training": list(plots.training(evaluation)),
     }
-    page, card = _page(evaluation, sections), _card(evaluation)
+    page, card = _page(evaluation, sections, external), _card(evaluation, external)
     with files.replacing_folder(folder / "plots") as folder_of_plots:
         for plot in (plot for section in sections.values() for plot in section):
             (folder_of_plots / f"{plot.name}.png").write_bytes(style.png(plot.figure))
@@ -80,7 +82,9 @@ def write(folder: Path, evaluation: Evaluation) -> Path:
     return folder / "report.html"
 
 
-def _page(evaluation: Evaluation, sections: dict[str, list[plots.Plot]]) -> str:
+def _page(
+    evaluation: Evaluation, sections: dict[str, list[plots.Plot]], external: shift.Section | None
+) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -95,6 +99,7 @@ def _page(evaluation: Evaluation, sections: dict[str, list[plots.Plot]]) -> str:
         evaluation=evaluation,
         noun=plots.noun(evaluation),
         story=story.tell(evaluation),
+        external=external,
         plots={name: [_inline(plot) for plot in section] for name, section in sections.items()},
         groups=[(name, [_show(case, limit) for case in cases]) for name, cases in _groups(evaluation.cases)],
         confidence=plots.confidence(evaluation),
@@ -108,7 +113,7 @@ def _page(evaluation: Evaluation, sections: dict[str, list[plots.Plot]]) -> str:
     )
 
 
-def _card(evaluation: Evaluation) -> str:
+def _card(evaluation: Evaluation, external: shift.Section | None) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -123,6 +128,7 @@ def _card(evaluation: Evaluation) -> str:
     return environment.get_template("model_card.md.j2").render(
         evaluation=evaluation,
         story=story.tell(evaluation),
+        external=external,
         ranking=tables.ranking(evaluation),
         calls=tables.calls(evaluation),
         cohort=tables.cohort(evaluation),

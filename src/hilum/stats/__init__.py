@@ -1,5 +1,6 @@
 """Labels and probabilities -> figures with honest intervals: arrays in, numbers out."""
 
+from hilum.stats.agreement import Agreement, agreement, fleiss_kappa
 from hilum.stats.calibration import (
     Temperature,
     Threshold,
@@ -20,6 +21,7 @@ from hilum.stats.curves import Curve, Reliability, precision_recall_curve, relia
 from hilum.stats.intervals import Estimate
 from hilum.stats.levels import Level, aggregate
 from hilum.stats.metrics import METRICS
+from hilum.stats.recalibration import Recalibration, recalibrate_classes, recalibrate_findings
 from hilum.stats.scores import (
     ClassScores,
     FindingScores,
@@ -29,9 +31,11 @@ from hilum.stats.scores import (
     evaluate,
     evaluate_classes,
 )
+from hilum.stats.unpaired import unpaired_difference
 
 __all__ = [
     "METRICS",
+    "Agreement",
     "ClassScores",
     "Comparison",
     "Curve",
@@ -40,6 +44,7 @@ __all__ = [
     "FindingScores",
     "Level",
     "McNemar",
+    "Recalibration",
     "Reliability",
     "Scores",
     "Spread",
@@ -47,16 +52,21 @@ __all__ = [
     "Temperature",
     "Threshold",
     "aggregate",
+    "agreement",
     "choose_thresholds",
     "compare",
     "confusion",
     "evaluate",
     "evaluate_classes",
+    "fleiss_kappa",
     "holm",
     "precision_recall_curve",
+    "recalibrate_classes",
+    "recalibrate_findings",
     "reliability_curve",
     "roc_curve",
     "sigmoid_temperatures",
     "softmax_temperature",
     "summarise_seeds",
+    "unpaired_difference",
 ]

@@ -69,7 +69,7 @@ def sigmoid_temperatures(logits: ArrayLike, labels: ArrayLike) -> tuple[Temperat
         UsageError: Shapes differ.
         DataError: A logit is not finite or a label is not 0, 1 or NaN.
     """
-    scores = _finite(logits)
+    scores = finite(logits)
     truth = check(labels, np.zeros_like(scores)).labels
     temperatures = []
     for column in range(scores.shape[1]):
@@ -90,7 +90,7 @@ def softmax_temperature(logits: ArrayLike, classes: ArrayLike) -> Temperature:
         UsageError: Shapes differ.
         DataError: A logit is not finite or a number is no class.
     """
-    scores = _finite(logits)
+    scores = finite(logits)
     truth = check_classes(classes, num_classes=scores.shape[1])
     if len(truth) != len(scores):
         raise UsageError(f"{len(truth)} classes for {len(scores)} rows of logits; give one a row")
@@ -216,7 +216,8 @@ def _temperature(logits: Floats, classes: Integers) -> Temperature:
     return Temperature(float(1 / brentq(slope, 1 / largest, 1 / smallest, xtol=1e-12)))
 
 
-def _finite(logits: ArrayLike) -> Floats:
+def finite(logits: ArrayLike) -> Floats:
+    """Returns float64 (images, findings) logits; raises DataError where one is not finite."""
     scores = columns(logits, name="logits")
     wrong = ~np.isfinite(scores)
     if wrong.any():

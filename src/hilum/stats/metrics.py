@@ -280,6 +280,8 @@ def _mcc(
     called, not_called = true_positive + false_positive, true_negative + false_negative
     scale = np.sqrt(positive) * np.sqrt(negative) * np.sqrt(called) * np.sqrt(not_called)
     value = (true_positive * true_negative - false_positive * false_negative) / scale
+    # Four roots multiplied round to a little less than their product's root.
+    value = np.clip(value, -1, 1)
     return np.where(positive * negative > 0, np.where(called * not_called > 0, value, 0.0), np.nan)
 
 

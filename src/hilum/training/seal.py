@@ -146,10 +146,12 @@ def _check_parity(engine: Engine, trained: Trained, images: np.ndarray, logits: 
 def _seen(examples: Examples, typical_distance: float) -> Seen:
     frame = examples.table.frame.iloc[examples.rows("train")]
     ages = frame["age"].dropna()
+    sides = frame[["width", "height"]].min(axis=1)
     return Seen(
         sources=tuple(sorted(frame["source"].unique())),
         views=tuple(sorted(view for view in frame["view"].unique() if view)),
         ages=(float(ages.min()), float(ages.max())) if len(ages) else None,
+        sides=(int(sides.min()), int(sides.max())),
         typical_distance=typical_distance,
     )
 

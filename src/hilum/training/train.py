@@ -314,7 +314,9 @@ def _folder(folder: Path, recipe: Recipe, examples: Examples) -> Iterator[None]:
     try:
         files.write_text(folder / RECIPE, recipe.to_toml())
         examples.table.write(folder / TABLE)
-        files.write_text(folder / QUARANTINE, examples.quarantine.to_csv(index=False))
+        files.write_text(
+            folder / QUARANTINE, examples.quarantine.map(files.spreadsheet_safe).to_csv(index=False)
+        )
         yield
     except BaseException:
         if new and not any((folder / kept).exists() for kept in (STATE, BAD_BATCH)):

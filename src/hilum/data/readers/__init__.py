@@ -6,16 +6,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hilum.data.readers import csv_map, folders, kermany, labeled, nih
-from hilum.data.readers.base import ColumnMap, Reader, Request, remapped
+from hilum.data.readers import chexpert, csv_map, folders, kermany, labeled, medmnist, nih, rsna, vinbigdata
+from hilum.data.readers.base import POLICIES, ColumnMap, Reader, Request, remapped
 from hilum.data.table import Table, absolute
 from hilum.errors import DataError, LayoutError, UsageError, nearest
 
-__all__ = ["READERS", "ColumnMap", "Reader", "Request", "read"]
+__all__ = ["POLICIES", "READERS", "ColumnMap", "Reader", "Request", "read"]
 
 READERS: dict[str, Reader] = {
     "kermany": kermany.READER,
     "nih": nih.READER,
+    "chexpert": chexpert.READER,
+    "rsna": rsna.READER,
+    "vinbigdata": vinbigdata.READER,
+    "medmnist": medmnist.READER,
     "labeled": labeled.READER,
     "folders": folders.READER,
     "csv": csv_map.READER,
@@ -32,6 +36,8 @@ def read(
     images: Path | None = None,
     remap: tuple[str, str] | None = None,
     columns: ColumnMap | None = None,
+    uncertain: str = "",
+    empty: str = "",
 ) -> Table:
     """Reads a data set of any known layout.
 
@@ -43,6 +49,9 @@ def read(
         remap: (OLD, NEW): image paths that begin with OLD, since they were written on another machine, begin
             with NEW here.
         columns: Which columns of a CSV file mean what; the layout is then `csv`.
+        uncertain: What uncertain labels (-1) become, one of `POLICIES`: `ignore` unknown, `zeros` absent, `ones`
+            present; only where the layout has such labels, there `ignore` without it.
+        empty: The same of empty labels.
 
     Returns:
         The table; what was left out, changed or could not be known stands in its `notes` and is logged.
@@ -54,6 +63,10 @@ def read(
         DataError: The layout is clear, but its content is not as it should be.
     """
     request = _request(source, images=images, remap=remap, columns=columns)
+    for option, policy in (("--uncertain", uncertain), ("--empty", empty)):
+        if policy and policy not in POLICIES:
+            raise UsageError(f"{option} {policy!r} is no policy; known are: {nearest(policy, POLICIES)}")
+    request = replace(request, uncertain=uncertain, empty=empty)
     if request.source.suffix == ".parquet":
         table = _read_stored(request, name)
     else:
@@ -80,9 +93,9 @@ def _request(
 
 
 def _read_stored(request: Request, name: str | None) -> Table:
-    if name is not None or request.columns is not None:
+    if name is not None or request.columns is not None or request.uncertain or request.empty:
         raise UsageError(
-            f"{request.source} is a table already: neither a layout nor a column map applies to it"
+            f"{request.source} is a table already: neither a layout nor a column map nor policies apply to it"
         )
     table = Table.read(request.source, images=request.images)
     if request.remap is None:
@@ -122,6 +135,12 @@ def _check_arguments(request: Request, reader: Reader) -> None:
     name = next(known for known, candidate in READERS.items() if candidate is reader)
     if request.remap is not None and not reader.has_paths:
         raise UsageError(f"--remap changes image paths written in a CSV file; the layout {name} has none")
+    if (request.uncertain or request.empty) and not reader.has_policies:
+        having = ", ".join(known for known, candidate in READERS.items() if candidate.has_policies)
+        raise UsageError(
+            f"--uncertain and --empty decide on labels of -1 and without a value; the layout {name} has none, "
+            f"these have: {having}"
+        )
     if request.columns is not None and name != "csv":
         raise UsageError(f"a column map belongs to the layout csv, not to {name}")
 

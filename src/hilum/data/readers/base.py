@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hilum.data.table import MEMBER, SPLITS, Table, archive_members
-from hilum.errors import DataError, nearest
+from hilum.data.table import BOX_COLUMNS, MEMBER, SPLITS, Table, archive_members, no_boxes
+from hilum.errors import DataError, LayoutError, nearest
 from hilum.findings import NO_FINDING, VOCABULARY, named, tokens
 from hilum.images import IMAGE_SUFFIXES
 
@@ -36,6 +36,8 @@ class ColumnMap:
         sex: F or M.
         age: Years, or DICOM's form such as 060Y, 013M, 001D.
         split: train, val or test.
+        positive: Cells of finding columns that mean present, whatever their letter case; any other cell that is not
+            empty then means absent. None: 1, 0 and -1 as above.
     """
 
     image: str
@@ -48,6 +50,11 @@ class ColumnMap:
     sex: str = ""
     age: str = ""
     split: str = ""
+    positive: tuple[str, ...] = ()
+
+
+POLICIES: dict[str, float] = {"ignore": np.nan, "zeros": 0.0, "ones": 1.0}
+"""What a cell without a clear answer becomes: unknown, absent or present."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,8 @@ class Request:
     images: Path | None = None
     remap: tuple[str, str] | None = None
     columns: ColumnMap | None = None
+    uncertain: str = ""
+    empty: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,7 @@ class Reader:
         read: Reads it.
         general: The layout fits much; readers of one data set go before it.
         has_paths: Image paths are written in a CSV file, so that remapping them makes sense.
+        has_policies: Labels may be uncertain (-1) or empty, so that policies for them make sense.
     """
 
     expects: str
@@ -77,6 +87,7 @@ class Reader:
     read: Callable[[Request], Table]
     general: bool = False
     has_paths: bool = False
+    has_policies: bool = False
 
 
 def read_csv(path: Path) -> pd.DataFrame:
@@ -230,6 +241,54 @@ def encode(labels: pd.Series, findings: Sequence[str], *, separator: str, path: 
     return result
 
 
+def decide(
+    values: NDArray[np.float64], request: Request, *, normal: NDArray[np.bool_], except_: Sequence[int] = ()
+) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """Applies the policies for uncertain and for empty labels.
+
+    Args:
+        values: (rows, findings): 1, 0, -1 uncertain, NaN empty.
+        request: Its policies; an empty one is `ignore`.
+        normal: bool (rows,): `No Finding` is ticked: what is empty is absent, whatever the policy.
+        except_: Columns of which a ticked `No Finding` says nothing, such as devices.
+
+    Returns:
+        (rows, findings): 1, 0 or NaN, and notes on what was decided.
+    """
+    words = {"ignore": "unknown", "zeros": "absent", "ones": "present"}
+    uncertain = values == -1
+    empty = np.isnan(values)
+    cleared = empty & normal[:, None]
+    cleared[:, list(except_)] = False
+    empty &= ~cleared
+    decided = np.where(uncertain, POLICIES[request.uncertain or "ignore"], values)
+    decided = np.where(empty, POLICIES[request.empty or "ignore"], np.where(cleared, 0.0, decided))
+    notes = []
+    if uncertain.any():
+        meaning = words[request.uncertain or "ignore"]
+        notes.append(f"{int(uncertain.sum()):,} uncertain labels (-1) are taken as {meaning}")
+    if empty.any() and request.empty:
+        notes.append(f"{int(empty.sum()):,} empty labels are taken as {words[request.empty]}")
+    return decided, tuple(notes)
+
+
+def numbers_or_empty(cells: pd.Series, *, path: Path) -> NDArray[np.float64]:
+    """Reads label cells of 1, 0, -1 or nothing (NaN).
+
+    Raises:
+        DataError: A cell is none of these.
+    """
+    trimmed = cells.str.strip()
+    value: NDArray[np.float64] = pd.to_numeric(trimmed, errors="coerce").to_numpy(float)
+    bad = ~(np.isin(value, (0, 1, -1)) | (trimmed == "").to_numpy())
+    if bad.any():
+        raise DataError(
+            f"the column {cells.name!r} of {path} holds {trimmed[bad].iloc[0]!r}; "
+            "1, 0, -1 (uncertain) or nothing was expected"
+        )
+    return value
+
+
 def findings_of(labels: Iterable[str]) -> set[str]:
     """Returns the findings that labels speak of: for `No Finding` none, for `No X` of a finding X that X."""
     names = {named(label) for label in labels} - {NO_FINDING}
@@ -339,6 +398,63 @@ def rows_to_keep(
             "give the folder of these images with --images, or mend written paths with --remap OLD=NEW"
         )
     return ~found, (f"no image was found under {place.name}: the table holds labels only",)
+
+
+def locate_by_stem(names: pd.Series, folder: Path, *, suffix: str) -> tuple[pd.Series, NDArray[np.bool_]]:
+    """Finds images below a folder by their names without ending.
+
+    Args:
+        names: Such as a DICOM file's name without `.dcm`.
+        folder: Where to look.
+        suffix: The ending that the data set gives; preferred where an image is there in several formats, and
+            written where it is not there.
+
+    Returns:
+        Paths relative to the folder, and bool (rows,): found.
+
+    Raises:
+        LayoutError: An image lies there more than once.
+    """
+    there = pd.Series(list(walk_images(folder)), dtype=object)
+    places = pd.Series(
+        there.to_numpy(), index=file_names(there).str.replace(r"\.[^.]*$", "", regex=True).to_numpy()
+    )
+    places = places[places.index.isin(names)]
+    own = places.str.lower().str.endswith(suffix).to_numpy(bool)
+    places = places[own | ~places.index.isin(places.index[own])]
+    if places.index.has_duplicates:
+        first, second = places[places.index[places.index.duplicated()][:1]].iloc[:2]
+        raise LayoutError(
+            f"images of the same names lie in several places under {folder} (such as {first} and {second}); "
+            "choose one with --images"
+        )
+    found = names.isin(places.index)
+    return names.map(places).where(found, names + suffix), found.to_numpy(bool)
+
+
+def boxes_of(
+    images: Sequence[str], findings: Sequence[str], corners: NDArray[np.float64], *, path: Path
+) -> pd.DataFrame:
+    """Returns boxes as a table keeps them.
+
+    Args:
+        images: The image of each box, as the table names it.
+        findings: The finding of each box.
+        corners: float64 (boxes, 4): x, y, width, height as fractions of the original.
+        path: The file, for messages.
+
+    Raises:
+        DataError: A box is empty.
+    """
+    if not len(corners):
+        return no_boxes()
+    empty = int((corners[:, 2:] <= 0).any(axis=1).sum())
+    if empty:
+        raise DataError(f"{path} holds {empty:,} boxes without a width or height inside their image")
+    boxes = pd.DataFrame(corners, columns=list(BOX_COLUMNS[2:]))
+    boxes.insert(0, "image", list(images))
+    boxes.insert(1, "finding", list(findings))
+    return boxes
 
 
 def _is_junk(name: str) -> bool:

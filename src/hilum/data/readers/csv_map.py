@@ -25,9 +25,11 @@ from hilum.data.readers.base import (
     ColumnMap,
     Reader,
     Request,
+    decide,
     encode,
     file_names,
     findings_of,
+    numbers_or_empty,
     parse_ages,
     parse_choice,
     patients_from_names,
@@ -39,7 +41,7 @@ from hilum.data.readers.base import (
     walk_images,
 )
 from hilum.data.table import Source, Table, make_frame
-from hilum.errors import DataError, LayoutError, UsageError
+from hilum.errors import DataError, LayoutError, UsageError, nearest
 from hilum.findings import NO_FINDING, VOCABULARY, in_order, named
 
 _OPTIONAL = ("patient", "study", "view", "sex", "age", "split")
@@ -72,7 +74,46 @@ READER = Reader(
     read=read,
     general=True,
     has_paths=True,
+    has_policies=True,
 )
+
+
+def parse_columns(pairs: Sequence[str], *, separator: str = "|", positive: Sequence[str] = ()) -> ColumnMap:
+    """Reads a column map as it is given on a command line.
+
+    Args:
+        pairs: Texts such as `"image=file"`; the left is a field of `ColumnMap`, the right a column; `finding` may
+            occur several times.
+        separator: What joins findings in the column `label`.
+        positive: Cells that mean present.
+
+    Raises:
+        UsageError: A text is no pair, or its left side is unknown or occurs twice, or `image` is missing.
+
+    Example:
+        >>> parse_columns(["image=file", "finding=Mass"]).findings
+        ('Mass',)
+    """
+    known = ("image", "patient", "study", "label", "finding", "view", "sex", "age", "split")
+    told: dict[str, Any] = {}
+    findings: list[str] = []
+    for pair in pairs:
+        name, equals, column = (part.strip() for part in pair.partition("="))
+        if not equals or not column:
+            raise UsageError(
+                f"--column {pair!r} is not of the form FIELD=COLUMN, for example image=file_name"
+            )
+        if name not in known:
+            raise UsageError(f"--column {pair!r}: unknown field {name!r}; known are: {nearest(name, known)}")
+        if name == "finding":
+            findings.append(column)
+        elif name in told:
+            raise UsageError(f"--column {name}= is given twice: {told[name]!r} and {column!r}")
+        else:
+            told[name] = column
+    if "image" not in told:
+        raise UsageError("a column map needs --column image=COLUMN: the paths of the images")
+    return ColumnMap(**told, findings=tuple(findings), separator=separator, positive=tuple(positive))
 
 
 def read_mapped(request: Request, columns: ColumnMap) -> Table:
@@ -90,7 +131,7 @@ def read_mapped(request: Request, columns: ColumnMap) -> Table:
         return frame[asked[name]].str.strip() if name in asked else pd.Series([""] * len(frame), dtype=object)
 
     root, images, notes = _place(cells("image"), request)
-    findings, labels, label_notes = _labels(frame, columns, path)
+    findings, labels, label_notes = _labels(frame, columns, request)
     view, view_notes = parse_choice(cells("view"), VIEW_MEANINGS, column=columns.view)
     sex, sex_notes = parse_choice(cells("sex"), SEX_MEANINGS, column=columns.sex)
     split, split_notes = parse_choice(cells("split"), SPLIT_MEANINGS, column=columns.split)
@@ -170,10 +211,15 @@ def _place_by_name(written: pd.Series, folder: Path, source: Path) -> tuple[Path
 
 
 def _labels(
-    frame: pd.DataFrame, columns: ColumnMap, path: Path
+    frame: pd.DataFrame, columns: ColumnMap, request: Request
 ) -> tuple[tuple[str, ...], NDArray[np.float64], tuple[str, ...]]:
     if not columns.label:
-        return _labels_of_columns(frame, columns.findings, path)
+        return _labels_of_columns(frame, columns, request)
+    path = request.source
+    if request.uncertain or request.empty or columns.positive:
+        raise UsageError(
+            f"--uncertain, --empty and --positive decide on cells of one finding; {columns.label!r} joins several"
+        )
     cells = frame[columns.label].str.strip()
     parts = {
         part.strip() for text in cells.unique() for part in text.split(columns.separator) if part.strip()
@@ -185,27 +231,41 @@ def _labels(
 
 
 def _labels_of_columns(
-    frame: pd.DataFrame, names: Sequence[str], path: Path
+    frame: pd.DataFrame, columns: ColumnMap, request: Request
 ) -> tuple[tuple[str, ...], NDArray[np.float64], tuple[str, ...]]:
-    values = {}
-    for name in names:
-        cells = frame[name].str.strip()
-        value = pd.to_numeric(cells, errors="coerce").to_numpy(float)
-        bad = ~(np.isin(value, (0, 1, -1)) | (cells == "").to_numpy())
-        if bad.any():
-            raise DataError(
-                f"the column {name!r} of {path} holds {cells[bad].iloc[0]!r}; "
-                "1, 0, -1 (uncertain) or nothing was expected"
-            )
-        values[named(name)] = value
-    uncertain = sum(int((value == -1).sum()) for value in values.values())
+    notes: tuple[str, ...] = ()
+    if columns.positive:
+        values, notes = _told_by(frame, columns)
+    else:
+        values = {
+            named(name): numbers_or_empty(frame[name], path=request.source) for name in columns.findings
+        }
     normal = values.pop(NO_FINDING, np.zeros(len(frame))) == 1
-    findings = tuple(values)
-    labels = np.stack(list(values.values()), axis=1)
-    labels[labels == -1] = np.nan
-    labels[np.isnan(labels) & normal[:, None]] = 0
-    notes = (f"{uncertain:,} uncertain labels (-1) are taken as unknown",) if uncertain else ()
-    return findings, labels, notes
+    if not values:
+        raise UsageError(
+            "a column map needs a finding besides No Finding, which is the absence of the others"
+        )
+    labels, decided = decide(np.stack(list(values.values()), axis=1), request, normal=normal)
+    return tuple(values), labels, (*notes, *decided)
+
+
+def _told_by(
+    frame: pd.DataFrame, columns: ColumnMap
+) -> tuple[dict[str, NDArray[np.float64]], tuple[str, ...]]:
+    """Reads finding columns whose cells are words: which of them mean present is given, the others mean absent."""
+    present = {text.strip().casefold() for text in columns.positive}
+    values, others = {}, set()
+    for name in columns.findings:
+        cells = frame[name].str.strip().str.casefold()
+        values[named(name)] = np.where(cells == "", np.nan, cells.isin(present).to_numpy(float))
+        others |= set(cells) - present - {""}
+    if all((value != 1).all() for value in values.values()):
+        raise UsageError(
+            f"no cell of {', '.join(columns.findings)} is {' or '.join(columns.positive)}; "
+            f"there are: {', '.join(sorted(others)[:8])}"
+        )
+    shown = ", ".join(sorted(others)[:8]) + (", ..." if len(others) > 8 else "")
+    return values, (f"cells of {shown} mean absent",) if others else ()
 
 
 def _patients(written: pd.Series, images: pd.Series) -> tuple[pd.Series, tuple[str, ...]]:

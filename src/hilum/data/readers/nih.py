@@ -172,7 +172,7 @@ def _locate(names: pd.Series, folder: Path) -> tuple[pd.Series, np.ndarray]:
         choice = folder / str(folders.index[0])
         raise LayoutError(
             f"images of the same names lie in several places under {folder}: {described}. "
-            f"Choose one with --images, for example --images {choice}"
+            f"Choose one with --images, for example --images {choice}, or give the CSV file for the labels alone"
         )
     found = names.isin(places.index)
     return names.map(places).where(found, names), found.to_numpy(bool)

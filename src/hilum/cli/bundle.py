@@ -1,0 +1,214 @@
+"""`hilum bundle`: sealed models, shown, verified, and calibrated for another site."""
+
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from hilum.cli.options import (
+    BundleArgument,
+    ExpectOption,
+    ImagesOption,
+    JsonOption,
+    LayoutOption,
+    RemapOption,
+)
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Sealed models: show, verify, calibrate for another site.",
+)
+
+
+@app.command("show", epilog="Example: hilum bundle show runs/k")
+def bundle_show(model: BundleArgument, expect: ExpectOption = None, as_json: JsonOption = False) -> None:
+    """Tell what a bundle is, how it was trained, and what it expects."""
+    from hilum import bundle
+    from hilum.cli.terminal import show_json, show_pairs
+
+    found = bundle.read(model, expect=expect)
+    manifest = found.manifest
+    if as_json:
+        show_json({"bundle": found.hash, **manifest.model_dump(mode="json")})
+        return
+    training, seen = manifest.training, manifest.seen
+    show_pairs(
+        {
+            "bundle": found.hash,
+            "name": manifest.name,
+            "intended use": manifest.intended_use,
+            "task": manifest.task,
+            "input": f"{manifest.size} x {manifest.size} pixels, {manifest.fit}",
+            "model": f"{training.architecture} ({training.engine}, {training.precision})",
+            "initial weights": training.initial_weights,
+            "trained on": f"{training.num_train:,} images of {training.num_patients:,} patients "
+            f"({', '.join(seen.sources)}); validation {training.num_val:,}, test {training.num_test:,}",
+            "split": training.split_description,
+            "views, ages": f"{', '.join(seen.views) or 'unknown'}; "
+            + (f"{seen.ages[0]:g} to {seen.ages[1]:g} years" if seen.ages else "unknown"),
+            "epochs": f"{training.epochs}, best {training.best_epoch}; {training.seconds:.0f} s",
+            **_recalibrations(manifest),
+        }
+    )
+    _show_calibration(manifest)
+
+
+@app.command("verify", epilog="Example: hilum bundle verify runs/k --expect 3f9a12bc")
+def bundle_verify(model: BundleArgument, expect: ExpectOption = None, as_json: JsonOption = False) -> None:
+    """Check every file's hash, the graph, and its golden output. Exit status 1 if anything differs."""
+    from hilum import runtime
+    from hilum.cli.terminal import show_json
+
+    loaded = runtime.load(model, expect=expect)
+    if as_json:
+        show_json({"bundle": loaded.bundle.hash, "whole": True})
+    else:
+        typer.echo(f"whole: bundle {loaded.bundle.hash}, golden output reproduced")
+
+
+@app.command(
+    "recalibrate",
+    epilog="Example: hilum bundle recalibrate runs/k --data SITE --sensitivity 0.95 -o k-at-site",
+)
+def bundle_recalibrate(
+    model: BundleArgument,
+    data: Annotated[
+        Path,
+        typer.Option("--data", help="The site's data set, CSV file or table (.parquet).", show_default=False),
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The new bundle's folder.", show_default=False)
+    ],
+    split: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--split",
+            help="What of the site's own split calibrates: val, train, train+val or all, never test; if not given val, "
+            "else train, else all.",
+            show_default=False,
+        ),
+    ] = None,
+    share: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            "--share",
+            help="Share of those patients who calibrate; if not given all, or half where the site has no split.",
+            show_default=False,
+        ),
+    ] = None,
+    sensitivity: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            "--sensitivity",
+            help="Thresholds that reach it; if not given by the bundle's own rule.",
+            show_default=False,
+        ),
+    ] = None,
+    site: Annotated[str, typer.Option("--site", help="The site's name; the data set's if not given.")] = "",
+    layout: LayoutOption = None,
+    images: ImagesOption = None,
+    remap: RemapOption = None,
+    expect: ExpectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Calibrate a bundle on another site's images: a new bundle of the same weights.
+
+    Temperatures, intercepts and thresholds are fitted anew. The site's test part is not touched, and evaluate leaves
+    the patients who calibrated out.
+    """
+    from hilum import recalibrate as recalibration, runtime
+    from hilum.cli.data import read_table
+    from hilum.cli.terminal import RESEARCH, Terminal, show, show_json
+    from hilum.report import words
+
+    loaded = runtime.load(model, expect=expect)
+    table = read_table(data, layout=layout, images=images, remap=remap)
+    watch = Terminal()
+    result = recalibration.recalibrate(
+        loaded,
+        table,
+        output,
+        part=split,
+        share=share,
+        sensitivity=sensitivity,
+        site=site,
+        watch=watch,
+    )
+    manifest = result.bundle.manifest
+    figures = {
+        finding: {
+            name: {
+                "before": result.before[finding][name].to_dict(),
+                "after": result.after[finding][name].to_dict(),
+            }
+            for name in recalibration.METRICS
+        }
+        for finding in result.findings
+    }
+    if as_json:
+        record = manifest.recalibrations[-1].model_dump(mode="json")
+        calibration = manifest.calibration.model_dump(mode="json")
+        show_json(
+            {
+                "bundle": result.bundle.hash,
+                **record,
+                "calibration": calibration,
+                "figures": figures,
+                "notes": list(result.notes),
+            }
+        )
+        return
+    for note in result.notes:
+        watch.say(f"note: {note}")
+    show(
+        [
+            [finding, words.NAMES[name], *(words.estimate(entry) for entry in pair.values())]
+            for finding, row in figures.items()
+            for name, pair in row.items()
+        ],
+        header=["finding", "figure", "before", "after (five folds of patients)"],
+        right=(2, 3),
+    )
+    typer.echo()
+    _show_calibration(manifest)
+    watch.say(f"{manifest.recalibrations[-1].summary}. {RESEARCH}")
+    typer.echo(f"bundle: {result.bundle.folder} ({result.bundle.hash})")
+    moved = f" --images {images}" if images else ""
+    watch.say(f"next: hilum evaluate {output} --data {data}{moved} --internal {model}")
+
+
+def _recalibrations(manifest: Any) -> dict[str, str]:
+    """What a recalibrated bundle was calibrated on, and of which bundle it has the weights."""
+    return {
+        f"calibration {number}"
+        if number > 1
+        else "calibration": f"{one.summary}; of bundle {one.parent[:16]}"
+        for number, one in enumerate(manifest.recalibrations, start=1)
+    }
+
+
+def _show_calibration(manifest: Any) -> None:
+    """Shows temperatures, intercepts where there are any, and thresholds."""
+    from hilum.cli.terminal import show
+
+    calibration = manifest.calibration
+    if manifest.task == "multiclass":
+        row = [", ".join(manifest.findings), calibration.rule, f"{calibration.temperatures[0]:.3f}"]
+        header = ["classes", "called", "temperature"]
+        if calibration.intercepts:
+            row.append(", ".join(f"{value:.3f}" for value in calibration.intercepts))
+            header.append("intercepts")
+        show([row], header=header, right=(2,))
+        return
+    rows = [
+        [finding, f"{threshold:.3f}", f"{temperature:.3f}"]
+        for finding, threshold, temperature in zip(
+            manifest.findings, calibration.thresholds, calibration.temperatures, strict=True
+        )
+    ]
+    header = ["finding", f"threshold ({calibration.rule})", "temperature"]
+    if calibration.intercepts:
+        header.append("intercept")
+        rows = [[*row, f"{value:.3f}"] for row, value in zip(rows, calibration.intercepts, strict=True)]
+    show(rows, header=header, right=(1, 2, 3))

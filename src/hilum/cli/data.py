@@ -1,0 +1,294 @@
+"""`hilum data`: data sets of any layout -> tables, and what is done with tables."""
+
+from collections.abc import Sequence
+from math import isnan
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hilum.cli.options import (
+    ColumnOption,
+    EmptyOption,
+    ImagesOption,
+    JsonOption,
+    LayoutOption,
+    PolicyName,
+    PositiveOption,
+    RemapOption,
+    SeparatorOption,
+    TableArgument,
+    TableOutput,
+    UncertainOption,
+)
+
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Data sets: any supported layout -> a table."
+)
+
+
+@app.command(
+    "index",
+    epilog="Examples: hilum data index chest_xray -o table.parquet;  "
+    "hilum data index CheXpert-v1.0-small --uncertain ones --empty zeros -o table.parquet;  "
+    "hilum data index ours.csv --column image=file --column patient=pid --column finding=tb --positive yes",
+)
+def data_index(
+    source: Annotated[Path, typer.Argument(help="A data set's folder, CSV or npz file.", show_default=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The table to write.")] = Path(
+        "table.parquet"
+    ),
+    layout: LayoutOption = None,
+    images: ImagesOption = None,
+    remap: RemapOption = None,
+    uncertain: UncertainOption = None,
+    empty: EmptyOption = None,
+    column: ColumnOption = None,
+    positive: PositiveOption = None,
+    separator: SeparatorOption = "|",
+    as_json: JsonOption = False,
+) -> None:
+    """Read a data set of any supported layout into a table."""
+    table = read_table(
+        source,
+        layout=layout,
+        images=images,
+        remap=remap,
+        columns=_columns(column, positive, separator),
+        uncertain=uncertain,
+        empty=empty,
+    )
+    table.write(output)
+    _show_table(table, output, as_json=as_json)
+
+
+@app.command("merge", epilog="Example: hilum data merge nih.parquet rsna.parquet -o both.parquet")
+def data_merge(
+    tables: Annotated[list[Path], typer.Argument(help="Tables (.parquet), two or more.", show_default=False)],
+    output: TableOutput,
+    as_json: JsonOption = False,
+) -> None:
+    """Join tables of several data sets; what a data set does not know is unknown there."""
+    from hilum.cli.terminal import Terminal
+    from hilum.data.merge import merge
+    from hilum.data.table import Table
+
+    watch = Terminal()
+    watch.stage("Merging")
+    joined = merge([Table.read(path) for path in tables])
+    watch.finish(f"{len(tables)} tables joined")
+    joined.write(output)
+    say_notes(joined.notes)
+    _show_table(joined, output, as_json=as_json)
+
+
+@app.command(
+    "filter",
+    epilog="Example: hilum data filter nih.parquet \"view == 'PA' and age >= 18 and not Pleural_Thickening\" "
+    "-o adults.parquet",
+)
+def data_filter(
+    table: TableArgument,
+    expression: Annotated[
+        str,
+        typer.Argument(
+            help="Columns and findings with ==, !=, <, <=, >, >=, in, and, or, not; a finding alone: it is present.",
+            show_default=False,
+        ),
+    ],
+    output: TableOutput,
+    as_json: JsonOption = False,
+) -> None:
+    """Keep the rows of a table for which an expression is true."""
+    from hilum.data.filter import filter_rows
+    from hilum.data.table import Table
+
+    filtered = filter_rows(Table.read(table), expression)
+    filtered.table.write(output)
+    say_notes(filtered.table.notes[-1:])
+    _show_table(filtered.table, output, as_json=as_json)
+
+
+@app.command(
+    "relabel",
+    epilog="Example: hilum data relabel nih.parquet radiologists.csv --column image=file --column finding=Pneumothorax "
+    "-o relabelled.parquet",
+)
+def data_relabel(
+    table: TableArgument,
+    other: Annotated[
+        Path,
+        typer.Argument(help="The second labels: a CSV file, a data set or a table.", show_default=False),
+    ],
+    output: TableOutput,
+    layout: LayoutOption = None,
+    uncertain: UncertainOption = None,
+    empty: EmptyOption = None,
+    column: ColumnOption = None,
+    positive: PositiveOption = None,
+    separator: SeparatorOption = "|",
+    as_json: JsonOption = False,
+) -> None:
+    """Replace a table's labels by a second set for the same images, and tell how far the two agree."""
+    from hilum.cli.terminal import show, show_json
+    from hilum.data.relabel import relabel
+    from hilum.data.table import Table
+
+    first = Table.read(table)
+    second = read_table(
+        other,
+        layout=layout,
+        images=None,
+        remap=None,
+        columns=_columns(column, positive, separator),
+        uncertain=uncertain,
+        empty=empty,
+        quiet=True,
+    )
+    result = relabel(first, second)
+    result.table.write(output)
+    say_notes(result.table.notes[len(first.notes) :])
+    if as_json:
+        figures = (
+            "both",
+            "first_only",
+            "second_only",
+            "neither",
+            "one_sided",
+            "kappa",
+            "positive",
+            "negative",
+        )
+        agreed = {
+            one.finding: {name: _finite(getattr(one, name)) for name in figures} for one in result.agreement
+        }
+        show_json({**_summary(result.table, output), "matched": result.matched, "agreement": agreed})
+        return
+    _show_table(result.table, output, as_json=False)
+    show(
+        [
+            [
+                one.finding,
+                *(f"{count:,}" for count in (one.both, one.first_only, one.second_only, one.neither)),
+                *("" if isnan(figure) else f"{figure:.3f}" for figure in (one.kappa, one.positive)),
+            ]
+            for one in result.agreement
+        ],
+        header=["finding", "both", "old only", "new only", "neither", "kappa", "positive agreement"],
+        right=range(1, 7),
+    )
+
+
+def _summary(table: Any, output: Path) -> dict[str, Any]:
+    """What a table holds, for --json."""
+    labels = table.labels(table.findings)
+    counts = {
+        finding: {"present": int((column == 1).sum()), "absent": int((column == 0).sum())}
+        for finding, column in zip(table.findings, labels.T, strict=True)
+    }
+    splits = {name or "none": int(count) for name, count in table.frame["split"].value_counts().items()}
+    return {
+        "table": str(output),
+        "sources": [part.name for part in table.sources],
+        "images": len(table),
+        "patients": table.num_patients,
+        "boxes": len(table.boxes),
+        "split": splits,
+        "findings": counts,
+        "notes": list(table.notes),
+    }
+
+
+def _show_table(table: Any, output: Path, *, as_json: bool) -> None:
+    """Shows what a table that was written holds."""
+    from hilum.cli.terminal import show, show_json, show_pairs
+
+    summary = _summary(table, output)
+    if as_json:
+        show_json(summary)
+        return
+    pairs = {
+        "table": str(output),
+        "source": ", ".join(summary["sources"]),
+        "images": f"{len(table):,} of {table.num_patients:,} patients",
+        "boxes": f"{len(table.boxes):,}",
+        "split": ", ".join(f"{name} {count:,}" for name, count in summary["split"].items()),
+    }
+    show_pairs(pairs)
+    show(
+        [
+            [finding, f"{count['present']:,}", f"{count['absent']:,}"]
+            for finding, count in summary["findings"].items()
+        ],
+        header=["finding", "present", "absent"],
+        right=(1, 2),
+    )
+
+
+def say_notes(notes: Sequence[str]) -> None:
+    """Says what a reader of a table should know."""
+    from hilum.cli.terminal import Terminal
+
+    watch = Terminal()
+    for note in notes:
+        watch.say(f"note: {note}")
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no NaN."""
+    return None if isnan(value) else value
+
+
+def _columns(pairs: list[str] | None, positive: list[str] | None, separator: str) -> Any:
+    """Returns a column map where one was given."""
+    from hilum.data.readers.csv_map import parse_columns
+    from hilum.errors import UsageError
+
+    if not pairs:
+        if positive or separator != "|":
+            raise UsageError(
+                "--positive and --separator belong to a column map; give --column image=COLUMN ... too"
+            )
+        return None
+    return parse_columns(pairs, separator=separator, positive=positive or ())
+
+
+def read_table(
+    source: Path,
+    *,
+    layout: str | None,
+    images: Path | None,
+    remap: str | None,
+    columns: Any = None,
+    uncertain: PolicyName | None = None,
+    empty: PolicyName | None = None,
+    quiet: bool = False,
+) -> Any:
+    """Reads the data set, file or table that a command was given."""
+    from hilum.cli.terminal import Terminal
+    from hilum.data import readers
+    from hilum.errors import UsageError
+
+    pair = None
+    if remap is not None:
+        old, equals, new = remap.partition("=")
+        if not equals or not old:
+            raise UsageError(f"--remap {remap!r} is not of the form OLD=NEW")
+        pair = (old, new)
+    watch = Terminal()
+    watch.stage(f"Reading {source}")
+    table = readers.read(
+        source,
+        name=layout,
+        images=images,
+        remap=pair,
+        columns=columns,
+        uncertain=uncertain.value if uncertain else "",
+        empty=empty.value if empty else "",
+    )
+    watch.finish(
+        f"{len(table):,} images of {table.num_patients:,} patients ({', '.join(s.name for s in table.sources)})"
+    )
+    if not quiet:
+        say_notes(table.notes)
+    return table

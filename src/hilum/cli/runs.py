@@ -1,0 +1,117 @@
+"""`hilum runs`: what lies below a folder, and what differs between recipes."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hilum.cli.options import (
+    JsonOption,
+)
+
+RUN_COLUMNS = (
+    "run",
+    "recipe",
+    "architecture",
+    "engine",
+    "epochs",
+    "best",
+    "monitored there",
+    "val AUROC",
+    "test AUROC (95 %)",
+    "time",
+    "state",
+)
+
+
+def runs(
+    folder: Annotated[Path, typer.Argument(help="A folder with runs in it or below.")] = Path("runs"),
+    key: Annotated[
+        str,
+        typer.Option(
+            "--sort",
+            help="run, recipe, architecture, engine, epochs, best_epoch, monitored, val_auroc, test_auroc, seconds or "
+            "state.",
+        ),
+    ] = "run",
+    as_json: JsonOption = False,
+) -> None:
+    """Compare runs: what became of each, and in what their recipes differ."""
+    from hilum import runs as found
+    from hilum.cli.terminal import Terminal, show, show_json
+    from hilum.errors import UsageError
+
+    summaries = found.sort(found.find(folder), key)
+    different = found.differences(summaries)
+    if as_json:
+        show_json({"runs": [run.to_dict() for run in summaries], "differences": different})
+        return
+    if not summaries:
+        raise UsageError(
+            f"no run in {folder} or below; a run is a folder with {found.RECIPE}, as hilum train writes"
+        )
+    show(list(map(_run_row, summaries)), header=RUN_COLUMNS, right=(5, 7), spare=(3, 2, 1, 9))
+    if different:
+        typer.echo()
+        show(_difference_rows(different), header=["recipes differ in", "value", "runs"])
+    watch = Terminal()
+    for run in summaries:
+        for problem in run.problems:
+            watch.say(f"{run.name}: {problem}")
+    if sum(run.test_auroc is not None for run in summaries) > 1:
+        watch.say("choose by validation: the best of several test figures flatters")
+
+
+def _run_row(run: Any) -> list[str]:
+    """One run's cells under RUN_COLUMNS."""
+    from hilum.report import words
+
+    recipe = run.recipe
+    return [
+        run.name,
+        recipe.name if recipe else "",
+        recipe.model.architecture if recipe else "",
+        run.engine,
+        f"{run.epochs}/{recipe.train.epochs}" if recipe else str(run.epochs),
+        str(run.best_epoch or ""),
+        "" if run.monitored is None else f"{run.monitor} {run.monitored:.4f}",
+        "" if run.val_auroc is None else f"{run.val_auroc:.4f}",
+        words.estimate(run.test_auroc) if run.test_auroc else "",
+        "" if run.seconds is None else _duration(run.seconds),
+        run.state,
+    ]
+
+
+def _difference_rows(different: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """A row a value, with the runs that have it; the key stands at its first value."""
+    rows = []
+    for key, values in different.items():
+        runs_of: dict[str, list[str]] = {}
+        for name, value in values.items():
+            text = ", ".join(map(_text, value)) if isinstance(value, list) else _text(value)
+            runs_of.setdefault(text or "(none)", []).append(name)
+        for number, (text, names) in enumerate(runs_of.items()):
+            rows.append(["" if number else key, text, ", ".join(names)])
+    return rows
+
+
+def _text(value: Any) -> str:
+    return (
+        str(value).lower()
+        if isinstance(value, bool)
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value)
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 60
+        else f"{minutes} min"
+        if minutes < 60
+        else f"{minutes // 60} h {minutes % 60:02d} min"
+    )

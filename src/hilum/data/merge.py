@@ -1,0 +1,98 @@
+"""Several tables -> one, with one vocabulary; what a source does not know is unknown there."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from hilum.data.table import COLUMNS, Source, Table
+from hilum.errors import DataError, UsageError
+from hilum.findings import in_order
+
+
+def merge(tables: Sequence[Table]) -> Table:
+    """Joins the rows of tables.
+
+    Sources keep their roots, and patients of different sources are different. A source that is in two tables with the
+    same name and root is one, as where parts of a data set were indexed apart: its patients are the same, and its
+    images may not occur twice. A source of the same name with another root is another data set, and gets a number
+    after its name.
+
+    Args:
+        tables: At least two.
+
+    Returns:
+        All rows in the order of the tables; findings are those of all tables in the vocabulary's order, NaN where a
+        row's table does not know one. The notes tell which, and name the source of the tables' own notes.
+
+    Raises:
+        UsageError: Fewer than two tables.
+        DataError: An image of one source is in two tables, or a boxed image has the same path in two sources.
+    """
+    if len(tables) < 2:
+        raise UsageError(f"{len(tables)} table arrived; merging takes two or more")
+    sources: list[Source] = []
+    renamed: list[Table] = []
+    notes: list[str] = []
+    for table in tables:
+        names = {}
+        for source in table.sources:
+            names[source.name], kept = _placed(source, sources)
+            if kept.name != source.name:
+                notes.append(
+                    f"{source.root}: source {source.name!r} is called {kept.name!r}: another data set has its name"
+                )
+            if kept not in sources:
+                sources.append(kept)
+        told = " and ".join(dict.fromkeys(names.values()))
+        notes += [f"{told}: {note}" for note in table.notes]
+        renamed.append(_named(table, names))
+    findings = in_order(name for table in tables for name in table.findings)
+    for table in renamed:
+        absent = [name for name in findings if name not in table.findings]
+        if absent:
+            told = " and ".join(source.name for source in table.sources)
+            notes.append(f"{told} knows nothing of {', '.join(absent)}: unknown there")
+    frame = pd.concat(
+        [table.frame.reindex(columns=[*COLUMNS, *findings]) for table in renamed], ignore_index=True
+    )
+    frame = frame.astype(dict.fromkeys(findings, np.float64))
+    _refuse_twice(frame)
+    boxed = [table.boxes for table in renamed if len(table.boxes)]
+    return Table(
+        frame=frame,
+        findings=findings,
+        sources=tuple(sources),
+        boxes=pd.concat(boxed, ignore_index=True) if boxed else tables[0].boxes,
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def _placed(source: Source, there: Sequence[Source]) -> tuple[str, Source]:
+    """Returns what a source is called beside those that are there, and itself under this name."""
+    number, name = 1, source.name
+    while taken := next((other for other in there if other.name == name), None):
+        if taken.root == source.root:
+            return name, taken
+        number += 1
+        name = f"{source.name}-{number}"
+    return name, replace(source, name=name)
+
+
+def _named(table: Table, names: dict[str, str]) -> Table:
+    if all(old == new for old, new in names.items()):
+        return table
+    frame = table.frame.assign(source=table.frame["source"].map(names).astype(str))
+    sources = tuple(replace(source, name=names[source.name]) for source in table.sources)
+    return replace(table, frame=frame, sources=sources)
+
+
+def _refuse_twice(frame: pd.DataFrame) -> None:
+    twice = frame.duplicated(["source", "image"])
+    if twice.any():
+        source = frame["source"][twice].iloc[0]
+        raise DataError(
+            f"{int(twice.sum()):,} images of {source!r} are in two of the tables; give each image in one table only, "
+            "or relabel one table by the other with `hilum data relabel`"
+        )

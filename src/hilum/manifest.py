@@ -1,0 +1,177 @@
+"""What `bundle.json` says: the records of a manifest, and from logits to probabilities and decisions."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from scipy.special import expit, softmax
+
+FORMAT = 3
+READABLE = (1, 2, 3)
+"""Format 1 says nothing of the link, which was the sigmoid; 1 and 2 know no intercept and no recalibration."""
+MOST_PROBABLE = "most probable class"
+INTENDED_USE = "Research only: not a medical device, not for diagnosis or treatment of patients."
+
+
+class Record(BaseModel):
+    """A part of the manifest: immutable, nothing unknown in it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Calibration(Record):
+    """From logits to probabilities and decisions; all of it fitted on validation, or on another site's images.
+
+    By the sigmoid each finding has its temperature and its threshold. By the softmax exactly one class holds: one
+    temperature for all, and no threshold, since the most probable class is called. Intercepts, one a finding or class,
+    are added after the division; without any they are 0.
+    """
+
+    link: Literal["sigmoid", "softmax"] = "sigmoid"
+    temperatures: tuple[Annotated[float, Field(gt=0)], ...]
+    intercepts: tuple[float, ...] = ()
+    thresholds: tuple[Annotated[float, Field(ge=0, le=1)], ...]
+    rule: str
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Logits (n, findings) -> calibrated probabilities, float64 in [0, 1]; by the softmax rows sum to 1."""
+        scaled = np.asarray(logits, np.float64) / np.array(self.temperatures)
+        if self.intercepts:
+            scaled = scaled + np.array(self.intercepts)
+        return np.asarray(softmax(scaled, axis=1) if self.link == "softmax" else expit(scaled))
+
+    def decisions(self, probabilities: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities (n, findings) -> bool (n, findings): whether the finding is called present."""
+        return decide(probabilities, self.thresholds)
+
+
+class Seen(Record):
+    """What the training images were, so that others can be told apart from them.
+
+    `ages` are the lowest and the highest in years, `sides` the smallest and the largest shorter side in pixels; None
+    where unknown.
+    """
+
+    sources: tuple[str, ...]
+    views: tuple[str, ...]
+    ages: tuple[float, float] | None
+    sides: tuple[int, int] | None = None
+    typical_distance: float
+
+
+class Training(Record):
+    """How the model came to be."""
+
+    engine: str
+    architecture: str
+    precision: str
+    num_train: int
+    num_val: int
+    num_test: int
+    num_patients: int
+    balance: str = ""
+    data_fingerprint: str
+    split_method: str
+    split_description: str
+    split_hash: str
+    leaky: bool
+    epochs: int
+    best_epoch: int
+    stopped: str
+    seconds: float
+    initial_weights: str
+    initial_weights_citation: str
+    initial_weights_licence: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class DataSource(Record):
+    """A data set that was trained on, with what its users owe it."""
+
+    name: str
+    citation: str
+    terms: str
+
+
+class Recalibration(Record):
+    """A new calibration, fitted on images of another site, of the same weights and graph.
+
+    `positives` and `negatives` count patients a finding; the calibration of the findings in `kept` is the parent's.
+    """
+
+    parent: str
+    created: str
+    site: str
+    part: str
+    num_images: int
+    num_patients: int
+    positives: tuple[int, ...]
+    negatives: tuple[int, ...]
+    kept: tuple[str, ...] = ()
+    data: tuple[DataSource, ...]
+
+    @property
+    def summary(self) -> str:
+        """On what it was fitted, in a line."""
+        return f"recalibrated on {self.site}: {self.num_images:,} images of {self.num_patients:,} patients, {self.part}"
+
+
+class Manifest(Record):
+    """What `bundle.json` says."""
+
+    format: Literal[1, 2, 3] = 3
+    name: str
+    created: str
+    intended_use: str = INTENDED_USE
+    task: Literal["binary", "multilabel", "multiclass"]
+    findings: tuple[str, ...]
+    negatives: Literal["no-finding", "all-others"]
+    size: Annotated[int, Field(ge=32, le=2048)]
+    fit: Literal["squash", "pad", "crop"]
+    calibration: Calibration
+    seen: Seen
+    training: Training
+    data: tuple[DataSource, ...]
+    recipe: dict[str, Any]
+    versions: dict[str, str]
+    recalibrations: tuple[Recalibration, ...] = ()
+
+    @model_validator(mode="after")
+    def _agrees(self) -> "Manifest":
+        calibration, classes = self.calibration, self.task == "multiclass"
+        if classes != (calibration.link == "softmax"):
+            raise ValueError(f"task {self.task} does not go with the link {calibration.link}")
+        expected = (1, 0) if classes else (len(self.findings), len(self.findings))
+        if (len(calibration.temperatures), len(calibration.thresholds)) != expected:
+            raise ValueError(f"temperatures and thresholds of {self.task} should be {expected} in number")
+        if len(calibration.intercepts) not in (0, len(self.findings)):
+            raise ValueError(f"{len(calibration.intercepts)} intercepts for {len(self.findings)} findings")
+        return self
+
+    @property
+    def recalibrated(self) -> Recalibration | None:
+        """The last recalibration, None for a bundle whose calibration comes from its training's validation."""
+        return self.recalibrations[-1] if self.recalibrations else None
+
+    @property
+    def thresholds(self) -> tuple[float | None, ...]:
+        """The threshold of each finding; None for each where the most probable class is called."""
+        return self.calibration.thresholds or (None,) * len(self.findings)
+
+
+def decide(probabilities: np.ndarray, thresholds: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Calls findings.
+
+    Args:
+        probabilities: (n, findings), calibrated.
+        thresholds: (findings,), present being called from there on; empty where exactly one class holds, so that the
+            most probable one is called, the first among equals.
+
+    Returns:
+        bool (n, findings): called present.
+    """
+    if len(thresholds):
+        return np.asarray(probabilities >= np.asarray(thresholds))
+    return np.asarray(probabilities.argmax(axis=1)[:, None] == np.arange(probabilities.shape[1]))

@@ -1,0 +1,131 @@
+"""A bundle and a table with prepared images -> the rows that are scored, and what they are to the bundle."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hilum import recipe as recipes
+from hilum.bundle import Bundle
+from hilum.data.examples import Examples
+from hilum.data.split import split as divide, split_hash
+from hilum.data.table import Table
+from hilum.errors import DataError, HilumError
+from hilum.manifest import Manifest
+from hilum.runtime import Graph, Outputs
+
+BLOCK = 32
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of a table that are scored, and what they are to the model.
+
+    Attributes:
+        examples: The table, divided as in training where it is the training's own.
+        rows: int64, those that are scored.
+        name: `train`, `val`, `test` or `all`.
+        description: How the part was made, in a sentence.
+        internal: Whether these are the training's own data.
+        left_out: Images of this part whose patients calibrated the bundle.
+    """
+
+    examples: Examples
+    rows: np.ndarray
+    name: str
+    description: str
+    internal: bool
+    left_out: int = 0
+
+
+def choose(examples: Examples, bundle: Bundle, split: str) -> Part:
+    """Finds out whether these are the training's own data, and takes the part asked for.
+
+    Patients whose images calibrated the bundle are left out.
+
+    Raises:
+        DataError: No image belongs to the part, or all of its patients calibrated the bundle.
+    """
+    training = bundle.manifest.training
+    divided = divided_as_in_training(examples.table, bundle.manifest)
+    if divided is not None:
+        examples = Examples(divided, examples.cached, examples.quarantine)
+        rows, name, description = examples.rows(split), split, training.split_description
+    else:
+        rows, name = examples.rows(split), split
+        if not len(rows) and not any(examples.table.frame["split"]):
+            rows, name = examples.rows("all"), "all"
+        whose = "all images" if name == "all" else f"the {name} part of the source's own split"
+        description = f"external data, {whose}: not the data that the model was trained on"
+    if not len(rows):
+        present = sorted(set(examples.table.frame["split"]) - {""})
+        raise DataError(
+            f"no image belongs to the {split} part; there are: {', '.join(present) or 'none'}; or --split all"
+        )
+    part = Part(examples, rows, name, description, divided is not None)
+    return _without_calibrating(part, bundle) if len(bundle.calibrated_on) else part
+
+
+def divided_as_in_training(table: Table, manifest: Manifest) -> Table | None:
+    """The table with the split that the model was trained with, or None for other data."""
+    if split_hash(table) == manifest.training.split_hash:
+        return table
+    try:
+        recipe = recipes.parse(manifest.recipe)
+        divided = divide(table, recipe.split, findings=manifest.findings)
+    except HilumError:
+        return None
+    return divided.table if divided.hash == manifest.training.split_hash else None
+
+
+def run(
+    graph: Graph, examples: Examples, rows: np.ndarray, on_progress: Callable[[int, int], None]
+) -> Outputs:
+    """Runs some rows' images; the maps, which nobody needs of so many, come empty."""
+    logits, embeddings = [], []
+    for start in range(0, len(rows), BLOCK):
+        outputs = graph.outputs(examples.cached.images(rows[start : start + BLOCK]))
+        logits.append(outputs.logits)
+        embeddings.append(outputs.embedding)
+        on_progress(start + len(outputs.logits), len(rows))
+    joined = np.concatenate(logits)
+    return Outputs(joined, np.zeros((len(joined), 0, 0, 0), np.float32), np.concatenate(embeddings))
+
+
+def patients(table: Table) -> np.ndarray:
+    """Returns each row's patient, str (rows,); the same number in two sources is two patients."""
+    return np.asarray((table.frame["source"] + ":" + table.frame["patient"]).to_numpy(str))
+
+
+def fingerprints(examples: Examples, rows: np.ndarray) -> np.ndarray:
+    """Returns what a picture is known by again, under whatever name, uint8 (n, 16).
+
+    BLAKE2b over the square that the network sees. Of pixels, not of patients' numbers: those could be guessed.
+    """
+    digests = bytearray()
+    for start in range(0, len(rows), BLOCK):
+        for square in examples.cached.images(rows[start : start + BLOCK]):
+            digests += hashlib.blake2b(square.tobytes(), digest_size=16).digest()
+    return np.frombuffer(bytes(digests), np.uint8).reshape(-1, 16)
+
+
+def _without_calibrating(part: Part, bundle: Bundle) -> Part:
+    """Leaves out every image of the patients of whom one calibrated the bundle."""
+    used = {row.tobytes() for row in bundle.calibrated_on}
+    every = np.arange(len(part.examples.table))
+    hit = np.array([row.tobytes() in used for row in fingerprints(part.examples, every)], bool)
+    if not hit.any():
+        return part
+    whose = patients(part.examples.table)
+    kept = part.rows[~np.isin(whose[part.rows], whose[hit])]
+    if not len(kept):
+        raise DataError(
+            f"all {len(part.rows):,} images belong to patients who calibrated this bundle; they cannot test it: "
+            "give images of others, or calibrate on a part (`hilum bundle recalibrate --share`)"
+        )
+    left_out = len(part.rows) - len(kept)
+    description = part.description
+    if left_out:
+        description += f"; without {left_out:,} images of patients who calibrated the bundle"
+    return replace(part, rows=kept, left_out=left_out, description=description)

@@ -1,0 +1,391 @@
+"""A bundle and labelled radiographs of another site -> a new bundle: the same weights, calibrated there."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from hilum import bundle as bundles, parts, recipe as recipes, stats
+from hilum.bundle import Bundle
+from hilum.data.examples import Examples, load
+from hilum.data.mapping import map_findings
+from hilum.data.split import carve
+from hilum.data.table import Table
+from hilum.errors import DataError, UsageError
+from hilum.manifest import Calibration, DataSource, Manifest, Recalibration
+from hilum.progress import Silent, Watcher
+from hilum.runtime import Model
+from hilum.stats import Estimate
+from hilum.stats.calibration import Rule
+
+Figures = Mapping[str, Mapping[str, Estimate]]
+
+MIN_PATIENTS = 20
+"""Patients with, and without, a finding: two numbers are fitted, and ten patients a number are the least."""
+ADVISED = 100
+"""Below so many of either the new calibration is rough (Collins, Ogundimu & Altman 2016, Stat Med 35:214-226)."""
+FOLDS = 5
+METRICS = ("ece", "calibration_slope", "calibration_intercept", "brier", "sensitivity", "specificity")
+PARTS = ("val", "train", "train+val", "all")
+
+
+@dataclass(frozen=True)
+class Recalibrated:
+    """A new bundle, and what calibration was worth before and after.
+
+    Attributes:
+        bundle: The new one.
+        before: Finding -> metric of `METRICS` -> the parent's calibration on the images that calibrated.
+        after: On the same images, each patient's by a calibration fitted on the other patients (five folds).
+        findings: Those that were calibrated anew.
+        notes: What a reader must know.
+    """
+
+    bundle: Bundle
+    before: Figures
+    after: Figures
+    findings: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def recalibrate(
+    model: Model,
+    table: Table,
+    target: Path,
+    *,
+    part: str | None = None,
+    share: float | None = None,
+    sensitivity: float | None = None,
+    site: str = "",
+    replicates: int = 2000,
+    seed: int = 0,
+    watch: Watcher | None = None,
+) -> Recalibrated:
+    """Fits temperature, intercept and threshold of each finding on another site's images; weights and graph stay.
+
+    The test part of the site's own split is never used. What was used is sealed into the new bundle as fingerprints,
+    so that `evaluate` leaves those patients out.
+
+    Args:
+        model: Of the parent bundle.
+        table: The site's images.
+        target: The new bundle's folder; it must not exist.
+        part: One of `PARTS` of the site's own split; None: val, else train, else all.
+        share: Share of the part's patients that calibrate; None: all of them, half of them where there is no split.
+        sensitivity: Choose the thresholds that reach it; None: by the parent's rule.
+        site: Its name; the data sets' names if empty.
+        replicates: Bootstrap resamples of patients, for the figures before and after.
+        seed: Of the share, the folds and the resamples.
+        watch: Told how it goes.
+
+    Raises:
+        UsageError: The part or share is not allowed, no finding is common, or there is something at `target`.
+        DataError: Too few patients with or without every finding.
+    """
+    watch = watch or Silent()
+    manifest = model.bundle.manifest
+    _check(target, part, share, sensitivity)
+    mapped = map_findings(table, manifest.findings, all_needed=manifest.task == "multiclass")
+    examples = load(
+        mapped.table,
+        kind=manifest.task,
+        findings=mapped.findings,
+        negatives=manifest.negatives,
+        size=manifest.size,
+        fit=manifest.fit,
+        watch=watch,
+    )
+    chosen = _choose(examples, manifest, mapped.findings, part=part, share=share, seed=seed)
+    labels = np.full((len(chosen.rows), len(manifest.findings)), np.nan)
+    columns = [manifest.findings.index(finding) for finding in mapped.findings]
+    labels[:, columns] = chosen.examples.table.labels(mapped.findings)[chosen.rows]
+    patients = parts.patients(chosen.examples.table)[chosen.rows]
+    positives, negatives = _count(labels, patients)
+    new = _enough(manifest, positives, negatives, chosen.description)
+    watch.stage("Running the model", len(chosen.rows))
+    logits = parts.run(model.graph, chosen.examples, chosen.rows, watch.advance).logits
+    watch.stage("Calibrating")
+    fitting = _Fitting(manifest, new, sensitivity, site or " and ".join(s.name for s in table.sources))
+    calibration, reasons = fitting.fit(logits, labels)
+    probabilities = model.probabilities(logits)
+    before = fitting.figures(
+        labels, probabilities, manifest.calibration.decisions(probabilities), patients, replicates, seed
+    )
+    held_out = fitting.held_out(logits, labels, _folds(labels, patients, seed=seed))
+    after = fitting.figures(labels, *held_out, patients, replicates, seed)
+    record = Recalibration(
+        parent=model.bundle.hash,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        site=fitting.site,
+        part=chosen.description,
+        num_images=len(chosen.rows),
+        num_patients=len(np.unique(patients)),
+        positives=positives,
+        negatives=negatives,
+        kept=tuple(finding for finding in manifest.findings if finding not in new),
+        data=tuple(DataSource(name=s.name, citation=s.citation, terms=s.terms) for s in table.sources),
+    )
+    parent = model.bundle
+    sealed = bundles.write(
+        target,
+        manifest.model_copy(
+            update={
+                "format": bundles.FORMAT,
+                "created": record.created,
+                "calibration": calibration,
+                "recalibrations": (*manifest.recalibrations, record),
+            }
+        ),
+        graph=parent.folder / bundles.GRAPH,
+        weights=parent.weights,
+        golden=parent.golden,
+        calibrated_on=_fingerprints(parent, chosen.examples, chosen.rows),
+    )
+    watch.finish(f"Sealed {sealed.folder} ({sealed.hash[:16]}), of bundle {parent.hash[:16]}")
+    return Recalibrated(
+        sealed, before, after, new, (*mapped.notes, *chosen.notes, *_rough(new, record, manifest), *reasons)
+    )
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The rows that calibrate."""
+
+    examples: Examples
+    rows: np.ndarray
+    description: str
+    notes: tuple[str, ...]
+
+
+def _check(target: Path, part: str | None, share: float | None, sensitivity: float | None) -> None:
+    if part == "test":
+        raise UsageError("--split test: the test part never calibrates; give val, train or train+val")
+    if part not in (None, *PARTS):
+        raise UsageError(f"--split {part!r}: {', '.join(PARTS)} expected")
+    if share is not None and not 0 < share <= 1:
+        raise UsageError(f"--share {share:g}: above 0 and at most 1 expected, for example 0.5")
+    if sensitivity is not None and not 0 < sensitivity <= 1:
+        raise UsageError(f"--sensitivity {sensitivity:g}: above 0 and at most 1 expected, for example 0.95")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UsageError(f"{target} is there already; give a new folder with -o")
+    if (target.parent / bundles.SUMS).exists():
+        raise UsageError(
+            f"{target} lies inside a bundle, which would be no longer whole; give another folder with -o"
+        )
+
+
+def _choose(
+    examples: Examples,
+    manifest: Manifest,
+    findings: Sequence[str],
+    *,
+    part: str | None,
+    share: float | None,
+    seed: int,
+) -> _Chosen:
+    """Takes the part that may calibrate, and a share of its patients."""
+    notes = []
+    divided = parts.divided_as_in_training(examples.table, manifest)
+    if divided is not None:
+        if part not in (None, "val"):
+            raise UsageError(
+                f"the bundle was trained on these data: only their val calibrates it, not --split {part}"
+            )
+        examples, part = Examples(divided, examples.cached, examples.quarantine), "val"
+        notes.append("these are the data that the bundle was trained on: their val calibrates")
+    elif names := {source.name for source in examples.table.sources} & set(manifest.seen.sources):
+        notes.append(
+            f"the bundle was trained on a data set of the name {', '.join(sorted(names))}: images that trained it "
+            "must not calibrate it"
+        )
+    own = examples.table.frame["split"].to_numpy(str)
+    there = sorted(set(own) - {""})
+    part = part or next((name for name in ("val", "train") if name in there), "all")
+    if part == "all" and "test" in there:
+        raise UsageError("--split all would calibrate on the site's test part; give val, train or train+val")
+    among = np.ones(len(own), bool) if part == "all" else np.isin(own, part.split("+"))
+    if not among.any():
+        raise DataError(
+            f"no image is in the part {part} of the site's split; it has: {', '.join(there) or 'none'}"
+        )
+    whose = "training's split" if divided is not None else "site's own split"
+    description = "all of them" if part == "all" else f"the {part} part of the {whose}"
+    if share is None:
+        share = 1.0 if there else 0.5
+        if share < 1:
+            notes.append(
+                "the site has no split: half of its patients calibrate (--share), the others are left to test"
+            )
+    if share < 1:
+        labels = examples.table.labels(findings)
+        among = carve(
+            parts.patients(examples.table).astype(object),
+            labels,
+            among,
+            size=share * among.sum(),
+            salt=f"{seed} site",
+        )
+        drawn = f"{share:.0%} of the patients, seed {seed}"
+        description = drawn if part == "all" else f"{drawn}, of {description}"
+    elif part == "all":
+        notes.append("all images calibrate: none is left to test the new bundle at this site")
+    return _Chosen(examples, np.flatnonzero(among), description, tuple(notes))
+
+
+def _count(labels: np.ndarray, patients: np.ndarray) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Patients with an image that has the finding, and with one that has not."""
+    counts = [
+        tuple(len(np.unique(patients[labels[:, column] == value])) for column in range(labels.shape[1]))
+        for value in (1, 0)
+    ]
+    return counts[0], counts[1]
+
+
+def _enough(
+    manifest: Manifest, positives: Sequence[int], negatives: Sequence[int], description: str
+) -> tuple[str, ...]:
+    """The findings with enough patients; of classes all or none."""
+    counts = list(zip(manifest.findings, positives, negatives, strict=True))
+    enough = tuple(name for name, with_it, without in counts if min(with_it, without) >= MIN_PATIENTS)
+    if not enough or (manifest.task == "multiclass" and len(enough) < len(counts)):
+        told = "; ".join(f"{name}: {with_it} with, {without} without" for name, with_it, without in counts)
+        raise DataError(
+            f"too few patients to calibrate on ({description}; {told}); {MIN_PATIENTS} with and {MIN_PATIENTS} without "
+            "are the least. Give more images, or another part with --split"
+        )
+    return enough
+
+
+def _rough(new: Sequence[str], record: Recalibration, manifest: Manifest) -> list[str]:
+    fewest = min(
+        min(record.positives[column], record.negatives[column])
+        for column, finding in enumerate(manifest.findings)
+        if finding in new
+    )
+    notes = [f"calibrated as before, for want of patients: {', '.join(record.kept)}"] if record.kept else []
+    if fewest < ADVISED:
+        notes.append(f"{fewest} patients of the scarcer kind: the new calibration is rough below {ADVISED}")
+    return notes
+
+
+def _fingerprints(parent: Bundle, examples: Examples, rows: np.ndarray) -> np.ndarray:
+    """Those that calibrated this bundle or one before it, sorted, each once."""
+    return np.unique(np.concatenate([parent.calibrated_on, parts.fingerprints(examples, rows)]), axis=0)
+
+
+def _folds(labels: np.ndarray, patients: np.ndarray, *, seed: int) -> np.ndarray:
+    """Deals patients into folds, those with a finding and those without in turn; (images,) 0 to FOLDS - 1."""
+    names, place = np.unique(patients, return_inverse=True)
+    ill = np.zeros(len(names), bool)
+    np.logical_or.at(ill, place, (labels == 1).any(axis=1))
+    order = np.random.default_rng(seed).permutation(len(names))
+    order = order[np.argsort(ill[order], kind="stable")]
+    folds = np.empty(len(names), np.int64)
+    folds[order] = np.arange(len(names)) % FOLDS
+    return np.asarray(folds[place])
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    """How logits become a calibration."""
+
+    manifest: Manifest
+    findings: tuple[str, ...]
+    sensitivity: float | None
+    site: str
+
+    def fit(self, logits: np.ndarray, labels: np.ndarray) -> tuple[Calibration, list[str]]:
+        """Fits; the reasons say what could not be fitted plainly."""
+        old = self.manifest.calibration
+        if self.manifest.task == "multiclass":
+            found = stats.recalibrate_classes(logits, labels.argmax(axis=1), old.temperatures[0])
+            update: Mapping[str, object] = {
+                "temperatures": (found.temperature,),
+                "intercepts": found.intercepts,
+            }
+            return old.model_copy(update=update), [found.reason] if found.reason else []
+        columns = [self.manifest.findings.index(finding) for finding in self.findings]
+        fitted = stats.recalibrate_findings(
+            logits[:, columns], labels[:, columns], np.array(old.temperatures)[columns]
+        )
+        temperatures, thresholds = list(old.temperatures), list(old.thresholds)
+        intercepts = list(old.intercepts or (0.0,) * len(temperatures))
+        for column, one in zip(columns, fitted, strict=True):
+            temperatures[column], intercepts[column] = one.temperature, one.intercepts[0]
+        calibration = Calibration(
+            temperatures=tuple(temperatures), intercepts=tuple(intercepts), thresholds=old.thresholds, rule=""
+        )
+        rule, sensitivity, told = self._rule()
+        chosen = stats.choose_thresholds(
+            labels[:, columns],
+            calibration.probabilities(logits)[:, columns],
+            rule=rule,
+            sensitivity=sensitivity,
+            findings=self.findings,
+        )
+        for column, threshold in zip(columns, chosen, strict=True):
+            thresholds[column] = threshold.value
+        if len(columns) < len(thresholds):
+            told += f"; of {', '.join(set(self.manifest.findings) - set(self.findings))}: {old.rule}"
+        told_of = [*zip(self.findings, (one.reason for one in fitted), strict=True)]
+        told_of += zip(self.findings, (one.reason for one in chosen), strict=True)
+        reasons = [f"{finding}: {reason}" for finding, reason in told_of if reason]
+        return calibration.model_copy(update={"thresholds": tuple(thresholds), "rule": told}), reasons
+
+    def held_out(
+        self, logits: np.ndarray, labels: np.ndarray, folds: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities (images, findings) and calls, each patient's by a calibration of the other folds' patients."""
+        probabilities, called = np.zeros(labels.shape), np.zeros(labels.shape, bool)
+        for fold in range(FOLDS):
+            inside = folds == fold
+            calibration, _ = self.fit(logits[~inside], labels[~inside])
+            probabilities[inside] = calibration.probabilities(logits[inside])
+            called[inside] = calibration.decisions(probabilities[inside])
+        return probabilities, called
+
+    def figures(
+        self,
+        labels: np.ndarray,
+        probabilities: np.ndarray,
+        called: np.ndarray,
+        patients: np.ndarray,
+        replicates: int,
+        seed: int,
+    ) -> dict[str, dict[str, Estimate]]:
+        """`METRICS` of the findings that are calibrated anew, with intervals by patient."""
+        columns = [self.manifest.findings.index(finding) for finding in self.findings]
+
+        def scored(values: np.ndarray) -> Mapping[str, stats.FindingScores]:
+            return stats.evaluate(
+                labels[:, columns],
+                values[:, columns],
+                clusters=patients,
+                findings=self.findings,
+                replicates=replicates,
+                seed=seed,
+            ).findings
+
+        # A call is a probability of 0 or 1: thresholds differ between folds, so that none could be given here.
+        by_probability, by_call = scored(probabilities), scored(called.astype(np.float64))
+        return {
+            finding: {
+                name: (by_call if name in METRICS[-2:] else by_probability)[finding].metrics[name]
+                for name in METRICS
+            }
+            for finding in self.findings
+        }
+
+    def _rule(self) -> tuple[Rule, float, str]:
+        """The rule of the thresholds, its sensitivity, and both in words."""
+        settings = recipes.parse(self.manifest.recipe).calibrate
+        rule = settings.threshold if self.sensitivity is None else "sensitivity"
+        sensitivity = settings.sensitivity if self.sensitivity is None else self.sensitivity
+        words = {
+            "youden": f"Youden's J on {self.site}",
+            "sensitivity": f"sensitivity {sensitivity:g} on {self.site}",
+            "fixed": "fixed at 0.5",
+        }
+        return rule, sensitivity, words[rule]
