@@ -7,7 +7,7 @@ would see. Memory holds one square a group, the samples and the few files that a
 import collections
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -52,7 +52,7 @@ class Look:
         num_images: How many were read.
         histogram: int64 (256,): pixels of the squares by grey value; sums to num_images x SIDE x SIDE.
         mean: float32 (SIDE, SIDE) in [0, 1]; zeros where no image was read.
-        samples: Up to `NUM_SAMPLES`, of as many patients.
+        samples: Up to `NUM_SAMPLES`, of as many patients; an image of several groups is a sample of one.
     """
 
     num_images: int
@@ -89,7 +89,13 @@ class Appearance:
 
 
 def look(
-    table: Table, groups: Mapping[str, NDArray[np.bool_]], *, limit: int, seed: int, watch: Watcher
+    table: Table,
+    groups: Mapping[str, NDArray[np.bool_]],
+    *,
+    shown: Collection[str],
+    limit: int,
+    seed: int,
+    watch: Watcher,
 ) -> Appearance:
     """Reads images of each group and sums them up.
 
@@ -99,6 +105,7 @@ def look(
     Args:
         table: Any table.
         groups: Name -> bool (rows,): its members; an image may be in several and is read once.
+        shown: The groups that get samples.
         limit: At most so many images of each group are read.
         seed: Another one reads others.
         watch: Told of each image.
@@ -106,7 +113,9 @@ def look(
     missing = table.missing_images()
     order, chosen = _choose(table, groups, missing, limit=limit, seed=seed)
     tallies = {name: _Tally() for name in groups}
-    names, patients = (table.frame[column].to_numpy(object) for column in ("image", "patient"))
+    rarest_first = sorted(groups, key=lambda name: int(groups[name].sum()))
+    names = table.frame["image"].to_numpy(object)
+    patients = (table.frame["source"] + "\0" + table.frame["patient"]).to_numpy(object)
     found: list[tuple[int, float, int, int]] = []
     unreadable: dict[str, str] = {}
     watch.stage("Reading images", len(order))
@@ -121,9 +130,13 @@ def look(
             )
             sample = Sample(str(names[row]), square, geometry.width, geometry.height)
             histogram = np.bincount(square.ravel(), minlength=256)
-            for name, members in chosen.items():
-                if row in members:
-                    tallies[name].add(sample, histogram, patient=str(patients[row]))
+            own = [name for name in rarest_first if row in chosen[name]]
+            for name in own:
+                tallies[name].add(sample, histogram)
+            # Shown once, where most are wanting: else one image would stand for each of its findings.
+            wanting = [name for name in own if name in shown and tallies[name].wants(patients[row])]
+            for name in wanting[:1]:
+                tallies[name].show(sample, patient=patients[row])
         watch.advance(done, len(order))
     watch.finish()
     columns = [np.array([one[place] for one in found]) for place in range(4)]
@@ -172,17 +185,25 @@ class _Tally:
         self._histogram = np.zeros(256, np.int64)
         self._sum = np.zeros((SIDE, SIDE), np.int64)
         self._samples: dict[str, Sample] = {}
+        self._first: Sample | None = None
 
-    def add(self, sample: Sample, histogram: NDArray[np.int64], *, patient: str) -> None:
+    def add(self, sample: Sample, histogram: NDArray[np.int64]) -> None:
         self._count += 1
         self._histogram += histogram
         self._sum += sample.pixels
-        if len(self._samples) < NUM_SAMPLES:
-            self._samples.setdefault(patient, sample)
+        self._first = self._first or sample
+
+    def wants(self, patient: str) -> bool:
+        return len(self._samples) < NUM_SAMPLES and patient not in self._samples
+
+    def show(self, sample: Sample, *, patient: str) -> None:
+        self._samples[patient] = sample
 
     def look(self) -> Look:
         mean = (self._sum / (255 * max(1, self._count))).astype(np.float32)
-        return Look(self._count, self._histogram, mean, tuple(self._samples.values()))
+        # A group whose few images are all shown elsewhere shows one of them again.
+        samples = tuple(self._samples.values()) or ((self._first,) if self._first else ())
+        return Look(self._count, self._histogram, mean, samples)
 
 
 def _read(locations: Sequence[Location]) -> Iterator[images.Prepared | ImageError]:

@@ -24,7 +24,7 @@ ALL = "All images"
 UNKNOWN = "unknown"
 AGE_STEP = 5
 """Years in a bin of ages."""
-VISITS = ((1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (6, 10), (11, 20), (21, None))
+VISITS = ((1, 1), (2, 2), (3, 3), (4, 5), (6, 10), (11, 20), (21, None))
 """First and last number of images a patient, of each bin."""
 CONFIDENCE = 0.95
 

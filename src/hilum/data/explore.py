@@ -32,6 +32,8 @@ from hilum.progress import Silent, Watcher
 
 FORMAT = 1
 """Number of the form of explore.json."""
+NUM_SIZES = 20
+"""Sizes that explore.json lists."""
 LIMIT = 2_000
 """Images of each class that are read, at most."""
 
@@ -147,7 +149,11 @@ class Exploration:
             "sizes": sizes
             and {
                 "told_by": "table" if sizes.told else "files read",
-                "width_height_images": np.column_stack([sizes.sides, sizes.counts]).tolist(),
+                "different": len(sizes.counts),
+                "most_frequent": [
+                    {"width": int(width), "height": int(height), "images": int(count)}
+                    for (width, height), count in _most_frequent(sizes)
+                ],
                 "megapixels": _spreads(sizes.megapixels),
             },
             "ages": ages
@@ -207,7 +213,8 @@ def explore(table: Table, *, limit: int = LIMIT, seed: int = 0, watch: Watcher |
         _boxed(finding): frame["image"].isin(boxes["image"]).to_numpy(bool)
         for finding, boxes in table.boxes.groupby("finding", sort=False)
     }
-    seen = appearance.look(table, {**sampled, **boxed}, limit=limit, seed=seed, watch=watch or Silent())
+    groups = {**sampled, **boxed}
+    seen = appearance.look(table, groups, shown=sampled, limit=limit, seed=seed, watch=watch or Silent())
     return Exploration(
         sources=table.sources,
         notes=table.notes,
@@ -275,6 +282,11 @@ def _atlas(boxes: pd.DataFrame, findings: tuple[str, ...], seen: Appearance) -> 
             )
         )
     return tuple(found)
+
+
+def _most_frequent(sizes: Sizes) -> list[tuple[NDArray[np.int64], int]]:
+    order = np.argsort(-sizes.counts, kind="stable")[:NUM_SIZES]
+    return [(sizes.sides[place], int(sizes.counts[place])) for place in order]
 
 
 def _boxed(finding: str) -> str:
