@@ -77,7 +77,7 @@ def distribution(
         colour = style.HAIR if splits else colour
         frame.barh(place, each.present - start, left=start, height=0.66, color=colour, linewidth=0)
         share = words.per_cent(each.present, each.present + each.absent)
-        rows.beside(frame, f"{each.present:,}  {share}", each.present, place)
+        rows.beside(frame, f"{each.present:,} ({share})", each.present, place)
     frame.set_xlim(0, max(1, largest))
     if splits:
         style.write(drawing, "Images", left=left, top=top - 0.09, colour=style.FAINT)
@@ -91,8 +91,8 @@ def cooccurrence(together: Together, *, title: str, subtitle: str) -> "Figure":
     from matplotlib.patches import Rectangle
 
     names, number = together.findings, len(together.findings)
-    cell = min(0.72, (style.FULL - 2.45) / number)
-    upright = number > 4
+    cell = min(0.6, (style.FULL - 2.45) / number)
+    upright = number > 4 or max(map(len, names)) > 9
     left, top = 2.38, 0.66 + (1.36 if upright else 0.2)
     down = min(cell, 0.34) if upright else 0.4
     drawing = style.figure(style.FULL, top + down * number + 0.72)
@@ -123,7 +123,7 @@ def cooccurrence(together: Together, *, title: str, subtitle: str) -> "Figure":
         frame.axhline(line, color=style.PAPER, linewidth=1.2)
     for column, name in enumerate(names):
         frame.annotate(
-            words.cut(name, 20) if upright else "\n".join(words.cut(part, 10) for part in name.split()[:2]),
+            words.cut(name, 20),
             (column + 0.5, 0),
             (0, 4),
             textcoords="offset points",
@@ -169,7 +169,7 @@ def demographics(ages: Ages | None, sexes: Shares | None, *, title: str, subtitl
     style.heading(drawing, title, subtitle)
     left, right = 2.84 if ages else style.MARGIN, style.FULL - style.MARGIN if ages else 2.4
     if ages:
-        _pyramid(drawing, ages, left=0.5, top=top, width=2.1, height=height)
+        _pyramid(drawing, ages, left=0.56, top=top, width=2.1, height=height)
         rows.spreads(drawing, spreads, left=left, top=top, frame=(4.18, 1.06), label="Age (years)", text=5.34)
     else:
         for place, name in enumerate(names):
@@ -326,8 +326,7 @@ def _part_shares(
     frame.spines["left"].set_visible(False)
     frame.locator_params(axis="x", nbins=5)
     frame.set_xlabel("Per cent of a part's images", labelpad=2)
-    parts = {f"{part} {images:,}": PARTS[part] for part, (images, _) in splits.items()}
-    rows.legend(drawing, parts, left=left, top=top - 0.09)
+    rows.legend(drawing, {part: PARTS[part] for part in splits}, left=left, top=top - 0.09)
 
 
 def _pyramid(drawing: "Figure", ages: Ages, *, left: float, top: float, width: float, height: float) -> None:

@@ -41,8 +41,10 @@ def labels(found: Exploration) -> Iterator[Plot]:
         first = [each for each in found.classes if each.name == found.reference]
         ordered = [*first, *sorted(found.findings, key=lambda each: -each.present)]
         title = remarks.balance_title(found)
+        parts = ", ".join(f"{part} {images:,}" for part, (images, _) in found.splits.items())
+        subtitle = f"{remarks.cohort(found)}: {parts}" if parts else remarks.cohort(found)
         drawing = charts.distribution(
-            ordered, found.splits, reference=found.reference, title=title, subtitle=remarks.cohort(found)
+            ordered, found.splits, reference=found.reference, title=title, subtitle=subtitle
         )
         how = "Bars: images with the class and their share of those of which it is known"
         how += ", by part of the split. Dots: the share within each part." if found.splits else "."
@@ -64,7 +66,11 @@ def people(found: Exploration) -> Iterator[Plot]:
     if found.ages or sexes:
         title, said = remarks.people_title(found), []
         if found.ages:
-            said.append(remarks.told_alone(found, found.ages.years, "older", "younger", "The age"))
+            said.append(
+                remarks.told_alone(
+                    found, found.ages.years, "of older patients", "of younger patients", "The age"
+                )
+            )
             said.append(
                 "Left: patients by their age at the first image. Right: age of the images by class, median and "
                 "middle half; dashes: the median of all."
@@ -95,9 +101,10 @@ def pixels(found: Exploration) -> Iterator[Plot]:
         told = f"{number}, as the data set tells" if sizes.told else f"{number}, as their files are"
         drawing = charts.image_sizes(sizes, title=title, subtitle=told)
         alone = remarks.told_alone(found, sizes.megapixels, "larger", "smaller", "The size")
+        many = len(sizes.counts) > charts.MOST_DISCS
+        discs = "Left: the darker, the more images." if many else "Left: the larger a disc, the more images."
         caption = (
-            f"{remarks.most_frequent_size(found)} {alone} "
-            "Discs: how many images have a width and height. Right: median and middle half by class."
+            f"{remarks.most_frequent_size(found)} {alone} {discs} Right: median and middle half by class."
         )
         yield Plot("image_sizes", drawing, title, caption)
     if found.looks:
@@ -137,9 +144,7 @@ def pictures(found: Exploration) -> Iterator[Gallery]:
         title = f"{words.count(sum(len(tile.pictures) for tile in tiles), 'radiograph')} drawn at random"
         subtitle = f"of {found.num_read:,} that were read, seed {found.seed}. Research use only."
         drawing = mosaics.mosaic(tiles, columns=3 if many else 1, title=title, subtitle=subtitle)
-        caption = (
-            "Each of another patient within its class; an image with several findings may stand in several."
-        )
+        caption = "Each of another patient within its class; an image with several findings stands under one of them."
         yield Gallery("samples", drawing, title, caption, tiles)
 
         tiles = mosaics.means(found.looks, reference=found.reference, aspect=found.aspect)

@@ -143,7 +143,7 @@ def notable(found: Exploration) -> list[str]:
     if found.follow_ups:
         said.append(f"{remarks.repeated_title(found)}. {remarks.came_again(found)}")
     for spreads, more, less, what in (
-        (found.ages.years if found.ages else (), "older", "younger", "The age"),
+        (found.ages.years if found.ages else (), "of older patients", "of younger patients", "The age"),
         (found.sizes.megapixels if found.sizes else (), "larger", "smaller", "The size"),
         (found.brightness, "brighter", "darker", "The mean grey value"),
     ):
@@ -247,7 +247,7 @@ def _facts(found: Exploration) -> Iterator[tuple[str, str]]:
         yield "Pixels", f"{read}, {how}. All else is counted over every row."
     if found.reference:
         what = f"how well one number ranks a class's images above those of {found.reference}; 0.5 is chance"
-        how = f"{CONFIDENCE:.0%} intervals by DeLong's method, patients as clusters, not corrected for many classes"
+        how = f"{100 * CONFIDENCE:.0f}\N{NO-BREAK SPACE}% intervals by DeLong's method, patients as clusters, not corrected for many classes"
         yield "AUROC alone", f"{what}. {how}."
 
 

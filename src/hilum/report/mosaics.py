@@ -56,7 +56,7 @@ def samples(looks: Mapping[str, Look], *, number: int) -> tuple[Tile, ...]:
     return tuple(
         Tile(
             name,
-            f"{min(number, len(look.samples))} of {look.num_images:,}",
+            f"{min(number, len(look.samples))} of {look.num_images:,} read",
             tuple((f"Radiograph: {name}", _sample(sample)) for sample in look.samples[:number]),
         )
         for name, look in looks.items()
@@ -148,7 +148,9 @@ def mosaic(
     for place, tile in enumerate(tiles):
         row, column = divmod(place, columns)
         left, upper = margin + column * (width + apart), top + row * pitch
-        style.write(drawing, words.cut(tile.name, 20), left=left, top=upper + 0.17, bold=True)
+        style.write(
+            drawing, words.cut(tile.name, int((width + apart) / 0.08)), left=left, top=upper + 0.17, bold=True
+        )
         if beside:
             right = left + width
             style.write(drawing, tile.remark, left=right, top=upper + 0.17, colour=style.FAINT, align="right")
@@ -175,7 +177,7 @@ def mosaic(
 @style.styled
 def scale(kind: str, limit: float) -> "Figure":
     """Draws a scale alone, for a page that lays out the pictures itself."""
-    drawing = style.figure(4.6, 0.36)
+    drawing = style.figure(5.8, 0.36)
     _draw_scale(drawing, kind, limit, left=0.02, top=0.02)
     return drawing
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hilum.data.census import ALL, UNKNOWN, Class, Spread, Visits
+from hilum.data.census import ALL, UNKNOWN, Class, Spread
 from hilum.data.explore import Exploration
 from hilum.report import words
 
@@ -67,7 +67,7 @@ def shift(found: Exploration) -> str:
         ends = [words.per_cent(*each.splits[part]) for part in (high, low)]
         said.append(f"{each.name} differs most between the parts: {ends[0]} of {high}, {ends[1]} of {low}.")
     said += [
-        f"{part} holds {words.count(images, 'image')}: too few to choose a model by."
+        f"The part {part} holds {words.count(images, 'image')}: too few to choose a model by."
         for part, (images, _) in found.splits.items()
         if images < FEW_IMAGES and part != "train"
     ]
@@ -105,10 +105,13 @@ def pairs(found: Exploration) -> str:
     """Says which findings are most often together, which one includes another, and which are never together."""
     assert found.together
     names, both = found.together.findings, found.together.both
+    # A finding that includes another is a matter of naming.
+    nesting = (both == found.together.among) | (both == found.together.among).T
     upper = np.triu(both, 1)
-    row, column = (int(place) for place in np.unravel_index(upper.argmax(), upper.shape))
+    free = np.where(nesting, 0, upper)
+    row, column = (int(place) for place in np.unravel_index(free.argmax(), free.shape))
     said = []
-    if upper.any():
+    if free.any():
         number = int(upper[row, column])
         share = (words.per_cent(number, int(both[place, place])) for place in (row, column))
         said.append(
@@ -156,31 +159,30 @@ def repeated_title(found: Exploration) -> str:
 
 
 def repeated(found: Exploration) -> str:
-    """Says how many images the patients with most of them hold."""
+    """Says how many images the patients with several hold."""
     assert found.follow_ups
-    last = found.follow_ups.visits[-1]
-    who = "The patient" if last.patients == 1 else f"The {last.patients:,} patients"
-    hold = "holds" if last.patients == 1 else "hold"
-    who += f" with {visits_in_words(last)} ({words.per_cent(last.patients, found.num_patients)})"
-    share = words.per_cent(last.images, found.num_images)
-    return (
-        f"{who} {hold} {last.images:,} of {found.num_images:,} images ({share}). "
-        f"The most of one patient: {words.count(found.follow_ups.most, 'image')}."
-    )
+    several = [each for each in found.follow_ups.visits if each.first > 1]
+    patients, images = sum(each.patients for each in several), sum(each.images for each in several)
+    who = "One patient has two images or more and holds" if patients == 1 else "They hold"
+    most = words.count(found.follow_ups.most, "image")
+    share = words.per_cent(images, found.num_images)
+    return f"{who} {images:,} of {found.num_images:,} images ({share}); the most of one patient: {most}."
 
 
 def came_again(found: Exploration) -> str:
-    """Says whether patients with many images are labelled more often, and what follows for a split."""
+    """Says whether patients with several images are labelled more often, and what follows for a split."""
     assert found.follow_ups
-    first, last = found.follow_ups.visits[0], found.follow_ups.visits[-1]
+    once = [each for each in found.follow_ups.visits if each.first == 1]
+    again = [each for each in found.follow_ups.visits if each.first > 1]
+    shares = [
+        words.per_cent(sum(each.with_finding for each in group), sum(each.known for each in group))
+        for group in (once, again)
+        if sum(each.known for each in group)
+    ]
     said = "Split by patient, or the same people stand on both sides."
-    if first is last or not first.known or not last.known:
+    if len(shares) < 2:
         return said
-    shares = [words.per_cent(each.with_finding, each.known) for each in (first, last)]
-    return (
-        f"Of the images of patients with {visits_in_words(first)} {shares[0]} have a finding, of those with "
-        f"{visits_in_words(last)} {shares[1]}. {said}"
-    )
+    return f"A finding is in {shares[0]} of the images of patients who came once, in {shares[1]} of the others. {said}"
 
 
 def strongest(spreads: Sequence[Spread]) -> Spread | None:
@@ -278,7 +280,8 @@ def atlas(found: Exploration) -> tuple[str, str]:
     large, little = (choose(boxed, key=lambda each: each.area) for choose in (max, min))
     peak = float(most.cover.max())
     how = "all of them" if peak == 1 else f"{rounded(peak)} of them"
-    title = f"Boxes of {most.finding} agree most: {how} cover one place"
+    which = " agree most" if len(boxed) > 1 else ""
+    title = f"Boxes of {most.finding}{which}: {how} cover one place"
     said = []
     if len(boxed) > 1:
         said.append(
@@ -290,20 +293,12 @@ def atlas(found: Exploration) -> tuple[str, str]:
     said.append(f"Fewer than {FEWEST_BOXES} boxes, not shown: {words.listed(few)}." if few else "")
     read = sum(each.look.num_images for each in boxed)
     ground = (
-        "Below: the mean of the boxed images."
+        "Underneath: the mean of the boxed images."
         if read
-        else "None of the boxed images was read: the ground is black."
+        else "None of the boxed images was read: the ground is plain."
     )
     said.append(f"{ground} The left of a picture is the patient's right.")
     return title, " ".join(filter(None, said))
-
-
-def visits_in_words(visits: Visits) -> str:
-    """Writes a bin of images a patient, `6 to 10 images`."""
-    first, last = visits.first, visits.last
-    if last is None:
-        return f"more than {first - 1} images"
-    return words.count(first, "image") if first == last else f"{first} to {last} images"
 
 
 def rounded(share: float) -> str:

@@ -85,11 +85,10 @@ def name(drawing: "Figure", text: str, place: int, *, left: float, top: float, b
 
 def legend(drawing: "Figure", colours: Mapping[str, str], *, left: float, top: float) -> None:
     """Writes names in a line, each after a dot of its colour."""
-    across, down = drawing.get_size_inches()
-    for name, colour in colours.items():
-        drawing.text(left / across, 1 - top / down, "●", color=colour, fontsize=style.SMALL, va="baseline")
-        style.write(drawing, name, left=left + 0.13, top=top, colour=style.FAINT)
-        left += 0.13 + 0.078 * len(name) + 0.14
+    for text, colour in colours.items():
+        style.write(drawing, "●", left=left, top=top, colour=colour)
+        style.write(drawing, text, left=left + 0.13, top=top, colour=style.FAINT)
+        left += 0.27 + 0.08 * len(text)
 
 
 def beside(frame: "Axes", text: str, value: float, place: float) -> None:
