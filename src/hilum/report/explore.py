@@ -247,7 +247,8 @@ def _facts(found: Exploration) -> Iterator[tuple[str, str]]:
         yield "Pixels", f"{read}, {how}. All else is counted over every row."
     if found.reference:
         what = f"how well one number ranks a class's images above those of {found.reference}; 0.5 is chance"
-        how = f"{100 * CONFIDENCE:.0f}\N{NO-BREAK SPACE}% intervals by DeLong's method, patients as clusters, not corrected for many classes"
+        level = f"{100 * CONFIDENCE:.0f}\N{NO-BREAK SPACE}%"
+        how = f"{level} intervals by DeLong's method, patients as clusters, not corrected for many classes"
         yield "AUROC alone", f"{what}. {how}."
 
 
