@@ -191,7 +191,7 @@ def test_a_table_without_a_row_or_a_finding_has_a_page(tmp_path: Path) -> None:
         (900, NIH_FINDINGS),
         (60, NIH_FINDINGS),
         (40, ("Mass",)),
-        (40, ("A finding with an endless name", "Mass")),
+        (40, ("A finding with an endless name, longer than any", "Mass")),
     ],
     ids=["many", "few", "one", "long"],
 )
@@ -278,7 +278,8 @@ def test_sentences_follow_from_the_numbers(tmp_path: Path) -> None:
         remarks.imbalance(found) == "Effusion is in 100 images and Edema in 30, 3.3 to 1; No Finding in 295."
     )
     assert "Effusion differs most between the parts: 50.0\N{NO-BREAK SPACE}% of train" in remarks.shift(found)
-    assert remarks.pair_title(found) == "Effusion and Edema: 3.3 times as often together as by chance"
+    assert remarks.pair_title(found) == "Effusion and Edema go together"
+    assert remarks.several(found).startswith("3.3 times as often as by chance; 25 images")
     assert (
         "from 0.0\N{NO-BREAK SPACE}% of No Finding to 83.3\N{NO-BREAK SPACE}% of Edema"
         in remarks.view_sentence(found)

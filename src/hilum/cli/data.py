@@ -198,7 +198,8 @@ def data_explore(
     layout: LayoutOption = None,
     images: ImagesOption = None,
     limit: Annotated[
-        int, typer.Option("--limit", min=0, help="At most so many images of each class are read; 0 reads none.")
+        int,
+        typer.Option("--limit", min=0, help="At most so many images of each class are read; 0 reads none."),
     ] = 2000,
     seed: Annotated[int, typer.Option("--seed", help="Chooses which images are read.")] = 0,
     as_json: JsonOption = False,

@@ -265,7 +265,7 @@ def follow_ups(found: FollowUps, *, title: str, subtitle: str) -> "Figure":
 @style.styled
 def intensities(panels: Sequence[Greys], reference: Greys | None, *, title: str, subtitle: str) -> "Figure":
     """Draws grey values of each class as a line over those of the reference, a panel a class."""
-    columns = min(4, len(panels))
+    columns = rows.columns(len(panels), most=4)
     lines = -(-len(panels) // columns)
     left, top, gap, tall = style.MARGIN + 0.06, 0.6, 0.22, 0.85 if lines > 1 else 1.3
     width = (style.FULL - 2 * left - (columns - 1) * gap) / columns

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from hilum.data.appearance import NUM_SAMPLES
 from hilum.data.explore import Exploration
-from hilum.report import charts, mosaics, remarks, style, words
+from hilum.report import charts, mosaics, remarks, rows, style, words
 from hilum.report.mosaics import Tile
 from hilum.report.plots import Plot
 
@@ -154,7 +154,7 @@ def pictures(found: Exploration) -> Iterator[Gallery]:
         subtitle = f"below each: brighter (warm) or darker (cold) than {found.reference}" if compared else ""
         drawing = mosaics.mosaic(
             tiles,
-            columns=min(5 if len(tiles) > 8 else 4, len(tiles)),
+            columns=rows.columns(len(tiles), most=5 if len(tiles) > 8 else 4),
             title=title,
             subtitle=subtitle,
             upright=True,
@@ -168,7 +168,7 @@ def pictures(found: Exploration) -> Iterator[Gallery]:
         title, caption = remarks.atlas(found)
         drawing = mosaics.mosaic(
             tiles,
-            columns=min(4, max(3, len(tiles))),
+            columns=max(3, rows.columns(len(tiles), most=4)),
             title=title,
             subtitle="each finding on a scale of its own, from none of its boxes to the peak",
             foot=("cover", 1.0),

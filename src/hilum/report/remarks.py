@@ -8,6 +8,8 @@ from hilum.data.census import ALL, UNKNOWN, Class, Spread
 from hilum.data.explore import Exploration
 from hilum.report import words
 
+NAME = 26
+"""Letters of a name in a title."""
 FEW_IMAGES = 100
 """A part of the split with fewer is called small."""
 FEWEST_EXPECTED = 5.0
@@ -31,7 +33,8 @@ def balance_title(found: Exploration) -> str:
         return "No finding is known to be present"
     most = max(present, key=lambda each: each.present)
     which = "Most frequent: " if len(present) > 1 else ""
-    return f"{which}{most.name}, {words.per_cent(most.present, most.present + most.absent)} of the images"
+    share = words.per_cent(most.present, most.present + most.absent)
+    return f"{which}{words.cut(most.name, NAME)}, {share} of the images"
 
 
 def imbalance(found: Exploration) -> str:
@@ -83,22 +86,29 @@ def unknowns(found: Exploration) -> str:
 
 
 def several(found: Exploration) -> str:
-    """Says how many images have two findings or more."""
+    """Says how far the pair of the title is beyond chance, and how many images have two findings or more."""
     assert found.together
+    best = _strongest_pair(found)
+    lift = f"{found.together.lift[best]:.1f} times as often as by chance; " if best else ""
     number = sum(images for findings, images in found.together.num_findings.items() if findings > 1)
     share = words.per_cent(number, found.num_images)
-    return f"{number:,} of {found.num_images:,} images ({share}) have two findings or more"
+    return f"{lift}{number:,} images ({share}) have two findings or more"
 
 
 def pair_title(found: Exploration) -> str:
-    """Says which pair is furthest beyond chance."""
+    """Says which pair goes together most, beyond chance."""
+    assert found.together
     best = _strongest_pair(found)
     if best is not None:
-        assert found.together
         row, column = best
-        names, lift = found.together.findings, found.together.lift[row, column]
-        return f"{names[row]} and {names[column]}: {lift:.1f} times as often together as by chance"
-    return _nested(found) or "No two findings occur together more often than by chance"
+        names = found.together.findings
+        return f"{words.cut(names[row], NAME)} and {words.cut(names[column], NAME)} go together"
+    if nested := _nested(found):
+        return nested
+    apart = found.together.expected[np.triu_indices(len(found.together.findings), 1)]
+    if not (apart >= FEWEST_EXPECTED).any():
+        return "Too few images to say which findings occur together"
+    return "No two findings occur together more often than by chance"
 
 
 def pairs(found: Exploration) -> str:
@@ -142,7 +152,8 @@ def view_sentence(found: Exploration) -> str:
         return f"{rounded(share[ALL])} of the images are AP."
     low, high = min(classes, key=classes.__getitem__), max(classes, key=classes.__getitem__)
     ends = f"from {rounded(classes[low])} of {low} to {rounded(classes[high])} of {high}"
-    text = f"AP: {rounded(share[ALL])} of all images, {ends}."
+    of = "all images whose view is known" if UNKNOWN in views.values else "all images"
+    text = f"AP: {rounded(share[ALL])} of {of}, {ends}."
     if classes[high] - classes[low] < 0.05:
         return f"{text} The view tells hardly anything of the class."
     return (
@@ -223,9 +234,9 @@ def people_title(found: Exploration) -> str:
     said = []
     if found.ages:
         low, middle, high = found.ages.quartiles
-        said.append(f"Median age {middle:.0f} years, middle half {low:.0f} to {high:.0f}")
+        said.append(f"Median age {middle:.0f} years, middle half {low:.0f}–{high:.0f}")
     if found.sexes and "F" in found.sexes.values:
-        said.append(f"{rounded(found.sexes.share('F')[0])} of the images are of women")
+        said.append(f"{rounded(found.sexes.share('F')[0])} of the images female")
     return "; ".join(said)
 
 
@@ -233,7 +244,8 @@ def views_title(found: Exploration) -> str:
     """Says how the views are shared out."""
     assert found.views
     share = {value: found.views.share(value)[0] for value in found.views.values if value != UNKNOWN}
-    return ", ".join(f"{value} {rounded(part)}" for value, part in share.items()) + " of the images"
+    of = "images whose view is known" if UNKNOWN in found.views.values else "images"
+    return ", ".join(f"{value} {rounded(part)}" for value, part in share.items()) + f" of the {of}"
 
 
 def most_frequent_size(found: Exploration) -> str:
@@ -250,7 +262,9 @@ def brightness_title(found: Exploration) -> str:
     best = strongest(found.brightness)
     if best and best.alone and best.alone.value is not None:
         how = "brighter" if best.alone.value > 0.5 else "darker"
-        return f"Images with {best.name} are {how} than {found.reference}: AUROC {words.alone(best.alone)}"
+        return f"Images with {words.cut(best.name, NAME)} are {how} than {words.cut(found.reference, NAME)}"
+    if any(each.alone and each.alone.low is not None for each in found.brightness):
+        return f"Mean grey value alone tells no class from {words.cut(found.reference, NAME)}"
     return "Grey values by class"
 
 
@@ -266,7 +280,7 @@ def means(found: Exploration) -> tuple[str, str]:
         return "The mean image of each class", kept
     apart = {name: float(np.abs(look.mean - base.mean).mean()) for name, look in others.items()}
     most, least = max(apart, key=apart.__getitem__), min(apart, key=apart.__getitem__)
-    title = f"{most} differs most from {found.reference}"
+    title = f"{words.cut(most, NAME)} differs most from {words.cut(found.reference, NAME)}"
     by = f"{apart[most]:.3f} of the grey scale on average"
     caption = f"The mean of {most} differs from that of {found.reference} by {by}"
     caption += f", that of {least} least ({apart[least]:.3f}). " if most != least else ". "
@@ -279,9 +293,9 @@ def atlas(found: Exploration) -> tuple[str, str]:
     most, least = (choose(boxed, key=lambda each: float(each.cover.max())) for choose in (max, min))
     large, little = (choose(boxed, key=lambda each: each.area) for choose in (max, min))
     peak = float(most.cover.max())
-    how = "all of them" if peak == 1 else f"{rounded(peak)} of them"
+    how = "all" if peak == 1 else rounded(peak)
     which = " agree most" if len(boxed) > 1 else ""
-    title = f"Boxes of {most.finding}{which}: {how} cover one place"
+    title = f"Boxes of {words.cut(most.finding, NAME)}{which}: {how} cover one place"
     said = []
     if len(boxed) > 1:
         said.append(
@@ -323,5 +337,6 @@ def _nested(found: Exploration) -> str:
     if not inside.any():
         return ""
     larger = int(inside.sum(axis=0).argmax())
-    smaller = [names[row] for row in np.flatnonzero(inside[:, larger])]
-    return f"Every image with {' or '.join(smaller)} has {names[larger]}"
+    smaller = [words.cut(names[row], NAME) for row in np.flatnonzero(inside[:, larger])]
+    which = " or ".join(smaller) if len(smaller) < 3 else f"{smaller[0]} or {len(smaller) - 1} others"
+    return f"Every image with {which} has {words.cut(names[larger], NAME)}"

@@ -67,6 +67,11 @@ def spreads(
     axes.set_xlabel(label, labelpad=2)
 
 
+def columns(number: int, *, most: int) -> int:
+    """Returns in how many columns things stand so that no row is nearly empty: 5 in 3 and 2, not in 4 and 1."""
+    return -(-number // -(-number // most))
+
+
 def bare(drawing: "Figure", *, left: float, top: float, width: float, height: float, rows: int) -> "Axes":
     """Adds axes for rows of bars, without ticks and lines."""
     frame = style.axes(drawing, left=left, top=top, width=width, height=height)
