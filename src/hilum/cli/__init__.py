@@ -23,6 +23,7 @@ from hilum.cli.options import (
     RemapOption,
     SetOption,
     SourceOption,
+    check_folder,
 )
 
 app = typer.Typer(
@@ -245,7 +246,7 @@ def score(
     from hilum import score as scoring
     from hilum.cli.terminal import Terminal
 
-    _check_folder(output)
+    check_folder(output)
     found = scoring.mean([scoring.read(path) for path in predictions])
     table = read_table(labels, layout=layout, images=images, remap=None)
     watch = Terminal()
@@ -349,7 +350,7 @@ def explain(
     """
     from hilum import explain as explanation, predict as prediction, runtime
 
-    _check_folder(output)
+    check_folder(output)
     found = prediction.find_images(paths)
     loaded = runtime.load(model, expect=expect)
     wanted = explanation.choose(loaded, finding)
@@ -474,7 +475,7 @@ def _evaluate(
 
     watch = Terminal()
     subject = evaluation.subject(model, table, expect=expect, images=images, internal=internal)
-    _check_folder(output or subject.output())
+    check_folder(output or subject.output())
     result = evaluation.evaluate(subject, split=split, watch=watch)
     _report(result, output or subject.output(result), watch, as_json=as_json)
 
@@ -535,14 +536,6 @@ def _report(result: Any, folder: Path, watch: Any, *, as_json: bool) -> None:
         f"{result.data}, {where}: {len(result.images):,} images of {len(set(result.patients)):,} patients. {RESEARCH}"
     )
     typer.echo(f"report: {report}")
-
-
-def _check_folder(folder: Path) -> None:
-    """Refuses a file where a folder will be written, before any work or read of the test."""
-    from hilum.errors import UsageError
-
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"-o {folder} is a file; give a folder")
 
 
 def _say_warnings(results: list[Any]) -> None:

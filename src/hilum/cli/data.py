@@ -20,6 +20,7 @@ from hilum.cli.options import (
     TableArgument,
     TableOutput,
     UncertainOption,
+    check_folder,
 )
 
 app = typer.Typer(
@@ -177,6 +178,61 @@ def data_relabel(
         header=["finding", "both", "old only", "new only", "neither", "kappa", "positive agreement"],
         right=range(1, 7),
     )
+
+
+@app.command(
+    "explore",
+    epilog="Examples: hilum data explore chest_xray -o explored;  hilum data explore runs/k -o explored;  "
+    "hilum data explore nih --images nih/images_256 -o explored",
+)
+def data_explore(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="A data set's folder or CSV file, a table (.parquet), or a run's folder.", show_default=False
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The folder for page, pictures and numbers.")
+    ] = Path("explored"),
+    layout: LayoutOption = None,
+    images: ImagesOption = None,
+    limit: Annotated[
+        int,
+        typer.Option("--limit", min=0, help="At most so many images of each class are read; 0 reads none."),
+    ] = 2000,
+    seed: Annotated[int, typer.Option("--seed", help="Chooses which images are read.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a data set holds, before anything is trained on it: one page, PNG pictures and numbers."""
+    from hilum.cli.terminal import RESEARCH, Terminal, show_json
+    from hilum.data.explore import explore
+    from hilum.errors import UsageError
+    from hilum.report import explore as report, remarks
+
+    check_folder(output)
+    is_run = (source / "recipe.toml").is_file() and (source / "table.parquet").is_file()
+    if not is_run and source.is_dir() and output.resolve().is_relative_to(source.resolve()):
+        raise UsageError(
+            f"-o {output} lies in {source}, where the pictures would be taken for radiographs; give another folder"
+        )
+    table = read_table(
+        source / "table.parquet" if is_run else source, layout=layout, images=images, remap=None, quiet=True
+    )
+    watch = Terminal()
+    found = explore(table, limit=limit, seed=seed, watch=watch)
+    watch.stage("Drawing")
+    place = source.resolve()
+    page = report.write(output, found, title=place.name if place.is_dir() else place.stem)
+    watch.finish(f"{remarks.cohort(found)}, {found.num_read:,} of them read. {RESEARCH}")
+    if found.unreadable:
+        watch.say(f"warning: {len(found.unreadable):,} files cannot be read; explore.json lists them")
+    if as_json:
+        show_json(found.to_dict())
+        return
+    for sentence in report.notable(found):
+        typer.echo(f"- {sentence}")
+    typer.echo(f"page: {page}")
 
 
 def _summary(table: Any, output: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Options and arguments that several commands take."""
+"""Options and arguments that several commands take, and what is checked of them."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -104,3 +104,11 @@ ExpectOption = Annotated[
 BundleArgument = Annotated[
     Path, typer.Argument(help="A bundle, or a run's folder that holds one.", show_default=False)
 ]
+
+
+def check_folder(folder: Path) -> None:
+    """Refuses a file where a folder will be written, before any work or read of the test."""
+    from hilum.errors import UsageError
+
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"-o {folder} is a file; give a folder")

@@ -82,9 +82,8 @@ def write(folder: Path, evaluation: Evaluation) -> Path:
     return folder / "report.html"
 
 
-def _page(
-    evaluation: Evaluation, sections: dict[str, list[plots.Plot]], external: shift.Section | None
-) -> str:
+def render(template: str, **names: object) -> str:
+    """Fills a template of a page; text from outside is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -94,13 +93,20 @@ def _page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    return environment.get_template(template).render(**names)
+
+
+def _page(
+    evaluation: Evaluation, sections: dict[str, list[plots.Plot]], external: shift.Section | None
+) -> str:
     limit = panels.scale_limit(evaluation.cases)
-    return environment.get_template("report.html.j2").render(
+    return render(
+        "report.html.j2",
         evaluation=evaluation,
         noun=plots.noun(evaluation),
         story=story.tell(evaluation),
         external=external,
-        plots={name: [_inline(plot) for plot in section] for name, section in sections.items()},
+        plots={name: [inline(plot) for plot in section] for name, section in sections.items()},
         groups=[(name, [_show(case, limit) for case in cases]) for name, cases in _groups(evaluation.cases)],
         confidence=plots.confidence(evaluation),
         scale=style.svg(panels.scale(limit), "scale"),
@@ -135,7 +141,8 @@ def _card(evaluation: Evaluation, external: shift.Section | None) -> str:
     )
 
 
-def _inline(plot: plots.Plot) -> Inline:
+def inline(plot: plots.Plot) -> Inline:
+    """Turns a plot into what stands inside a page."""
     wide = bool(plot.figure.get_size_inches()[0] > style.HALF + 0.5)
     return Inline(
         plot.name, style.svg(plot.figure, plot.name.replace("_", "-")), plot.title, plot.caption, wide
@@ -165,14 +172,15 @@ def _show(case: Case, limit: float) -> Shown:
     views = panels.views(case, limit=limit, side=JPEG_SIDE)
     height, width = views.radiograph.shape[:2]
     pictures = (
-        ("Radiograph", _jpeg(views.radiograph)),
-        (f"Radiograph with the evidence map for {case.finding}", _jpeg(views.overlay)),
-        (f"Evidence map for {case.finding}", _jpeg(views.evidence)),
+        ("Radiograph", jpeg(views.radiograph)),
+        (f"Radiograph with the evidence map for {case.finding}", jpeg(views.overlay)),
+        (f"Evidence map for {case.finding}", jpeg(views.evidence)),
     )
     return Shown(case.image, panels.caption(case), pictures, width, height)
 
 
-def _jpeg(picture: NDArray[np.uint8]) -> str:
+def jpeg(picture: NDArray[np.uint8]) -> str:
+    """Turns uint8 (height, width, 3) into a data URI."""
     from PIL import Image
 
     stream = io.BytesIO()

@@ -244,9 +244,8 @@ def _draw_scale(
     frame.vlines([-level, level], 0, 1, colors=["#c8ebff", "#ffecaa"], linewidth=1)
     frame.set_yticks([])
     frame.set_xticks([-limit, -level, 0, level, limit])
-    ticks = frame.set_xticklabels([style.signed(value) for value in frame.get_xticks()], fontsize=size)
-    ticks[0].set_horizontalalignment("left")
-    ticks[-1].set_horizontalalignment("right")
+    frame.set_xticklabels([style.signed(value) for value in frame.get_xticks()], fontsize=size)
+    style.align_ends(frame)
     frame.spines[:].set_visible(False)
     frame.tick_params(length=2, pad=1.5)
     middle = top + 0.13 + size / 72 + 0.06 + size / 72

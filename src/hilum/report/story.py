@@ -75,7 +75,9 @@ def markdown(text: str) -> str:
 def _what(evaluation: Evaluation) -> str:
     findings = evaluation.findings
     if evaluation.task == "multiclass":
-        return f"Classifier of chest radiographs into one of {len(findings)} classes: {_listed(findings)}."
+        return (
+            f"Classifier of chest radiographs into one of {len(findings)} classes: {words.listed(findings)}."
+        )
     if len(findings) == 1:
         return f"Classifier of chest radiographs: {findings[0]}, present or absent."
     return f"Classifier of chest radiographs: {len(findings)} findings, each present or absent."
@@ -193,7 +195,7 @@ def _not_estimable(evaluation: Evaluation) -> list[str]:
     missing = [
         f"{name} ({words.reason(entry)})" for name, entry in entries.items() if not words.is_known(entry)
     ]
-    return [f"Not estimable in this set: {_listed(missing)}."] if missing else []
+    return [f"Not estimable in this set: {words.listed(missing)}."] if missing else []
 
 
 def _miscalibrated(evaluation: Evaluation) -> list[str]:
@@ -211,7 +213,7 @@ def _miscalibrated(evaluation: Evaluation) -> list[str]:
     sentences = []
     for names, how, sign in ((extreme, "too extreme", "below"), (timid, "not extreme enough", "above")):
         if names:
-            subject = f"Probabilities of {_listed(names)}" if several else "Probabilities"
+            subject = f"Probabilities of {words.listed(names)}" if several else "Probabilities"
             sentences.append(f"{subject} are {how} on these images (calibration slope {sign} 1).")
     return sentences
 
@@ -268,7 +270,3 @@ def _limits(evaluation: Evaluation) -> list[str]:
     if evaluation.cases:
         limits.append("The images shown were chosen from this set and are no random sample of it.")
     return limits
-
-
-def _listed(names: list[str] | tuple[str, ...]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -146,6 +146,13 @@ def heading(drawing: "Figure", title: str, subtitle: str = "") -> None:
     write(drawing, subtitle, left=MARGIN, top=0.36, colour=FAINT)
 
 
+def align_ends(frame: "Axes") -> None:
+    """Keeps the first and the last tick's label of the x axis within the frame's width."""
+    labels = frame.get_xticklabels()
+    labels[0].set_horizontalalignment("left")
+    labels[-1].set_horizontalalignment("right")
+
+
 def signed(value: float) -> str:
     """Writes a number with its sign, a true minus included; 0 has none."""
     return f"{value:+g}".replace("-", "−") if value else "0"

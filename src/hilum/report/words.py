@@ -1,8 +1,10 @@
 """Entries of metrics.json -> the words that figures, tables and the model card print."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from hilum.stats import Estimate
 
 Entry = Mapping[str, Any]
 """`{"value": ..., "low": ..., "high": ...}`; a value or an end that is None has its `reason` beside it."""
@@ -94,9 +96,14 @@ def per_cent(part: float, whole: float) -> str:
     return f"{100 * part / whole:.1f}\N{NO-BREAK SPACE}%" if whole else "–"
 
 
+def small(value: float) -> str:
+    """Writes a number with two digits that tell, `0.05`, `9.5`, `12`."""
+    return f"{value:.2g}" if value < 10 else f"{value:,.0f}"
+
+
 def count(number_of: int, noun: str) -> str:
     """Writes `1 image`, `5,000 images`, `2 classes`."""
-    plural = noun + ("es" if noun.endswith("s") else "s")
+    plural = noun + ("es" if noun.endswith(("s", "x")) else "s")
     return f"{number_of:,} {noun if number_of == 1 else plural}"
 
 
@@ -105,6 +112,26 @@ def shorten(name: str, length: int) -> str:
     return name if len(name) <= length else f"…{name[1 - length :]}"
 
 
+def cut(name: str, length: int) -> str:
+    """Cuts the end off a long name."""
+    return name if len(name) <= length else f"{name[: length - 1]}…"
+
+
 def truth(label: float) -> str:
     """Names a label: `present`, `absent` or `unknown`."""
     return "unknown" if math.isnan(label) else "present" if label >= 0.5 else "absent"
+
+
+def alone(estimate: Estimate) -> str:
+    """Writes an AUROC with its interval to two digits, `0.62 (0.58–0.66)`; a dash where there is none."""
+    if estimate.value is None:
+        return "–"
+    value = number(estimate.value, digits=2)
+    if estimate.low is None or estimate.high is None:
+        return value
+    return f"{value} ({number(estimate.low, digits=2)}–{number(estimate.high, digits=2)})"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Joins names, `a, b and c`."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
