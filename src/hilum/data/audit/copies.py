@@ -20,7 +20,8 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -67,7 +68,9 @@ class View:
 
     def matrix(self, side: int) -> Floats:
         """The affine map (2, 3) from a square of `side` pixels to what the view shows."""
-        turned = np.vstack([cv2.getRotationMatrix2D(((side - 1) / 2,) * 2, self.degrees, self.scale), [0, 0, 1]])
+        turned = np.vstack(
+            [cv2.getRotationMatrix2D(((side - 1) / 2,) * 2, self.degrees, self.scale), [0, 0, 1]]
+        )
         mirror = np.array([[-1, 0, side - 1], [0, 1, 0], [0, 0, 1]] if self.mirrored else np.eye(3), float)
         return np.asarray((turned @ mirror)[:2], np.float32)
 
@@ -97,6 +100,7 @@ class Pair:
         correlation: Of the registered pictures' structure, at most 1; 1 where the squares are equal.
         mirrored: One is the other's mirror image.
         degrees: By how much one is turned against the other, 0 or more.
+        exact: The files' decoded pixels are equal; `find`, which sees squares only, leaves this open.
     """
 
     first: int
@@ -104,6 +108,7 @@ class Pair:
     correlation: float
     mirrored: bool = False
     degrees: float = 0.0
+    exact: bool = False
 
 
 def digests(pixels: Squares, slots: NDArray[np.int64]) -> NDArray[np.void]:
@@ -119,7 +124,8 @@ def digests(pixels: Squares, slots: NDArray[np.int64]) -> NDArray[np.void]:
 
 
 def find(
-    squares: Squares,
+    pixels: Squares,
+    slots: NDArray[np.int64],
     *,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Pair, ...]:
@@ -130,7 +136,8 @@ def find(
     paired all with all: use `groups`.
 
     Args:
-        squares: uint8 (rows, SIDE, SIDE), perhaps a memory map; equal ones are looked up once.
+        pixels: uint8 (slots, SIDE, SIDE), perhaps a memory map.
+        slots: (rows,), which square is a row's; equal squares are looked up once.
         on_progress: Called with how many pictures were looked up, and of how many.
 
     Returns:
@@ -139,14 +146,13 @@ def find(
     Raises:
         UsageError: The squares are of another size.
     """
-    if squares.ndim != 3 or squares.shape[1:] != (SIDE, SIDE):
-        raise UsageError(f"squares are {squares.shape}; expected (rows, {SIDE}, {SIDE})")
-    _, firsts, number = np.unique(
-        digests(squares, np.arange(len(squares))), return_index=True, return_inverse=True
-    )
-    rows = np.flatnonzero(firsts[number] != np.arange(len(squares)))
-    equal = [Pair(int(firsts[number[row]]), int(row), 1.0) for row in rows]
-    return tuple(sorted([*equal, *_near(squares, firsts, on_progress)], key=lambda pair: -pair.correlation))
+    if pixels.ndim != 3 or pixels.shape[1:] != (SIDE, SIDE):
+        raise UsageError(f"squares are {pixels.shape}; expected (slots, {SIDE}, {SIDE})")
+    _, firsts, number = np.unique(digests(pixels, slots), return_index=True, return_inverse=True)
+    repeated = np.flatnonzero(firsts[number] != np.arange(len(slots)))
+    equal = [Pair(int(firsts[number[row]]), int(row), 1.0) for row in repeated]
+    near = [_renamed(pair, firsts) for pair in _near(pixels, slots[firsts], on_progress)]
+    return tuple(sorted([*equal, *near], key=lambda pair: -pair.correlation))
 
 
 def groups(pairs: Sequence[Pair], num_rows: int) -> NDArray[np.int64]:
@@ -156,26 +162,31 @@ def groups(pairs: Sequence[Pair], num_rows: int) -> NDArray[np.int64]:
     return np.asarray(connected_components(graph, directed=False)[1], np.int64)
 
 
+def _renamed(pair: Pair, rows: NDArray[np.int64]) -> Pair:
+    first, second = sorted((int(rows[pair.first]), int(rows[pair.second])))
+    return replace(pair, first=first, second=second)
+
+
 def _near(
-    squares: Squares, rows: NDArray[np.int64], on_progress: Callable[[int, int], None] | None
+    pixels: Squares, slots: NDArray[np.int64], on_progress: Callable[[int, int], None] | None
 ) -> Iterator[Pair]:
-    """Yields the pairs among different squares, those of `rows`, each once."""
+    """Yields the pairs among different squares, as places in `slots`, each once."""
     known: set[tuple[int, int]] = set()
     with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="hilum-copies") as pool:
-        hashed = _Hashed(squares, rows, pool)
-        for start in range(0, len(rows), _CHUNK):
-            stop = min(start + _CHUNK, len(rows))
+        hashed = _Hashed(pixels, slots, pool)
+        for start in range(0, len(slots), _CHUNK):
+            stop = min(start + _CHUNK, len(slots))
             jobs = [
-                (int(rows[query]), int(rows[other]), view)
+                (query, other, view)
                 for query, other, view in hashed.candidates(start, stop)
                 if (query, other) not in known and (other, query) not in known
             ]
-            for pair in pool.map(lambda job: _verified(squares, *job), jobs):
+            for pair in pool.map(lambda job: _verified(pixels, slots, *job), jobs):
                 if pair.correlation >= SAME and (pair.first, pair.second) not in known:
                     known.add((pair.first, pair.second))
                     yield pair
             if on_progress:
-                on_progress(stop, len(rows))
+                on_progress(stop, len(slots))
 
 
 class _Hashed:
@@ -184,20 +195,22 @@ class _Hashed:
     It holds `TABLES` keys and places and one vector of about a thousand bytes a picture, and a chunk's work besides.
     """
 
-    def __init__(self, squares: Squares, rows: NDArray[np.int64], pool: ThreadPoolExecutor) -> None:
-        self._squares, self._rows, self._pool = squares, rows, pool
+    def __init__(self, pixels: Squares, slots: NDArray[np.int64], pool: ThreadPoolExecutor) -> None:
+        self._pixels, self._slots, self._pool = pixels, slots, pool
         self._views = [_projection(view) for view in VIEWS]
-        chunks = [(start, min(start + _CHUNK, len(rows))) for start in range(0, len(rows), _CHUNK)]
+        chunks = [(start, min(start + _CHUNK, len(slots))) for start in range(0, len(slots), _CHUNK)]
         self._vectors = np.concatenate(
             [_unit(self._structure(*chunk) @ self._views[0]) for chunk in chunks]
             or [np.empty((0, self._views[0].shape[1]), np.float32)]
         )
         # What all chest films share says nothing; of few pictures the mean says more of them than of chest films.
-        self._middle = self._vectors.sum(axis=0) / (len(rows) + 200)
+        self._middle = self._vectors.sum(axis=0) / (len(slots) + 200)
         self._planes = (
             np.random.default_rng(0).normal(size=(len(self._middle), TABLES * BITS)).astype(np.float32)
         )
-        keys = np.concatenate([self._keys(self._vectors[slice(*chunk)]) for chunk in chunks] or [self._keys(self._vectors)])
+        keys = np.concatenate(
+            [self._keys(self._vectors[slice(*chunk)]) for chunk in chunks] or [self._keys(self._vectors)]
+        )
         self._places = np.argsort(keys, axis=0, kind="stable").astype(np.int32)
         self._sorted = np.take_along_axis(keys, self._places, axis=0).T.copy()
         self._places = self._places.T.copy()
@@ -211,7 +224,9 @@ class _Hashed:
             queries, others = self._looked_up(self._keys(vectors), start)
             correlations = np.einsum("ij,ij->i", vectors[queries - start], self._vectors[others])
             for place in np.flatnonzero(correlations >= ALIKE):
-                best.setdefault(int(queries[place]), []).append((float(correlations[place]), int(others[place]), view))
+                best.setdefault(int(queries[place]), []).append(
+                    (float(correlations[place]), int(others[place]), view)
+                )
         for query, found in best.items():
             seen: set[int] = set()
             for _, other, view in sorted(found, key=lambda one: -one[0]):
@@ -222,7 +237,7 @@ class _Hashed:
     def _looked_up(self, keys: NDArray[np.uint32], start: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Pairs of a picture (the first key's is `start`) and another in one bucket with it, each once."""
         codes = []
-        count = len(self._rows)
+        count = len(self._slots)
         for table in range(TABLES):
             low = np.searchsorted(self._sorted[table], keys[:, table])
             high = np.searchsorted(self._sorted[table], keys[:, table], side="right")
@@ -241,7 +256,7 @@ class _Hashed:
         return np.ascontiguousarray(bits).view(np.uint32)
 
     def _structure(self, start: int, stop: int) -> Floats:
-        chosen = [self._squares[row] for row in self._rows[start:stop]]
+        chosen = [self._pixels[slot] for slot in self._slots[start:stop]]
         return np.stack(list(self._pool.map(_coarse, chosen)))
 
 
@@ -250,7 +265,7 @@ def _coarse(square: Squares) -> Floats:
     return _evened(small, spread=_COARSE / 8).ravel()
 
 
-def _evened(picture: Floats, *, spread: float) -> Floats:
+def _evened(picture: NDArray[Any], *, spread: float) -> Floats:
     """Fine structure: the difference from the surroundings (a Gaussian of `spread` pixels) over its local deviation.
 
     Two grey levels are added to the deviation, so that what is almost flat does not become all noise.
@@ -290,18 +305,28 @@ def _unit(vectors: Floats) -> Floats:
     return np.where(length > _FLAT, vectors / np.maximum(length, _FLAT), 0).astype(np.float32)
 
 
-def _verified(squares: Squares, query: int, other: int, view: View) -> Pair:
+def _verified(pixels: Squares, slots: NDArray[np.int64], query: int, other: int, view: View) -> Pair:
     """Registers one square with another, of which it looks like a view, and compares them."""
-    moving, fixed = (squares[row].astype(np.float32) for row in (query, other))
+    moving, fixed = (pixels[slots[place]].astype(np.float32) for place in (query, other))
     warp = cv2.invertAffineTransform(view.matrix(SIDE))
     mask = (_disc(SIDE, 0.85) * 255).astype(np.uint8)
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 40, 1e-4)
     with contextlib.suppress(cv2.error):  # it does not converge on what is not alike
         _, warp = cv2.findTransformECC(
-            _evened(fixed, spread=4), _evened(moving, spread=4), warp.astype(np.float32), cv2.MOTION_AFFINE, criteria, mask, 3
+            _evened(fixed, spread=4),
+            _evened(moving, spread=4),
+            warp.astype(np.float32),
+            cv2.MOTION_AFFINE,
+            criteria,
+            mask,
+            3,
         )
     moved = cv2.warpAffine(
-        moving, warp, (SIDE, SIDE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+        moving,
+        warp,
+        (SIDE, SIDE),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
     )
     first, second = sorted((query, other))
     correlation = _correlation(_evened(moved, spread=2), _evened(fixed, spread=2), _disc(SIDE, 0.85))

@@ -28,35 +28,40 @@ INVERTED = -0.1
 _CHUNK = 4096
 
 
-def blank(squares: Squares) -> Booleans:
-    """Tells which squares, uint8 (rows, size, size), hold next to no grey levels; of large ones every n-th pixel counts."""
-    step = max(1, squares.shape[-1] // 64)
+def blank(pixels: Squares, slots: NDArray[np.int64]) -> Booleans:
+    """Tells which squares hold next to no grey levels; of large ones every n-th pixel counts.
+
+    Args:
+        pixels: uint8 (slots, size, size), perhaps a memory map.
+        slots: (rows,), which square is a row's; here and below.
+    """
+    step = max(1, pixels.shape[-1] // 64)
 
     def of(chunk: Squares) -> Booleans:
         low, high = np.percentile(chunk[:, ::step, ::step], (2, 98), axis=(1, 2))
         return np.asarray(high - low < BLANK_RANGE)
 
-    return _by_chunk(squares, of)
+    return _by_chunk(pixels, slots, of)
 
 
-def saturated(squares: Squares) -> Booleans:
-    """Tells which squares, uint8 (rows, size, size), are white or black over a large share."""
+def saturated(pixels: Squares, slots: NDArray[np.int64]) -> Booleans:
+    """Tells which squares are white or black over a large share."""
 
     def of(chunk: Squares) -> Booleans:
         white = (chunk >= WHITE_LEVEL).mean(axis=(1, 2)) > WHITE_SHARE
         black = (chunk <= BLACK_LEVEL).mean(axis=(1, 2)) > BLACK_SHARE
         return np.asarray(white | black)
 
-    return _by_chunk(squares, of)
+    return _by_chunk(pixels, slots, of)
 
 
-def inverted(squares: Squares) -> Booleans:
-    """Tells which squares, uint8 (rows, size, size), look like a negative: dark bones and bright lungs.
+def inverted(pixels: Squares, slots: NDArray[np.int64]) -> Booleans:
+    """Tells which squares look like a negative: dark bones and bright lungs.
 
     The rule is the correlation, within an oval about the centre, with the mean of synthetic radiographs. On the real
     films that it was measured on, it finds 99.5 % of negatives; see the project's docs/data.md.
     """
-    typical, weights = _typical(squares.shape[-1])
+    typical, weights = _typical(pixels.shape[-1])
 
     def of(chunk: Squares) -> Booleans:
         values = chunk.reshape(len(chunk), -1).astype(np.float32)
@@ -64,7 +69,7 @@ def inverted(squares: Squares) -> Booleans:
         length = np.sqrt((values**2 @ weights) * (typical**2 @ weights))
         return np.asarray((values @ (typical * weights)) / np.maximum(length, 1e-6) < INVERTED)
 
-    return _by_chunk(squares, of)
+    return _by_chunk(pixels, slots, of)
 
 
 def tiny(width: NDArray[np.integer], height: NDArray[np.integer]) -> Booleans:
@@ -83,6 +88,6 @@ def _typical(size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     return film - film @ weights / weights.sum(), weights
 
 
-def _by_chunk(squares: Squares, of: Callable[[Squares], Booleans]) -> Booleans:
-    parts = [of(squares[start : start + _CHUNK]) for start in range(0, len(squares), _CHUNK)]
+def _by_chunk(pixels: Squares, slots: NDArray[np.int64], of: Callable[[Squares], Booleans]) -> Booleans:
+    parts = [of(pixels[slots[start : start + _CHUNK]]) for start in range(0, len(slots), _CHUNK)]
     return np.concatenate(parts) if parts else np.zeros(0, bool)
