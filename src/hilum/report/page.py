@@ -159,14 +159,15 @@ def _show(case: Case, limit: float) -> Shown:
     views = panels.views(case, limit=limit, side=JPEG_SIDE)
     height, width = views.radiograph.shape[:2]
     pictures = (
-        ("Radiograph", _jpeg(views.radiograph)),
-        (f"Radiograph with the evidence map for {case.finding}", _jpeg(views.overlay)),
-        (f"Evidence map for {case.finding}", _jpeg(views.evidence)),
+        ("Radiograph", jpeg(views.radiograph)),
+        (f"Radiograph with the evidence map for {case.finding}", jpeg(views.overlay)),
+        (f"Evidence map for {case.finding}", jpeg(views.evidence)),
     )
     return Shown(case.image, panels.caption(case), pictures, width, height)
 
 
-def _jpeg(picture: NDArray[np.uint8]) -> str:
+def jpeg(picture: NDArray[np.uint8]) -> str:
+    """Returns a picture, uint8 (height, width) or (height, width, 3), as a data URI."""
     from PIL import Image
 
     stream = io.BytesIO()

@@ -79,9 +79,17 @@ class Audit:
         return any(check.severity == LEAK and check.cases for check in self.checks)
 
     @property
-    def has_split(self) -> bool:
-        """Whether images stand in two parts or more."""
-        return len(set(self.table.frame["split"]) - {""}) > 1
+    def verdict(self) -> str:
+        """Whether the split leaks, in a sentence."""
+        unknown = [check for check in self.checks if check.severity == LEAK and check.skipped]
+        if self.leaks:
+            number = severities(self.checks)[LEAK]
+            return f"The split leaks: {number:,} {'case' if number == 1 else 'cases'}."
+        if len(unknown) == sum(check.severity == LEAK for check in self.checks):
+            return f"Whether a split leaks was not looked for: {unknown[0].skipped}."
+        if unknown:
+            return f"No leak was found, but not all was looked for: {unknown[0].skipped}."
+        return "No leak was found."
 
     def without_leaks(self) -> Table:
         """Returns the table without what leaks.
