@@ -238,10 +238,11 @@ def test_train_passes_its_options_on_and_tells_where_the_time_went(hilum, monkey
     )
 
     status, out, err = hilum("train", "demo", "-o", tmp_path / "r", "--track", "tensorboard", "--track", "mlflow",
-                             "--devices", "2", "--profile")  # fmt: skip
+                             "--devices", "2", "--profile", "--allow-leak")  # fmt: skip
 
     assert status == 0, err
     assert (given["track"], given["devices"], given["profile"]) == (["tensorboard", "mlflow"], 2, True)
+    assert given["allow_leak"]
     assert [line.split() for line in out.splitlines()] == [
         ["part", "seconds", "share"],
         ["loader", "1.0", "25", "%"],

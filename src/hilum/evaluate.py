@@ -12,6 +12,7 @@ import pandas as pd
 from hilum import recipe as recipes, runtime, stats
 from hilum.bundle import Manifest, decide
 from hilum.data.examples import Examples, load
+from hilum.data.audit import same_pictures
 from hilum.data.split import split as divide, split_hash
 from hilum.data.table import Table
 from hilum.errors import DataError, HilumError, UsageError
@@ -237,7 +238,7 @@ class _Part:
 def _part(examples: Examples, manifest: Manifest, split: str) -> _Part:
     """Finds out whether these are the training's own data, and takes the part asked for."""
     training = manifest.training
-    divided = _divided_as_in_training(examples.table, manifest)
+    divided = _divided_as_in_training(examples, manifest)
     if divided is not None:
         examples = Examples(divided, examples.cached, examples.quarantine)
         rows, name, description = examples.rows(split), split, training.split_description
@@ -255,16 +256,21 @@ def _part(examples: Examples, manifest: Manifest, split: str) -> _Part:
     return _Part(examples, rows, name, description, divided is not None)
 
 
-def _divided_as_in_training(table: Table, manifest: Manifest) -> Table | None:
+def _divided_as_in_training(examples: Examples, manifest: Manifest) -> Table | None:
     """The table with the split that the model was trained with, or None for other data."""
+    table, cached = examples.table, examples.cached
     if split_hash(table) == manifest.training.split_hash:
         return table
-    try:
-        recipe = recipes.parse(manifest.recipe)
-        divided = divide(table, recipe.split, findings=manifest.findings)
-    except HilumError:
-        return None
-    return divided.table if divided.hash == manifest.training.split_hash else None
+    # Bundles of before copies were kept together were divided without looking at the pictures.
+    for pictures in (same_pictures(cached.pixels, cached.slots), None):
+        try:
+            recipe = recipes.parse(manifest.recipe)
+            divided = divide(table, recipe.split, findings=manifest.findings, pictures=pictures)
+        except HilumError:
+            return None
+        if divided.hash == manifest.training.split_hash:
+            return divided.table
+    return None
 
 
 def _logits(model: Model, part: _Part, watch: Watcher) -> np.ndarray:

@@ -41,7 +41,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Shown:
-    """A case in the page."""
+    """A case in the page, with what is said below its pictures."""
 
     words: str
     pictures: tuple[Picture, ...]
@@ -121,7 +121,7 @@ def _section(audit: Audit, check: Check) -> Section:
 
 
 def _show(audit: Audit, case: Case) -> Shown:
-    return Shown(case.words, tuple(_picture(audit, row) for row in case.rows[:2]))
+    return Shown(case.brief, tuple(_picture(audit, row) for row in case.rows[:2]))
 
 
 def _picture(audit: Audit, row: int) -> Picture:
@@ -129,7 +129,7 @@ def _picture(audit: Audit, row: int) -> Picture:
     image, patient, part = table.frame[["image", "patient", "split"]].iloc[row].tolist()
     labels = table.labels(table.findings)[row]
     present = [name for name, label in zip(table.findings, labels, strict=True) if label == 1]
-    said = ", ".join(present) or ("no finding" if (labels == 0).all() else "nothing known present")
+    said = ", ".join(present) or ("No finding" if (labels == 0).all() else "Nothing known to be present")
     caption = f"{image}. Patient {patient}{f', {part}' if part else ''}. {said}."
     try:
         grey = images.read(table.location(row)).grey

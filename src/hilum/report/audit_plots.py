@@ -17,7 +17,7 @@ PITCH, TOP, LEFT, FOOT = 0.255, 0.82, 1.75, 0.5
 
 PARTS = {"train": style.SLATE, "val": style.PURPLE, "test": style.BLUE}
 NORMAL = 1.96
-GAP = 0.16
+GAP = 0.2
 """Rows between the dots of one row."""
 
 

@@ -168,7 +168,7 @@ def single_pictures(table: Table, seen: Seen) -> tuple[Check, ...]:
             "Images that cannot be read",
             "They are left out of training and of every figure, and what is left may no longer be a fair sample.",
             "Get the files again.",
-            cases(unread, lambda row: f"{names[row]}: {reasons[row]}"),
+            cases(unread, reasons.__getitem__),
             skipped,
         ),
         Check(
@@ -206,7 +206,7 @@ def single_pictures(table: Table, seen: Seen) -> tuple[Check, ...]:
             f"The shorter side is under {pictures.SMALLEST_SIDE} pixels: too few for small findings, and the search "
             "for the same picture is less sure.",
             "Use the originals where there are any.",
-            cases(seen.tiny, lambda row: f"{names[row]}: {seen.width[row]} x {seen.height[row]} pixels"),
+            cases(seen.tiny, lambda row: f"{seen.width[row]} x {seen.height[row]} pixels"),
             skipped,
         ),
     )
@@ -265,7 +265,7 @@ def predictable(found: Sequence[Association]) -> Check:
         NOTE,
         "Labels that the metadata predict",
         "A model can do as well by noticing the view, the age or the scanner, and will fail where these mean something "
-        f"else. Told is where the AUROC's interval lies above {PREDICTABLE}; all are in the table below.",
+        f"else. Told is where the AUROC's interval lies above {PREDICTABLE}; all are in the figure below.",
         "Hold the model's figures against these, and look at subgroups.",
         tuple(cases),
         "" if known else "no metadata vary, or there are too few patients",
@@ -327,8 +327,9 @@ class _Copies:
         others = [row for row in of if row not in ends]
         more = f", and {len(others):,} more" if others else ""
         owner = "" if owners[ends[0]] == owners[ends[1]] else ", of different patients"
+        brief = f"{prefix}{how}{owner}{more}"
         similarity = min(pair.correlation for pair in pairs)
-        return Case(f"{prefix}{names}{more}: {how}{owner}", (*ends, *others), similarity)
+        return Case(f"{prefix}{names}{more}: {how}{owner}", (*ends, *others), similarity, brief)
 
     def _how(self, pair: Pair) -> str:
         if self._same_file[pair]:

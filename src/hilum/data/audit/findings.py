@@ -22,11 +22,13 @@ class Case:
         words: What it is, in a line.
         rows: The table's rows that it is about, those to look at first; may be none.
         similarity: Of the same pictures: the correlation of their structure, at most 1; else None.
+        brief: What `words` say besides the names of the first rows' images.
     """
 
     words: str
     rows: tuple[int, ...] = ()
     similarity: float | None = None
+    brief: str = ""
 
 
 @dataclass(frozen=True)
