@@ -89,7 +89,7 @@ def test_validation_is_no_test_and_says_so(run):
 def test_a_leaky_split_is_refused_unless_allowed_and_then_called_leaky(tmp_path, phantoms):
     settings = recipe.load("kermany-densenet121", [*PHANTOM, "split.method=image"])
 
-    with pytest.raises(DataError, match="patients are in more than one part.*--without-leaks.*--allow-leak"):
+    with pytest.raises(DataError, match=r"patients are in more than one part.*--without-leaks.*--allow-leak"):
         train(settings, phantoms, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -130,7 +130,9 @@ def test_copies_that_a_given_split_divides_are_refused(tmp_path, copied):
     )
     settings = recipe.load("kermany-densenet121", [*PHANTOM, "split.method=folders"])
 
-    with pytest.raises(DataError, match=r"12 pictures are in more than one part \(first: .* in test is .* in train\)"):
+    with pytest.raises(
+        DataError, match=r"12 pictures are in more than one part \(first: .* in test is .* in train\)"
+    ):
         train(settings, divided, tmp_path / "run")
 
 

@@ -44,8 +44,8 @@ class Association:
 
     @property
     def predictable(self) -> bool:
-        """Whether the label is surely told better than `PREDICTABLE`."""
-        return self.low is not None and self.low >= PREDICTABLE
+        """Whether the label is surely told better than `PREDICTABLE`; a perfect AUROC has no interval."""
+        return self.value == 1 or (self.low is not None and self.low >= PREDICTABLE)
 
 
 def associations(

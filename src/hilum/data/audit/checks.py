@@ -154,10 +154,11 @@ def single_pictures(table: Table, seen: Seen) -> tuple[Check, ...]:
     skipped = "" if seen.looked else NO_IMAGES
     unread = np.setdiff1d(np.arange(len(table)), seen.rows) if seen.looked else seen.rows
 
-    def cases(
-        rows: Iterable[int], words: Callable[[int], str] = lambda row: str(names[row])
-    ) -> tuple[Case, ...]:
-        return tuple(Case(words(int(row)), (int(row),)) for row in rows)
+    def cases(rows: Iterable[int], brief: Callable[[int], str] = lambda _: "") -> tuple[Case, ...]:
+        found = ((row, brief(row)) for row in map(int, rows))
+        return tuple(
+            Case(": ".join(filter(None, (names[row], why))), (row,), brief=why) for row, why in found
+        )
 
     reasons = dict(zip(unread.tolist(), seen.reasons, strict=True))
     white, black = (f"{share:.0%}" for share in (pictures.WHITE_SHARE, pictures.BLACK_SHARE))
@@ -255,7 +256,7 @@ def differences(table: Table, comparisons: Sequence[Comparison]) -> Check:
 def predictable(found: Sequence[Association]) -> Check:
     """Labels that can be told without looking at the picture."""
     cases = [
-        Case(f"{one.finding} from {_factor(one)}: AUROC {one.value:.3f} ({one.low:.3f} to {one.high:.3f})")
+        Case(f"{one.finding} from {_factor(one)}: AUROC {one.value:.3f}{_interval(one)}")
         for one in sorted(found, key=lambda one: -(one.value or 0))
         if one.predictable
     ]
@@ -343,6 +344,10 @@ class _Copies:
 
 def _factor(one: Association) -> str:
     return "view, age, sex and image size together" if "together" in one.factor else f"the {one.factor} alone"
+
+
+def _interval(one: Association) -> str:
+    return "" if one.low is None else f" ({one.low:.3f} to {one.high:.3f})"
 
 
 def _counted(parts: NDArray[np.str_]) -> str:
