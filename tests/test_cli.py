@@ -14,6 +14,7 @@ from PIL import Image
 
 from hilum import __main__
 from hilum.data import phantom
+from hilum.data.table import Table
 
 SMALL = [
     "--set", "model.architecture=custom_cnn", "--set", "model.weights=none", "--set", "model.freeze=none",
@@ -238,16 +239,53 @@ def test_train_passes_its_options_on_and_tells_where_the_time_went(hilum, monkey
     )
 
     status, out, err = hilum("train", "demo", "-o", tmp_path / "r", "--track", "tensorboard", "--track", "mlflow",
-                             "--devices", "2", "--profile")  # fmt: skip
+                             "--devices", "2", "--profile", "--allow-leak")  # fmt: skip
 
     assert status == 0, err
     assert (given["track"], given["devices"], given["profile"]) == (["tensorboard", "mlflow"], 2, True)
+    assert given["allow_leak"]
     assert [line.split() for line in out.splitlines()] == [
         ["part", "seconds", "share"],
         ["loader", "1.0", "25", "%"],
         ["forward", "2.0", "50", "%"],
         ["rest", "1.0", "25", "%"],
     ]
+
+
+def test_audit_says_what_it_finds_and_exits_1_where_a_split_leaks(phantoms, hilum, tmp_path):
+    table = Table.read(phantoms / "table.parquet")
+    table.with_split(["train", "test"] * 40).write(tmp_path / "table.parquet")
+
+    status, out, err = hilum("data", "audit", tmp_path / "table.parquet", "-o", tmp_path / "audit",
+                             "--without-leaks", tmp_path / "clean.parquet")  # fmt: skip
+
+    assert status == 1
+    assert "Patients in more than one part of the split" in out
+    assert "The split leaks: " in err
+    assert (tmp_path / "audit" / "audit.html").is_file()
+    assert json.loads((tmp_path / "audit" / "audit.json").read_text())["leaks"]
+
+    status, out, err = hilum("data", "audit", tmp_path / "clean.parquet", "--json")
+    assert status == 0
+    assert not json.loads(out)["leaks"]
+    assert "No leak was found." not in out
+
+
+def test_audit_takes_a_run(trained, hilum):
+    status, out, _ = hilum("data", "audit", trained, "--json")
+    assert status == 0
+    assert set(json.loads(out)["split"]) == {"train", "val", "test"}
+
+
+def test_audit_refuses_wrong_outputs_before_any_work(phantoms, hilum, tmp_path):
+    (tmp_path / "file").touch()
+    for option, path, message in (
+        ("-o", tmp_path / "file", "is a file"),
+        ("--without-leaks", tmp_path / "x.csv", "ends in .parquet"),
+    ):
+        status, _, err = hilum("data", "audit", phantoms / "table.parquet", option, path)
+        assert status == 2
+        assert message in err
 
 
 def test_runs_compares_runs(run_copy, hilum):

@@ -64,7 +64,7 @@ def test_what_the_commands_make(results):
 
 
 def test_every_command_has_an_example_in_its_help():
-    for command in ("index", "explore", "merge", "filter", "relabel"):
+    for command in ("index", "merge", "filter", "relabel", "audit", "explore"):
         printed = CliRunner().invoke(app, ["data", command, "--help"]).stdout
         assert f"hilum data {command} " in printed
 

@@ -393,6 +393,7 @@ def _facts(manifest: Manifest, bundle_hash: str) -> tuple[tuple[str, str], ...]:
         ("Validation images", f"{training.num_val:,}: {chosen} chosen on them"),
         ("Views and ages in training", f"{', '.join(seen.views) or 'unknown'}; {ages}"),
         ("Split", f"{training.split_description} (hash {training.split_hash[:16]})"),
+        *((("Leaks", "; ".join(training.leaks)),) if training.leaks else ()),
         ("Balance", training.balance or settings.balance.method),
         (
             "Training",
@@ -433,8 +434,11 @@ def _warnings(
 ) -> tuple[str, ...]:
     warnings = []
     if part.internal and manifest.training.leaky:
+        found = "; ".join(manifest.training.leaks)
         warnings.append(
-            "The split is leaky: images of one patient stand in training and in the test. The figures flatter."
+            f"The split is leaky, and training was told to go on: {found}. The figures flatter."
+            if found
+            else "The split is leaky: images of one patient may stand in training and in the test. The figures flatter."
         )
     if part.internal and part.name in ("train", "val", "all"):
         warnings.append(

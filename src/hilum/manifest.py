@@ -76,6 +76,7 @@ class Training(Record):
     split_description: str
     split_hash: str
     leaky: bool
+    leaks: tuple[str, ...] = ()
     epochs: int
     best_epoch: int
     stopped: str

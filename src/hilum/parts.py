@@ -8,6 +8,7 @@ import numpy as np
 
 from hilum import recipe as recipes
 from hilum.bundle import Bundle
+from hilum.data.audit import same_pictures
 from hilum.data.examples import Examples
 from hilum.data.split import split as divide, split_hash
 from hilum.data.table import Table
@@ -48,7 +49,7 @@ def choose(examples: Examples, bundle: Bundle, split: str) -> Part:
         DataError: No image belongs to the part, or all of its patients calibrated the bundle.
     """
     training = bundle.manifest.training
-    divided = divided_as_in_training(examples.table, bundle.manifest)
+    divided = divided_as_in_training(examples, bundle.manifest)
     if divided is not None:
         examples = Examples(divided, examples.cached, examples.quarantine)
         rows, name, description = examples.rows(split), split, training.split_description
@@ -67,16 +68,21 @@ def choose(examples: Examples, bundle: Bundle, split: str) -> Part:
     return _without_calibrating(part, bundle) if len(bundle.calibrated_on) else part
 
 
-def divided_as_in_training(table: Table, manifest: Manifest) -> Table | None:
+def divided_as_in_training(examples: Examples, manifest: Manifest) -> Table | None:
     """The table with the split that the model was trained with, or None for other data."""
+    table, cached = examples.table, examples.cached
     if split_hash(table) == manifest.training.split_hash:
         return table
-    try:
-        recipe = recipes.parse(manifest.recipe)
-        divided = divide(table, recipe.split, findings=manifest.findings)
-    except HilumError:
-        return None
-    return divided.table if divided.hash == manifest.training.split_hash else None
+    # Bundles of before copies were kept together were divided without looking at the pictures.
+    for pictures in (same_pictures(cached.pixels, cached.slots), None):
+        try:
+            recipe = recipes.parse(manifest.recipe)
+            divided = divide(table, recipe.split, findings=manifest.findings, pictures=pictures)
+        except HilumError:
+            return None
+        if divided.hash == manifest.training.split_hash:
+            return divided.table
+    return None
 
 
 def run(

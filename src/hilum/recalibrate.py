@@ -187,7 +187,7 @@ def _choose(
 ) -> _Chosen:
     """Takes the part that may calibrate, and a share of its patients."""
     notes = []
-    divided = parts.divided_as_in_training(examples.table, manifest)
+    divided = parts.divided_as_in_training(examples, manifest)
     if divided is not None:
         if part not in (None, "val"):
             raise UsageError(

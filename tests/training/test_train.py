@@ -86,14 +86,54 @@ def test_validation_is_no_test_and_says_so(run):
     assert any("no test" in warning for warning in result.warnings)
 
 
-def test_a_leaky_split_is_called_leaky(tmp_path, phantoms):
-    changes = [*PHANTOM, "split.method=image"]
-    run = train(recipe.load("kermany-densenet121", changes), phantoms, tmp_path / "run")
+def test_a_leaky_split_is_refused_unless_allowed_and_then_called_leaky(tmp_path, phantoms):
+    settings = recipe.load("kermany-densenet121", [*PHANTOM, "split.method=image"])
 
+    with pytest.raises(DataError, match=r"patients are in more than one part.*--without-leaks.*--allow-leak"):
+        train(settings, phantoms, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+    run = train(settings, phantoms, tmp_path / "run", allow_leak=True)
     result = evaluate.evaluate(evaluate.subject(run.folder), replicates=100)
-
+    assert "patients are in more than one part" in run.bundle.manifest.training.leaks[0]
+    assert run.bundle.manifest.training.leaks[0] in (run.folder / "log.txt").read_text()
     assert result.leaky
-    assert any("leaky" in warning for warning in result.warnings)
+    assert run.bundle.manifest.training.leaks[0] in result.warnings[0]
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """Phantoms of which every fifth is a copy of the one before, under another name and patient."""
+    table = phantom.generate(tmp_path / "p", num_images=60, size=64, seed=4)
+    for row in range(1, 60, 5):
+        table.location(row).path.write_bytes(table.location(row - 1).path.read_bytes())
+    return table
+
+
+def test_copies_under_two_patients_stay_in_one_part(tmp_path, copied):
+    run = train(recipe.load("kermany-densenet121", PHANTOM), copied, tmp_path / "run")
+
+    parts = Table.read(run.folder / "table.parquet").frame["split"].tolist()
+    assert [parts[row] for row in range(1, 60, 5)] == [parts[row - 1] for row in range(1, 60, 5)]
+    assert not run.bundle.manifest.training.leaky
+    # The data themselves are divided again in the same way.
+    subject = evaluate.subject(run.folder / "bundle", copied)
+    assert evaluate.evaluate(subject, replicates=100).split == "test"
+    assert "external" not in evaluate.evaluate(subject, replicates=100).split_description
+
+
+def test_copies_that_a_given_split_divides_are_refused(tmp_path, copied):
+    parts = np.where(np.arange(60) % 5 == 0, "test", "train").tolist()
+    divided = copied.with_split(parts)
+    divided = Table(
+        divided.frame.assign(patient=[f"p{row}" for row in range(60)]), divided.findings, divided.sources
+    )
+    settings = recipe.load("kermany-densenet121", [*PHANTOM, "split.method=folders"])
+
+    with pytest.raises(
+        DataError, match=r"12 pictures are in more than one part \(first: .* in test is .* in train\)"
+    ):
+        train(settings, divided, tmp_path / "run")
 
 
 def test_unreadable_images_are_quarantined_and_counted(tmp_path):

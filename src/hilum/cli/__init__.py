@@ -107,6 +107,12 @@ def train(
     ] = None,
     devices: Annotated[int, typer.Option("--devices", min=1, help="Processes that share each batch.")] = 1,
     profile: Annotated[bool, typer.Option("--profile", help="Tell where the time went.")] = False,
+    allow_leak: Annotated[
+        bool,
+        typer.Option(
+            "--allow-leak", help="Train though patients or pictures stand in two parts; reports say so."
+        ),
+    ] = False,
     saved_model: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
@@ -137,6 +143,7 @@ def train(
         track=track or (),
         devices=devices,
         profile=profile,
+        allow_leak=allow_leak,
     )
     if saved_model:
         from hilum import files
@@ -401,6 +408,7 @@ def _train(
     track: Sequence[str] = (),
     devices: int = 1,
     profile: bool = False,
+    allow_leak: bool = False,
 ) -> Any:
     from hilum import recipe as recipes
     from hilum.cli.terminal import RESEARCH, Terminal
@@ -423,6 +431,7 @@ def _train(
         track=track,
         devices=devices,
         profile=profile,
+        allow_leak=allow_leak,
         watch=watch,
     )
     ended = {

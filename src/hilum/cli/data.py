@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from math import isnan
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -233,6 +233,81 @@ def data_explore(
     for sentence in report.notable(found):
         typer.echo(f"- {sentence}")
     typer.echo(f"page: {page}")
+
+
+@app.command(
+    "audit",
+    epilog="Examples: hilum data audit chest_xray -o audit;  hilum data audit table.parquet --json;  "
+    "hilum data audit runs/k;  hilum data audit table.parquet --without-leaks clean.parquet",
+)
+def data_audit(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="A table (.parquet), a data set's folder or CSV file, or a run's folder.", show_default=False
+        ),
+    ],
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("-o", "--output", help="The folder for audit.html and audit.json.", show_default=False),
+    ] = None,
+    without_leaks: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--without-leaks",
+            help="Write the table without what leaks here (.parquet): test goes before val, val before train.",
+            show_default=False,
+        ),
+    ] = None,
+    layout: LayoutOption = None,
+    images: ImagesOption = None,
+    remap: RemapOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Look for leaks, copies, wrong labels and broken images. Exit status 1 where a split leaks."""
+    from hilum.cli.terminal import RESEARCH, Terminal, show, show_json
+    from hilum.data.audit import audit
+    from hilum.errors import UsageError
+
+    if output is not None:
+        check_folder(output)
+    if without_leaks is not None and without_leaks.suffix != ".parquet":
+        raise UsageError(f"--without-leaks {without_leaks} should be a file that ends in .parquet")
+    run = source / "table.parquet"
+    if (source / "recipe.toml").is_file() and run.is_file():
+        source = run
+    table = read_table(source, layout=layout, images=images, remap=remap)
+    watch = Terminal()
+    found = audit(table, watch=watch)
+    if output is not None:
+        from hilum.report import audit as page
+
+        watch.stage("Writing the page")
+        written = page.write(output, found)
+        watch.finish(f"page: {written}")
+    if without_leaks is not None:
+        clean = found.without_leaks()
+        clean.write(without_leaks)
+        watch.say(f"written: {without_leaks}, {len(clean):,} of {len(table):,} images")
+    if as_json:
+        show_json(found.to_dict())
+    else:
+        show(
+            [
+                [
+                    check.severity,
+                    "" if check.skipped else f"{len(check.cases):,}",
+                    check.title,
+                    check.skipped or (check.cases[0].words if check.cases else ""),
+                ]
+                for check in found.checks
+            ],
+            header=["kind", "found", "what", "first, or why it was not looked for"],
+            right=(1,),
+        )
+        watch.say(f"{found.verdict} {RESEARCH}")
+    if found.leaks:
+        raise typer.Exit(1)
 
 
 def _summary(table: Any, output: Path) -> dict[str, Any]:

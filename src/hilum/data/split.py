@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from hilum.data.readers.base import SPLIT_MEANINGS, file_names, parse_choice, read_csv, require_columns
 from hilum.data.table import SPLITS, Table
@@ -40,13 +42,21 @@ class Split:
     notes: tuple[str, ...]
 
 
-def split(table: Table, settings: SplitSettings, *, findings: Sequence[str] | None = None) -> Split:
+def split(
+    table: Table,
+    settings: SplitSettings,
+    *,
+    findings: Sequence[str] | None = None,
+    pictures: NDArray[np.int64] | None = None,
+) -> Split:
     """Divides a table into train, val and test.
 
     Args:
         table: What is to be divided; its own `split` column is used by `folders` and `official` only.
         settings: How.
         findings: Each part gets its share of these; all of the table's by default.
+        pictures: (rows,), equal where two rows hold the same picture, negative where that is not known. Where whole
+            patients are drawn, patients who share a picture are drawn together.
 
     Returns:
         The divided table with what must be known of it.
@@ -59,12 +69,13 @@ def split(table: Table, settings: SplitSettings, *, findings: Sequence[str] | No
     if not len(table):
         raise DataError("the table has no rows to divide")
     labels = table.labels(names)
+    groups = _linked(patients(table), pictures)
     if settings.method in ("folders", "official"):
-        parts = _kept_test(table, settings, labels)
+        parts = _kept_test(table, settings, labels, groups)
     elif settings.method == "list":
         parts = _listed(table, settings)
     else:
-        groups = _patients(table) if settings.method == "patient" else _images(table)
+        groups = groups if settings.method == "patient" else _images(table)
         everything = np.ones(len(table), dtype=bool)
         test = carve(
             groups, labels, everything, size=settings.test * len(table), salt=f"{settings.seed} test"
@@ -82,7 +93,9 @@ def split_hash(table: Table) -> str:
     return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
 
 
-def _kept_test(table: Table, settings: SplitSettings, labels: NDArray[np.float32]) -> NDArray[np.str_]:
+def _kept_test(
+    table: Table, settings: SplitSettings, labels: NDArray[np.float32], groups: NDArray[np.object_]
+) -> NDArray[np.str_]:
     own = table.frame["split"].to_numpy(object)
     unsaid = int((own == "").sum())
     lacking = [part for part in ("train", "test") if part not in own]
@@ -101,9 +114,7 @@ def _kept_test(table: Table, settings: SplitSettings, labels: NDArray[np.float32
             f"split method 'official' needs lists that are disjoint by patient, but {shared:,} patients are in both "
             "train and test; method 'folders' takes the source's division as it is"
         )
-    val = carve(
-        _patients(table), labels, ~test, size=settings.val * (~test).sum(), salt=f"{settings.seed} val"
-    )
+    val = carve(groups, labels, ~test, size=settings.val * (~test).sum(), salt=f"{settings.seed} val")
     return np.where(test, "test", np.where(val, "val", "train"))
 
 
@@ -135,9 +146,25 @@ def _listed(table: Table, settings: SplitSettings) -> NDArray[np.str_]:
     return np.asarray(parts, dtype=str)
 
 
-def _patients(table: Table) -> NDArray[np.object_]:
+def patients(table: Table) -> NDArray[np.object_]:
     """Returns a name for each row's patient; the same number in two sources is two patients."""
     return _joined(table, "patient")
+
+
+def _linked(names: NDArray[np.object_], pictures: NDArray[np.int64] | None) -> NDArray[np.object_]:
+    """Gives patients who share a picture one name, the first in order; others keep theirs, and so their draw."""
+    if pictures is None:
+        return names
+    patient, known = pd.factorize(names, sort=True)
+    shared = pd.DataFrame({"picture": pictures, "patient": patient})[pictures >= 0].drop_duplicates()
+    shared = shared[shared.duplicated("picture", keep=False)]
+    first = shared.groupby("picture")["patient"].transform("min")
+    graph = coo_array((np.ones(len(shared)), (first, shared["patient"])), shape=(len(known), len(known)))
+    _, group = connected_components(graph, directed=False)
+    # Codes rise with the names, so that the first patient of a group is its first in order.
+    _, leader = np.unique(group, return_index=True)
+    linked: NDArray[np.object_] = np.asarray(known, object)[leader[group]][patient]
+    return linked
 
 
 def _images(table: Table) -> NDArray[np.object_]:
@@ -151,7 +178,7 @@ def _joined(table: Table, column: str) -> NDArray[np.object_]:
 
 def _num_shared(table: Table, parts: NDArray[np.str_]) -> int:
     """Counts the patients that are in more than one part."""
-    pairs = pd.DataFrame({"patient": _patients(table), "part": parts.astype(object)}).drop_duplicates()
+    pairs = pd.DataFrame({"patient": patients(table), "part": parts.astype(object)}).drop_duplicates()
     return int((pairs["patient"].value_counts() > 1).sum())
 
 

@@ -180,7 +180,7 @@ def _show(case: Case, limit: float) -> Shown:
 
 
 def jpeg(picture: NDArray[np.uint8]) -> str:
-    """Turns uint8 (height, width, 3) into a data URI."""
+    """Returns a picture, uint8 (height, width) or (height, width, 3), as a data URI."""
     from PIL import Image
 
     stream = io.BytesIO()

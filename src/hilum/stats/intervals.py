@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import expit, logit, ndtr, ndtri, stdtrit
 
 from hilum.stats.inputs import Floats
@@ -196,6 +197,24 @@ def clustered_wilson(successes: Floats, trials: Floats, *, confidence: float) ->
         effective = float(total / max(variance / binomial, 1.0))
     quantile = float(stdtrit(max(num_clusters - 1, 1), (1 + confidence) / 2))
     return _score_interval(float(share), effective, quantile)
+
+
+def clustered_mean(values: Floats, clusters: NDArray[np.int64]) -> tuple[float, float]:
+    """A mean over images with the standard error that patients give it (linearised; Taylor's method).
+
+    Args:
+        values: (images,), at least one.
+        clusters: (images,), the patients, numbered from 0.
+
+    Returns:
+        The mean and its standard error, NaN for a single patient.
+    """
+    mean = float(values.mean())
+    residuals = np.bincount(clusters, weights=values - mean)
+    count = int(np.count_nonzero(np.bincount(clusters)))
+    if count < 2:
+        return mean, float("nan")
+    return mean, float(np.sqrt(count / (count - 1) * (residuals**2).sum()) / len(values))
 
 
 def _score_interval(share: float, trials: float, quantile: float) -> tuple[float, float]:

@@ -48,6 +48,7 @@ class Sealing:
     recipe: Recipe
     examples: Examples
     parted: Split
+    leaks: tuple[str, ...]
     balance: str
     seconds: float
     watch: Watcher
@@ -106,7 +107,8 @@ class Sealing:
             split_method=self.parted.method,
             split_description=self.parted.description,
             split_hash=self.parted.hash,
-            leaky=self.parted.leaky,
+            leaky=self.parted.leaky or bool(self.leaks),
+            leaks=self.leaks,
             epochs=len(trained.history),
             best_epoch=trained.best_epoch,
             stopped=trained.stopped,

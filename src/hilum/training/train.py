@@ -18,13 +18,14 @@ from hilum import bundle, files, recipe as recipes
 from hilum.architectures import architecture
 from hilum.bundle import Bundle
 from hilum.data import balance, cache, phantom
+from hilum.data.audit import leaks as leaks_of, same_pictures
 from hilum.data.batches import training_batches
 from hilum.data.examples import Examples, load
 from hilum.data.split import split
 from hilum.data.table import Table
 from hilum.engines import Engine, Hooks, Progress, Trained, Validation, load_engine
 from hilum.engines.processes import find_processes
-from hilum.errors import BundleError, NotANumberError, RecipeError, TrainingError, UsageError
+from hilum.errors import BundleError, DataError, NotANumberError, RecipeError, TrainingError, UsageError
 from hilum.progress import Silent, Watcher
 from hilum.recipe import Recipe
 from hilum.training.calibrate import check_classes
@@ -78,6 +79,7 @@ def train(
     track: Sequence[str] = (),
     devices: int = 1,
     profile: bool = False,
+    allow_leak: bool = False,
     watch: Watcher | None = None,
 ) -> Run:
     """Trains, calibrates and seals a model.
@@ -92,6 +94,8 @@ def train(
         devices: Processes that share each batch. The others are started by this one, and leave (`SystemExit`) where
             training ends; torchrun or Slurm may have started them all instead.
         profile: Whether the profile's parts wait for the device.
+        allow_leak: Whether to train though patients or pictures (pixel for pixel) stand in more than one part of the
+            split; the bundle and every report then say so. Copies that were changed only an audit finds.
         watch: Told how it goes.
 
     Returns:
@@ -100,7 +104,7 @@ def train(
     Raises:
         UsageError: The folder holds something else, the recipe does not fit the table, or the engine lacks its
             architecture.
-        DataError: The data do not allow what the recipe asks.
+        DataError: The data do not allow what the recipe asks, or the split leaks.
         StoppedError: SIGTERM arrived; the state is saved.
         TrainingError: See `engines.Engine.fit`.
     """
@@ -120,7 +124,9 @@ def train(
         fit=recipe.data.fit,
         watch=watch,
     )
-    parted = split(examples.table, recipe.split, findings=task.findings)
+    pictures = same_pictures(examples.cached.pixels, examples.cached.slots)
+    parted = split(examples.table, recipe.split, findings=task.findings, pictures=pictures)
+    leaks = _leaks(parted.table, pictures, allow=allow_leak)
     examples = Examples(parted.table, examples.cached, examples.quarantine)
     fitting = _Fitting(found, recipe, examples, folder / STATE, resume, devices, profile)
     if not leads:
@@ -129,12 +135,15 @@ def train(
     with _folder(folder, recipe, examples), _logged(folder / "log.txt"):
         for note in (*examples.table.notes, *parted.notes, fitting.balance):
             log.info("%s", note)
+        for leak in leaks:
+            log.warning("--allow-leak: %s", leak)
+            watch.finish(f"warning: --allow-leak: {leak}")
         started = time.perf_counter()
         trained = _watched(fitting, folder, track, watch)
         seconds = time.perf_counter() - started
         sealed, final = _sealed_before(folder, trained, recipe) if resume else (None, None)
         if sealed is None:
-            seal = Sealing(found, recipe, examples, parted, fitting.balance, seconds, watch)
+            seal = Sealing(found, recipe, examples, parted, leaks, fitting.balance, seconds, watch)
             sealed = seal.seal(trained, folder / BUNDLE)
             if trained.final is not None:
                 last = replace(trained, model=trained.final, best_epoch=len(trained.history))
@@ -282,6 +291,17 @@ def _sealed_before(folder: Path, trained: Trained, recipe: Recipe) -> tuple[Bund
         trained.history
     ) and sealed.manifest.recipe == recipe.model_dump(mode="json")
     return (sealed, final) if same else (None, None)
+
+
+def _leaks(table: Table, pictures: np.ndarray, *, allow: bool) -> tuple[str, ...]:
+    """What leaks between the parts of a split, in sentences; refused where it is not allowed."""
+    found = leaks_of(table, pictures)
+    if found and not allow:
+        raise DataError(
+            f"the split leaks: {'; '.join(found)}. `hilum data audit` lists them all, and with --without-leaks writes "
+            "a table to train on; --allow-leak trains all the same, and every report says so"
+        )
+    return found
 
 
 def _check_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
