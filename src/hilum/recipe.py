@@ -262,6 +262,9 @@ class TrainSettings(Section):
     """The learning rate of the backbone's last layer, relative to the head's."""
     depth_rate: Positive = 1.0
     """The learning rate of the backbone's first layer, relative to its last; geometric in between."""
+    stored_versions: Annotated[int, Field(ge=0)] = 0
+    """Of a backbone that stays frozen: each image goes through it so many times in all, once as it is, then augmented,
+    and the head learns from what came out; 0 sends every image through anew in every epoch."""
     keep_final: bool = False
     """Whether the weights of the last epoch are sealed too, as RUN/final, beside those of the best."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -329,6 +332,15 @@ class Recipe(Section):
             )
         if self.train.unfreeze_after and self.model.freeze == "none":
             raise ValueError("train.unfreeze_after needs frozen layers; set model.freeze=backbone or a share")
+        if self.train.stored_versions and (self.model.frozen_share < 1 or self.train.unfreeze_after):
+            raise ValueError(
+                "train.stored_versions needs a backbone that stays frozen: model.freeze=backbone and no "
+                "train.unfreeze_after"
+            )
+        if self.train.stored_versions and self.augment.mixup:
+            raise ValueError(
+                "train.stored_versions does not go with augment.mixup, which mixes images anew; set one to 0"
+            )
         return self
 
     def flat(self) -> dict[str, Any]:

@@ -21,12 +21,12 @@ class Batch:
     """What an engine gets at each step.
 
     Attributes:
-        images: uint8 (batch, size, size), grey value x 255.
+        images: uint8 (batch, size, size), grey value x 255; or what a frozen backbone makes of them, float32.
         labels: float32 (batch, findings), 1 present, 0 absent, NaN unknown; with mixup any value from 0 to 1.
         rows: int64 (batch,), the rows of the table that these are; with mixup those of the first of each pair.
     """
 
-    images: NDArray[np.uint8]
+    images: NDArray[np.uint8] | NDArray[np.float32]
     labels: NDArray[np.float32]
     rows: NDArray[np.int64]
 
@@ -90,7 +90,21 @@ class Batches:
     @property
     def steps(self) -> int:
         """The number of batches in an epoch."""
-        return len(self._spans())
+        return len(self.spans)
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """First and last place, exclusive, of each batch in an epoch's order."""
+        starts = list(range(0, len(self.rows), self.batch_size))
+        if len(starts) > 1 and self.batch_size > 1 and len(self.rows) - starts[-1] == 1:
+            starts.pop()
+        return list(zip(starts, [*starts[1:], len(self.rows)], strict=True))
+
+    def order(self, number: int) -> NDArray[np.int64]:
+        """The rows in the order in which an epoch has them."""
+        # Not Grain's shuffle: of few rows it takes milliseconds an index, and its epoch e of seed s is
+        # epoch 0 of seed s + e, so that runs that should be independent would see the same orders.
+        return np.random.default_rng(self._seeds(number)[0]).permutation(self.rows)
 
     def sample(self, count: int) -> NDArray[np.uint8]:
         """Returns some training images as they are, uint8 (at most count, size, size); always the same."""
@@ -114,12 +128,8 @@ class Batches:
         if not 0 <= index < count:
             raise UsageError(f"shard is {shard}; expected an index from 0 and a count above it, as (0, 2)")
         grain = _grain()
-        order_seed, augment_seed = np.random.SeedSequence((self.seed, number)).generate_state(2, np.uint64)
-        # Not Grain's shuffle: of few rows it takes milliseconds an index, and its epoch e of seed s is
-        # epoch 0 of seed s + e, so that runs that should be independent would see the same orders.
-        order = np.random.default_rng(order_seed).permutation(self.rows)
-        images = grain.MapDataset.source(order).random_map(self._image, seed=int(augment_seed))
-        spans = self._spans()
+        order, spans = self.order(number), self.spans
+        images = grain.MapDataset.source(order).random_map(self._image, seed=self._seeds(number)[1])
 
         def taken(places: NDArray[np.int64]) -> Batch:
             pixels = np.empty((len(places), *self.cached.pixels.shape[1:]), np.uint8)
@@ -167,11 +177,11 @@ class Batches:
             )
         return self.epoch(int(state["epoch"]), start=int(state["batch"]), shard=shard)
 
-    def _spans(self) -> list[tuple[int, int]]:
-        starts = list(range(0, len(self.rows), self.batch_size))
-        if len(starts) > 1 and self.batch_size > 1 and len(self.rows) - starts[-1] == 1:
-            starts.pop()
-        return list(zip(starts, [*starts[1:], len(self.rows)], strict=True))
+    def _seeds(self, number: int) -> list[int]:
+        """Of an epoch's order, and of its changes to images."""
+        return [
+            int(seed) for seed in np.random.SeedSequence((self.seed, number)).generate_state(2, np.uint64)
+        ]
 
     def _image(self, row: np.int64, rng: np.random.Generator) -> NDArray[np.uint8]:
         return augment(self.cached.pixels[self.cached.slots[row]], self.augment, rng)

@@ -48,7 +48,7 @@ class Validation:
     """The images that steer training.
 
     Attributes:
-        images: uint8 (n, size, size), grey value times 255.
+        images: uint8 (n, size, size), grey value times 255; inside an engine also features, float32.
         labels: float32 (n, findings), 1 present, 0 absent, NaN unknown; for `multiclass` 1 in one place a row.
     """
 
@@ -61,7 +61,7 @@ class Progress:
     """What training tells whoever watches, once a step.
 
     Attributes:
-        epoch: From 1.
+        epoch: From 1; 0 while a frozen backbone computes the features that are stored, with no loss.
         step: From 1, within the epoch.
         steps: Steps in an epoch.
         loss: Of this step.

@@ -237,8 +237,11 @@ def _watched(fitting: _Fitting, folder: Path, track: Sequence[str], watch: Watch
 
     def on_step(progress: Progress) -> None:
         if progress.step == 1:
-            watch.stage(f"Epoch {progress.epoch}/{epochs}", progress.steps)
-        watch.advance(progress.step, progress.steps, f"loss {progress.loss:.3f}")
+            title = (
+                f"Epoch {progress.epoch}/{epochs}" if progress.epoch else "Features of the frozen backbone"
+            )
+            watch.stage(title, progress.steps)
+        watch.advance(progress.step, progress.steps, f"loss {progress.loss:.3f}" if progress.epoch else "")
 
     def on_epoch(history: pd.DataFrame) -> None:
         files.write_text(folder / HISTORY, history.to_csv(index=False))

@@ -58,7 +58,16 @@ def nothing(_what):
     pass
 
 
-def fit(cached, state, *changes, resume=False, on_epoch=nothing, on_step=nothing, should_stop=lambda: False):
+def fit(
+    cached,
+    state,
+    *changes,
+    resume=False,
+    on_epoch=nothing,
+    on_step=nothing,
+    should_stop=lambda: False,
+    augment=AugmentSettings(rotation=5.0),  # noqa: B008 (frozen)
+):
     labels = (np.arange(NUMBER) % 2).astype(np.float32)[:, None]
     chosen = settings(*changes)
     batches = training_batches(
@@ -66,7 +75,7 @@ def fit(cached, state, *changes, resume=False, on_epoch=nothing, on_step=nothing
         np.arange(32),
         labels,
         batch_size=chosen.train.batch_size,
-        augment=AugmentSettings(rotation=5.0),
+        augment=augment,
         seed=0,
         num_workers=0,
     )
@@ -391,3 +400,36 @@ def test_three_exclusive_classes_are_learned_by_softmax(cached, tmp_path):
     )
 
     assert trained.history["val_accuracy"].max() > 0.9
+
+
+@pytest.mark.parametrize("pool", ["average", "max", "attention", "flatten"])
+def test_stored_features_train_the_head_as_images_do(cached, tmp_path, weights, pool):
+    """Without augmentation and dropout every epoch sees the same features, stored or not."""
+    common = [f"model.weights={weights}", "model.freeze=backbone", "model.dropout=0", f"model.pool={pool}"]
+    plain = {"augment": AugmentSettings()}
+    slow = fit(cached, tmp_path / "a.safetensors", *common, **plain)
+    fast = fit(cached, tmp_path / "b.safetensors", *common, "train.stored_versions=1", **plain)
+
+    for figure in ("train_loss", "val_loss"):
+        np.testing.assert_allclose(fast.history[figure], slow.history[figure], rtol=1e-4)
+    assert slow.history["val_loss"].diff().abs().min() > 1e-5, "something is learned"
+    images = cached.images(np.arange(8))
+    np.testing.assert_allclose(
+        TorchEngine().logits(fast, images), TorchEngine().logits(slow, images), rtol=1e-3, atol=1e-4
+    )
+
+
+def test_a_run_on_stored_features_resumes_to_the_same_weights(cached, tmp_path, weights):
+    changes = [
+        f"model.weights={weights}",
+        "model.freeze=backbone",
+        "model.dropout=0.5",
+        "train.stored_versions=2",
+    ]
+    whole = fit(cached, tmp_path / "whole.safetensors", *changes)
+    with pytest.raises(CutOffError):
+        fit(cached, tmp_path / "cut.safetensors", *changes, on_epoch=cut_off_after(2))
+
+    resumed = fit(cached, tmp_path / "cut.safetensors", *changes, resume=True)
+
+    assert_equal_weights(whole, resumed)

@@ -48,6 +48,7 @@ class Head:
         self._settings = settings
         self._block = BLOCKS[settings.block](initial, shape)
         self._pool = POOLS[settings.pool](initial, shape)
+        self._reduce = REDUCTIONS.get(settings.pool) if settings.block == "none" else None
         *hidden, last = initial.layers
         self.hidden = [_dense(layer, f"hidden{number}") for number, layer in enumerate(hidden, start=1)]
         self.last = _dense(last, "logits", dtype="float32")
@@ -73,6 +74,15 @@ class Head:
             sums.append(layer(units))
             units = dropout(activation(sums[-1]))
         return Connected(features, pooled, tuple(sums), self.last(units), shares)
+
+    @property
+    def shape(self) -> tuple[int | None, int | None, int]:
+        """Of the maps that it reads: of any height and width, where it begins by a pool that learns nothing."""
+        return self._shape if self._reduce is None else (None, None, self._shape[2])
+
+    def reduced(self, features: Any) -> Any:
+        """What the head reads of maps (batch, h, w, channels) that never change: of one place, if they are pooled."""
+        return features if self._reduce is None else self._reduce(features, (1, 2), keepdims=True)
 
     def penalty(self) -> Any:
         """Sum of squares of the hidden kernels."""
@@ -119,6 +129,8 @@ def _attention_maps(places: Any, pooled: Any, logits: Any, shares: Any, gradient
     return tf.transpose(shares, (0, 2, 1)) * (here + (logits[:, :, None] - there))
 
 
+# Pools that learn nothing, as functions of tensors.
+REDUCTIONS: Mapping[str, Callable[..., Any]] = {"average": tf.reduce_mean, "max": tf.reduce_max}
 Shape = tuple[int, int, int]
 Block = Callable[[Any], Any]
 Pool = Callable[[Any], tuple[Any, Any]]

@@ -42,7 +42,7 @@ class Classifier(keras.Model):
         self._normalisation = _normalisation(initial, size)
         self.backbone = backbone
         self.head = head
-        features = keras.Input(backbone.output_shape[1:])
+        features = keras.Input(head.shape)
         connected = head.connect(features)
         self.head_model = keras.Model(features, connected.logits, name="head")
         everything = [
@@ -60,10 +60,17 @@ class Classifier(keras.Model):
         self.built = True  # as all its parts are
 
     def call(self, image: Any, training: bool = False) -> Any:
-        """Float (batch, size, size) in [0, 1] -> logits (batch, outputs)."""
+        """Float (batch, size, size) in [0, 1], or what `stored` made of it -> logits (batch, outputs)."""
+        if len(image.shape) == 4:
+            return self.head_model(image, training=training)
         frozen = self.num_frozen == len(layers(self.backbone))
         features = self.backbone(_through(self._normalisation, image), training=training and not frozen)
         return self.head_model(features, training=training)
+
+    def stored(self, image: Any) -> Any:
+        """Float (batch, size, size) in [0, 1] -> what `call` takes in its place while the backbone is frozen."""
+        features = self.backbone(_through(self._normalisation, image), training=False)
+        return self.head.reduced(tf.cast(features, tf.float32))
 
     def explain(self, image: Any) -> tuple[Any, Any, Any]:
         """Float (batch, size, size) in [0, 1] -> logits, maps (batch, outputs, h, w), embedding."""
@@ -99,8 +106,8 @@ class Classifier(keras.Model):
 
 
 def to_float(images: Any) -> Any:
-    """uint8 (n, size, size) -> float32 in [0, 1]."""
-    return tf.cast(images, tf.float32) / 255
+    """uint8 (n, size, size) -> float32 in [0, 1]; features stay as they are."""
+    return images if images.dtype == tf.float32 else tf.cast(images, tf.float32) / 255
 
 
 def build(

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from hilum.data.batches import Batches
 from hilum.engines import Hooks, InitialWeights, Progress, Trained, Validation
+from hilum.engines.features import BLOCK, Compute, StoredBatches, fastest, store
 from hilum.engines.figures import validation_figures
 from hilum.engines.keras import backend as backend, state
 from hilum.engines.keras.losses import make_loss
@@ -62,6 +63,8 @@ def fit(
     _be_deterministic(recipe.train.deterministic)
     with _memory_in_words(recipe):
         run = Run(recipe, batches, class_weights=class_weights, state=state)
+        if recipe.train.stored_versions:
+            validation = run.store(validation, hooks)
         if resume and state.exists():
             run.load()
         try:
@@ -75,8 +78,9 @@ def fit(
 
 
 def logits(model: Classifier, images: np.ndarray) -> np.ndarray:
-    """Runs uint8 (n, size, size) images through the model; returns float32 (n, findings)."""
-    parts = [model.run(block).numpy() for block in np.split(images, range(64, len(images), 64))]
+    """Runs uint8 (n, size, size) images, or their stored features, through the model; returns float32 (n, findings)."""
+    run = model.run if images.dtype == np.uint8 else model.head_model
+    parts = [np.asarray(run(block), np.float32) for block in np.split(images, range(64, len(images), 64))]
     return np.concatenate(parts)
 
 
@@ -94,7 +98,7 @@ class Run:
 
     def __init__(self, recipe: Recipe, batches: Batches, *, class_weights: np.ndarray, state: Path) -> None:
         self.recipe = recipe
-        self.batches = batches
+        self.batches: Batches | StoredBatches = batches
         self.state = state
         self.policy = Policy.of(recipe)
         self.position = Position()
@@ -129,6 +133,23 @@ class Run:
             self.precision,
             sum(math.prod(variable.shape) for variable in self.model.trainable_variables),
         )
+
+    def store(self, validation: Validation, hooks: Hooks) -> Validation:
+        """Puts what the frozen backbone makes of the images in their place; returns that of validation's."""
+        assert isinstance(self.batches, Batches)
+        size = self.recipe.data.size
+        compute = _computing(self.model, size)
+        if self.precision == "bf16":
+            exact = _computing(in_full_precision(self.recipe, self.model), size)
+            compute, error = fastest(compute, exact, self.batches.sample(BLOCK))
+            kept = "fp32" if compute is exact else "bf16"
+            log.info("features in %s; those in bf16 differ by %.2g of their norm", kept, error)
+        versions, folder = self.recipe.train.stored_versions, self.state.parent
+        with self.stopwatch.part("step"):
+            self.batches, found = store(
+                self.batches, validation, compute=compute, versions=versions, folder=folder, hooks=hooks
+            )
+        return found
 
     def fit(
         self, validation: Validation, hooks: Hooks, *, callbacks: Sequence[Any] = (), verbose: int = 0
@@ -243,8 +264,11 @@ class Run:
                     ends = step % accumulate == 0 or step == steps
                     yield batch.images, batch.labels, np.float32(1 / together), ends
 
+        images = tf.TensorSpec((None, size, size), tf.uint8)
+        if isinstance(self.batches, StoredBatches):
+            images = tf.TensorSpec((None, *self.batches.features.shape[2:]), tf.float32)
         signature = (
-            tf.TensorSpec((None, size, size), tf.uint8),
+            images,
             tf.TensorSpec((None, len(self.recipe.task.findings)), tf.float32),
             tf.TensorSpec((), tf.float32),
             tf.TensorSpec((), tf.bool),
@@ -420,6 +444,16 @@ class Decide(keras.callbacks.Callback):
         self.model.stop_training = run.policy.finished
         # For the callbacks behind this one.
         logs.update({"loss": row["train_loss"], "learning_rate": learning_rate, **figures})
+
+
+def _computing(model: Classifier, size: int) -> Compute:
+    """A model's frozen backbone, as `features.store` wants it."""
+
+    @tf.function(input_signature=[tf.TensorSpec((None, size, size), tf.uint8)])  # type: ignore[untyped-decorator]
+    def stored(images: Any) -> Any:
+        return model.stored(to_float(images))
+
+    return lambda images: np.asarray(stored(images), np.float32)
 
 
 def resolve_precision(wanted: str) -> str:

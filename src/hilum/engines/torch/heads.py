@@ -39,6 +39,15 @@ class Head(nn.Module):
         logits: Tensor = last(units)
         return logits
 
+    def reduced(self, features: Tensor) -> Tensor:
+        """What the head reads of a map that never changes: the pooled values, where nothing is learned before them.
+
+        Returns:
+            (batch, channels, h, w), of one place if it is pooled.
+        """
+        learns = not isinstance(self.block, NoBlock) or not isinstance(self.pool, AveragePool)
+        return features if learns else self.pool(features)[:, :, None, None]
+
     def explain(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Feature map -> logits, maps and embedding, as the graph contract has them.
 

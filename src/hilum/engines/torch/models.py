@@ -36,15 +36,23 @@ class Classifier(nn.Module):
         self.layers: tuple[Layer, ...] = layers(backbone)
         self.num_frozen = 0
 
+    def stored(self, image: Tensor) -> Tensor:
+        """Float (batch, size, size) in [0, 1] -> what `forward` takes in its place while the backbone is frozen."""
+        return self.head.reduced(self._mapped(image))
+
     def features(self, image: Tensor) -> Tensor:
         """Float (batch, size, size) in [0, 1] -> the feature map (batch, channels, h, w) that the head reads."""
-        features: Tensor = self.head.block(self.backbone((image.unsqueeze(1) - self.mean) / self.std))
+        features: Tensor = self.head.block(image if image.ndim == 4 else self._mapped(image))
         return features
 
     def forward(self, image: Tensor) -> Tensor:
-        """Float (batch, size, size) in [0, 1] -> logits (batch, outputs)."""
+        """Float (batch, size, size) in [0, 1], or what `stored` made of it -> logits (batch, outputs)."""
         logits: Tensor = self.head(self.features(image))
         return logits
+
+    def _mapped(self, image: Tensor) -> Tensor:
+        features: Tensor = self.backbone((image.unsqueeze(1) - self.mean) / self.std)
+        return features
 
     def freeze(self, share: float) -> None:
         """Keeps the first layers of the backbone as they are, batch-norm statistics included, and frees the others.

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from hilum.data.batches import Batch, Batches
 from hilum.engines import Hooks, InitialWeights, Progress, Trained, Validation
+from hilum.engines.features import BLOCK, Compute, StoredBatches, fastest, store
 from hilum.engines.figures import validation_figures
 from hilum.engines.loop import (
     NUM_IMAGES_TO_UNFOLD,
@@ -60,6 +61,8 @@ def fit(
     with torch.random.fork_rng(), _deterministic(recipe.train.deterministic), _memory_in_words(recipe):
         torch.manual_seed(recipe.train.seed)
         run = Run(recipe, batches, class_weights=class_weights, state=state, devices=devices, profile=profile)
+        if recipe.train.stored_versions:
+            validation = run.store(validation, hooks)
         if resume and state.exists():
             run.load()
         stopped = "patience" if run.policy.out_of_patience else "epochs"
@@ -109,7 +112,7 @@ class Run:
         profile: bool = False,
     ) -> None:
         self.recipe = recipe
-        self.batches = batches
+        self.batches: Batches | StoredBatches = batches
         self.state = state
         self.policy = Policy.of(recipe)
         self.position = Position()
@@ -146,6 +149,33 @@ class Run:
             self.processes.number,
             sum(p.numel() for p in self.module.parameters() if p.requires_grad),
         )
+
+    def store(self, validation: Validation, hooks: Hooks) -> Validation:
+        """Puts what the frozen backbone makes of the images in their place; returns that of validation's."""
+        assert isinstance(self.batches, Batches)
+        device = self.fabric.device
+        self.module.eval()
+
+        def exact(images: np.ndarray) -> np.ndarray:
+            with torch.inference_mode():
+                found: np.ndarray = self.module.stored(to_float(images, device)).float().cpu().numpy()
+            return found
+
+        def fast(images: np.ndarray) -> np.ndarray:
+            with torch.autocast(device.type, torch.bfloat16):
+                return exact(images)
+
+        compute: Compute = exact
+        if self.precision == "bf16":
+            compute, error = fastest(fast, exact, self.batches.sample(BLOCK))
+            kept = "fp32" if compute is exact else "bf16"
+            log.info("features in %s; those in bf16 differ by %.2g of their norm", kept, error)
+        versions, folder = self.recipe.train.stored_versions, self.state.parent
+        with self.stopwatch.part("forward"):
+            self.batches, found = store(
+                self.batches, validation, compute=compute, versions=versions, folder=folder, hooks=hooks
+            )
+        return found
 
     def epoch(self, validation: Validation, hooks: Hooks) -> None:
         """Trains one epoch, looks at validation, lets the policy decide, and saves."""
@@ -397,8 +427,9 @@ class Run:
 
 
 def to_float(images: np.ndarray, device: Any = "cpu") -> Tensor:
-    """uint8 (n, size, size) -> float32 in [0, 1] on the device."""
-    return torch.from_numpy(images).to(device).float().div_(255)
+    """uint8 (n, size, size) -> float32 in [0, 1] on the device; features stay as they are."""
+    found = torch.from_numpy(images).to(device)
+    return found if found.is_floating_point() else found.float().div_(255)
 
 
 def resolve_precision(wanted: str) -> str:
