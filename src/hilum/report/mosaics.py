@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 SIDE = 320
 """Pixels of the longer side of a picture."""
-WIDE = 2.0
-"""Inches; on a tile of more the remark stands beside the name."""
 SMALLEST_DIFFERENCE = 0.05
 """Grey value: a scale of differences never ends below this, so that no difference looks like none."""
 
@@ -140,7 +138,8 @@ def mosaic(
     side = (width - (columns_of_one - 1) * gap) / columns_of_one
     tall = side * max(_aspect(picture) for tile in tiles for _, picture in tile.pictures)
     rows = -(-len(tiles) // columns)
-    beside = not upright and width > WIDE
+    # About 0.1 inches a bold letter and 0.08 another.
+    beside = all(0.1 * len(tile.name) + 0.08 * len(tile.remark) < width for tile in tiles)
     top, above = 0.52, 0.24 if beside else 0.4
     pitch = above + down * (tall + gap) + 0.08
     drawing = style.figure(style.FULL, top + rows * pitch + (0.46 if foot else 0.1))
