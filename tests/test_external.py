@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from hilum import evaluate, external
+from hilum.cli import app
 from hilum.data.table import Table
 from hilum.errors import DataError, UsageError
 from hilum.report import page, shift, words
@@ -228,6 +230,19 @@ def test_the_page_has_its_section(which, request, tmp_path):
     assert "What the model had seen, and what is here" in text
     assert (tmp_path / "plots" / "external.png").stat().st_size > 10_000
     assert words.value(difference) in (tmp_path / "model_card.md").read_text(encoding="utf-8")
+
+
+def test_the_command_shows_the_difference_and_where_the_report_is(sites, monkeypatch):
+    monkeypatch.setattr(page, "write", lambda folder, _evaluation: folder / "report.html")
+
+    printed = CliRunner().invoke(app, ["evaluate", str(sites.run), "--data", str(sites.site)])
+    refused = CliRunner().invoke(app, ["evaluate", str(sites.run), "--internal", str(sites.run)])
+
+    assert printed.exit_code == 0, printed.output
+    assert "difference (95 %)" in printed.stdout
+    assert f"report: {sites.run / 'external' / 'site' / 'report.html'}" in printed.stdout
+    assert "warning: Not seen in training: source site" in printed.stderr
+    assert "give those with --data" in str(refused.exception)
 
 
 def test_the_own_test_has_no_such_section(result):

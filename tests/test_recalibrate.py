@@ -240,6 +240,8 @@ def test_classes_get_one_temperature_and_an_intercept_each(classes, tmp_path):
     assert (len(calibration.temperatures), len(calibration.intercepts), calibration.thresholds) == (1, 3, ())
     assert set(found.after) == {"No Finding", "Bacterial Pneumonia", "Viral Pneumonia"}
     assert all(row["calibration_slope"].value is not None for row in found.after.values())
+    with pytest.raises(UsageError, match="of classes the most probable one is called"):
+        recalibrate.recalibrate(runtime.load(classes.bundle), moved, tmp_path / "m", sensitivity=0.9)
 
 
 def test_the_command_tells_before_and_after_and_what_comes_next(sites, tmp_path):

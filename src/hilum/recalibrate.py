@@ -87,6 +87,10 @@ def recalibrate(
     watch = watch or Silent()
     manifest = model.bundle.manifest
     _check(target, part, share, sensitivity)
+    if sensitivity is not None and manifest.task == "multiclass":
+        raise UsageError(
+            "--sensitivity chooses thresholds; of classes the most probable one is called, without any"
+        )
     mapped = map_findings(table, manifest.findings, all_needed=manifest.task == "multiclass")
     examples = load(
         mapped.table,

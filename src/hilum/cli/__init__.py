@@ -193,6 +193,10 @@ def evaluate(
     On data from elsewhere (--data): what is common is scored, what the model has not seen is named, and the figures
     stand beside those of its own test, with the interval of the difference.
     """
+    from hilum.errors import UsageError
+
+    if internal and not data:
+        raise UsageError("--internal names the own test to compare other data with; give those with --data")
     table = read_table(data, layout=layout, images=images, remap=remap) if data else None
     _evaluate(
         model,
