@@ -138,7 +138,7 @@ def subject(
         internal: Where the report of the model's own test lies, to compare with; the run's own if None.
 
     Raises:
-        UsageError: There is no bundle, or no data for one alone.
+        UsageError: There is no bundle, no data for one alone, or no report at `internal`.
         BundleError: The bundle is damaged.
     """
     model = runtime.load(folder, expect=expect)
@@ -149,7 +149,7 @@ def subject(
         if stored is None or not stored.is_file():
             raise UsageError(f"{folder} holds a bundle without a run's table; give the data with --data")
         table = Table.read(stored, images=images)
-    return Subject(model, table, run, internal)
+    return Subject(model, table, run, elsewhere.report_of(internal) if internal else None)
 
 
 def evaluate(

@@ -163,6 +163,18 @@ def unseen(frame: pd.DataFrame, distances: np.ndarray, seen: Seen) -> tuple[Unse
     )
 
 
+def report_of(folder: Path) -> Path:
+    """Returns where the report lies that `folder` is or, as a run's folder, holds.
+
+    Raises:
+        UsageError: There is none.
+    """
+    place = folder if (folder / "metrics.json").is_file() else folder / "evaluation"
+    if not (place / "metrics.json").is_file() or not (place / "predictions.parquet").is_file():
+        raise UsageError(f"{folder} holds no report of the model's own test; `hilum evaluate RUN` makes one")
+    return place
+
+
 def find_internal(
     folder: Path, bundle: Bundle, findings: Sequence[str], *, replicates: int, seed: int
 ) -> Internal:
@@ -182,10 +194,7 @@ def find_internal(
         UsageError: There is no report, or it is of another bundle or part.
         DataError: The report is damaged.
     """
-    place = folder if (folder / "metrics.json").is_file() else folder / "evaluation"
-    if not (place / "metrics.json").is_file() or not (place / "predictions.parquet").is_file():
-        raise UsageError(f"{folder} holds no report of the model's own test; `hilum evaluate RUN` makes one")
-    manifest = bundle.manifest
+    place, manifest = report_of(folder), bundle.manifest
     hashes = {bundle.hash, *(one.parent for one in manifest.recalibrations)}
     try:
         metrics = json.loads((place / "metrics.json").read_text(encoding="utf-8"))
