@@ -11,8 +11,8 @@ import pandas as pd
 
 from hilum import recipe as recipes, runtime, stats
 from hilum.bundle import Manifest, decide
-from hilum.data.examples import Examples, load
 from hilum.data.audit import same_pictures
+from hilum.data.examples import Examples, load
 from hilum.data.split import split as divide, split_hash
 from hilum.data.table import Table
 from hilum.errors import DataError, HilumError, UsageError
