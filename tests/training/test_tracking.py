@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import types
 from pathlib import Path
 from typing import ClassVar
 
@@ -53,8 +52,6 @@ def write_history(folder, rows):
 
 def events(folder):
     """What TensorBoard itself reads: name -> [(epoch, value)], and the names of what else there is."""
-    # By its own switch it reads without TensorFlow, which would come into a process that holds the other framework.
-    sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("notf"))
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     read = EventAccumulator(str(folder / "tensorboard"))

@@ -38,8 +38,8 @@ def test_leaks_of_patients_and_of_pictures_are_told_apart():
     made = table(["p", "p", "q", "r"], ["train", "test", "val", "test"])
     pictures = np.array([-1, -1, 7, 7])
     assert leaks(made, pictures) == (
-        "1 patients are in more than one part (first: p in train and test)",
-        "1 pictures are in more than one part (first: 2.png in val is 3.png in test)",
+        "1 patient is in more than one part (first: p in train and test)",
+        "1 picture is in more than one part (first: 2.png in val is 3.png in test)",
     )
     assert leaks(table(["p", "q"], ["train", "test"]), np.array([-1, -1])) == ()
 

@@ -3,9 +3,16 @@
 import importlib.util
 import warnings
 
+import pytest
+
 if importlib.util.find_spec("keras") and importlib.util.find_spec("tensorflow"):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of TensorFlow, while it is imported
         import hilum.engines.keras  # noqa: F401
 else:
     collect_ignore_glob = ["test_*.py"]
+
+
+@pytest.fixture(autouse=True)
+def tensorboard_alone() -> None:
+    """Lets TensorBoard have TensorFlow, which is at home here."""

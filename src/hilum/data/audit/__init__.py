@@ -76,7 +76,7 @@ def audit(table: Table, *, directory: Path | None = None, watch: Watcher | None 
     )
     ordered = tuple(sorted(made, key=lambda check: SEVERITIES.index(check.severity)))
     counts = severities(ordered)
-    watch.finish(f"{counts[LEAK]:,} leaks, {counts[FAULT]:,} faults, {counts[NOTE]:,} notes")
+    watch.finish(", ".join(f"{number:,} {kind}{'s' * (number != 1)}" for kind, number in counts.items()))
     return Audit(table, ordered, comparisons, found, seen.num_read, table.notes)
 
 
@@ -142,7 +142,7 @@ def _pairs(
         pairs = _compared_in_full(table, cached, rows, pairs, watch)
         files.write_text(kept, json.dumps([asdict(pair) for pair in pairs]))
         found = pairs
-    watch.finish(f"{len(found):,} pairs of the same picture")
+    watch.finish(f"{len(found):,} pair{'s' * (len(found) != 1)} of the same picture")
     return tuple(replace(pair, first=int(rows[pair.first]), second=int(rows[pair.second])) for pair in found)
 
 

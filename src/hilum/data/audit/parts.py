@@ -79,14 +79,14 @@ def leaks(table: Table, pictures: NDArray[np.int64]) -> tuple[str, ...]:
     if shared:
         first = table.frame["patient"].iloc[shared[0][0]]
         where = _listed(dict.fromkeys(parts[shared[0]]))
-        sentences.append(f"{len(shared):,} patients are in more than one part (first: {first} in {where})")
+        sentences.append(f"{_are(len(shared), 'patient')} in more than one part (first: {first} in {where})")
     copies = across(pictures, np.where(pictures >= 0, parts, ""))
     if copies:
         one, other = next(
             pair for pair in itertools.combinations(copies[0], 2) if parts[pair[0]] != parts[pair[1]]
         )
         sentences.append(
-            f"{len(copies):,} pictures are in more than one part "
+            f"{_are(len(copies), 'picture')} in more than one part "
             f"(first: {names[one]} in {parts[one]} is {names[other]} in {parts[other]})"
         )
     return tuple(sentences)
@@ -150,6 +150,10 @@ def _size(first: Value, second: Value, *, share: bool) -> float:
         ]
         size = float(abs(np.log(odds[0] / odds[1]))) / float(np.log(ODDS))
     return size if size >= 1 else 0.0
+
+
+def _are(number: int, noun: str) -> str:
+    return f"{number:,} {noun} is" if number == 1 else f"{number:,} {noun}s are"
 
 
 def _listed(names: Sequence[str] | Mapping[str, None]) -> str:
