@@ -44,7 +44,7 @@ def test_leaks_of_patients_and_of_pictures_are_told_apart():
     assert leaks(table(["p", "q"], ["train", "test"]), np.array([-1, -1])) == ()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 30), st.integers(-1, 40)), min_size=30, max_size=80), st.integers(0, 3)
 )
