@@ -1,6 +1,5 @@
 """A bundle and a table with prepared images -> the rows that are scored, and what they are to the bundle."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -9,6 +8,7 @@ import numpy as np
 from hilum import recipe as recipes
 from hilum.bundle import Bundle
 from hilum.data.audit import same_pictures
+from hilum.data.audit.copies import digests
 from hilum.data.examples import Examples
 from hilum.data.split import split as divide, split_hash
 from hilum.data.table import Table
@@ -109,11 +109,8 @@ def fingerprints(examples: Examples, rows: np.ndarray) -> np.ndarray:
 
     BLAKE2b over the square that the network sees. Of pixels, not of patients' numbers: those could be guessed.
     """
-    digests = bytearray()
-    for start in range(0, len(rows), BLOCK):
-        for square in examples.cached.images(rows[start : start + BLOCK]):
-            digests += hashlib.blake2b(square.tobytes(), digest_size=16).digest()
-    return np.frombuffer(bytes(digests), np.uint8).reshape(-1, 16)
+    cached = examples.cached
+    return digests(cached.pixels, cached.slots[rows]).view(np.uint8).reshape(-1, 16)
 
 
 def _without_calibrating(part: Part, bundle: Bundle) -> Part:

@@ -211,14 +211,12 @@ def data_explore(
     from hilum.report import explore as report, remarks
 
     check_folder(output)
-    is_run = (source / "recipe.toml").is_file() and (source / "table.parquet").is_file()
-    if not is_run and source.is_dir() and output.resolve().is_relative_to(source.resolve()):
+    stored = _of_run(source)
+    if stored == source and source.is_dir() and output.resolve().is_relative_to(source.resolve()):
         raise UsageError(
             f"-o {output} lies in {source}, where the pictures would be taken for radiographs; give another folder"
         )
-    table = read_table(
-        source / "table.parquet" if is_run else source, layout=layout, images=images, remap=None, quiet=True
-    )
+    table = read_table(stored, layout=layout, images=images, remap=None, quiet=True)
     watch = Terminal()
     found = explore(table, limit=limit, seed=seed, watch=watch)
     watch.stage("Drawing")
@@ -273,10 +271,7 @@ def data_audit(
         check_folder(output)
     if without_leaks is not None and without_leaks.suffix != ".parquet":
         raise UsageError(f"--without-leaks {without_leaks} should be a file that ends in .parquet")
-    run = source / "table.parquet"
-    if (source / "recipe.toml").is_file() and run.is_file():
-        source = run
-    table = read_table(source, layout=layout, images=images, remap=remap)
+    table = read_table(_of_run(source), layout=layout, images=images, remap=remap)
     watch = Terminal()
     found = audit(table, watch=watch)
     if output is not None:
@@ -308,6 +303,12 @@ def data_audit(
         watch.say(f"{found.verdict} {RESEARCH}")
     if found.leaks:
         raise typer.Exit(1)
+
+
+def _of_run(source: Path) -> Path:
+    """The table of a run's folder; anything else as it is."""
+    table = source / "table.parquet"
+    return table if (source / "recipe.toml").is_file() and table.is_file() else source
 
 
 def _summary(table: Any, output: Path) -> dict[str, Any]:

@@ -167,9 +167,7 @@ class Run:
 
         compute: Compute = exact
         if self.precision == "bf16":
-            compute, error = fastest(fast, exact, self.batches.sample(BLOCK))
-            kept = "fp32" if compute is exact else "bf16"
-            log.info("features in %s; those in bf16 differ by %.2g of their norm", kept, error)
+            compute, _ = fastest(fast, exact, self.batches.sample(BLOCK))
         versions, folder = self.recipe.train.stored_versions, self.state.parent
         with self.stopwatch.part("forward"):
             self.batches, found = store(
