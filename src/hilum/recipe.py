@@ -82,9 +82,10 @@ class TaskSettings(Section):
 class SplitSettings(Section):
     """Which images train, which steer (validation), and which are kept for the test."""
 
-    method: Literal["patient", "folders", "official", "list", "image"] = "patient"
+    method: Literal["patient", "folders", "official", "given", "list", "image"] = "patient"
     """`patient`: at random, a patient's images together. `folders`: the source's own test, validation carved from
-    the rest by patient. `official`: the data set's published lists, likewise. `list`: a file of image and split.
+    the rest by patient. `official`: the data set's published lists, likewise. `given`: the source's own train, val and
+    test as they are, however few steer (Kermany's 16). `list`: a file of image and split.
     `image`: at random by image, which leaks patients and is called leaky wherever it shows."""
     val: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Fraction for validation."""
@@ -152,6 +153,10 @@ class ModelSettings(Section):
     weights: str = "imagenet"
     """Initial weights of the backbone: `imagenet` (from the hub), `none` (random), or a path to a .safetensors or
     .npz file."""
+    scaling: Literal["weights", "unit"] = "weights"
+    """What the backbone is given. `weights`: grey values scaled as its initial weights were trained to see them.
+    `unit`: values from 0 to 1 whatever the weights expect, as published notebooks often do; only to measure what
+    that costs."""
     freeze: Literal["backbone", "none"] | float = "none"
     """`backbone`: only the head learns. A number between 0 and 1: this share of the backbone's layers, counted from
     the image, stays as it is. Batch norm of frozen layers keeps its statistics."""
@@ -264,7 +269,8 @@ class TrainSettings(Section):
     """The learning rate of the backbone's first layer, relative to its last; geometric in between."""
     stored_versions: Annotated[int, Field(ge=0)] = 0
     """Of a backbone that stays frozen: each image goes through it so many times in all, once as it is, then augmented,
-    and the head learns from what came out; 0 sends every image through anew in every epoch."""
+    and the head learns from what came out; 0 sends every image through anew in every epoch. Not used where layers of
+    the backbone learn."""
     keep_final: bool = False
     """Whether the weights of the last epoch are sealed too, as RUN/final, beside those of the best."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -332,16 +338,17 @@ class Recipe(Section):
             )
         if self.train.unfreeze_after and self.model.freeze == "none":
             raise ValueError("train.unfreeze_after needs frozen layers; set model.freeze=backbone or a share")
-        if self.train.stored_versions and (self.model.frozen_share < 1 or self.train.unfreeze_after):
-            raise ValueError(
-                "train.stored_versions needs a backbone that stays frozen: model.freeze=backbone and no "
-                "train.unfreeze_after"
-            )
-        if self.train.stored_versions and self.augment.mixup:
+        if self.stores_features and self.augment.mixup:
             raise ValueError(
                 "train.stored_versions does not go with augment.mixup, which mixes images anew; set one to 0"
             )
         return self
+
+    @property
+    def stores_features(self) -> bool:
+        """Whether images go through the backbone before training, and never again."""
+        stays = self.model.frozen_share == 1 and not self.train.unfreeze_after
+        return bool(self.train.stored_versions) and stays
 
     def flat(self) -> dict[str, Any]:
         """Every key but name and description, as `section.key` -> its value, of the types that JSON has."""

@@ -468,7 +468,11 @@ def _show_profile(profile: Mapping[str, float]) -> None:
     from hilum.cli.terminal import show
 
     total = sum(profile.values()) or 1.0
-    rows = [[part, f"{seconds:,.1f}", f"{100 * seconds / total:.0f} %"] for part, seconds in profile.items()]
+    rows = [
+        [part, f"{seconds:,.1f}", f"{100 * seconds / total:.0f} %"]
+        for part, seconds in profile.items()
+        if seconds
+    ]
     show(rows, header=["part", "seconds", "share"], right=(1, 2))
 
 

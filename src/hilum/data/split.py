@@ -16,6 +16,8 @@ from hilum.data.table import SPLITS, Table
 from hilum.errors import DataError, UsageError
 from hilum.recipe import SplitSettings
 
+FEW_TO_STEER = 50  # images of validation, below which a note says so
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -52,7 +54,7 @@ def split(
     """Divides a table into train, val and test.
 
     Args:
-        table: What is to be divided; its own `split` column is used by `folders` and `official` only.
+        table: What is to be divided; its own `split` column is used by `folders`, `official` and `given` only.
         settings: How.
         findings: Each part gets its share of these; all of the table's by default.
         pictures: (rows,), equal where two rows hold the same picture, negative where that is not known. Where whole
@@ -72,6 +74,8 @@ def split(
     groups = _linked(patients(table), pictures)
     if settings.method in ("folders", "official"):
         parts = _kept_test(table, settings, labels, groups)
+    elif settings.method == "given":
+        parts = _given(table)
     elif settings.method == "list":
         parts = _listed(table, settings)
     else:
@@ -116,6 +120,18 @@ def _kept_test(
         )
     val = carve(groups, labels, ~test, size=settings.val * (~test).sum(), salt=f"{settings.seed} val")
     return np.where(test, "test", np.where(val, "val", "train"))
+
+
+def _given(table: Table) -> NDArray[np.str_]:
+    own: NDArray[np.str_] = table.frame["split"].to_numpy(str)
+    counts = {part: int((own == part).sum()) for part in SPLITS}
+    if sum(counts.values()) < len(own) or not all(counts.values()):
+        told = ", ".join(f"{count:,} in {part}" for part, count in counts.items())
+        raise DataError(
+            f"split method 'given' needs each image in the source's own train, val or test, but of {len(own):,} there "
+            f"are {told}; use method 'folders' where the source has no val, or 'patient'"
+        )
+    return own
 
 
 def _listed(table: Table, settings: SplitSettings) -> NDArray[np.str_]:
@@ -263,7 +279,7 @@ def _stratify(counts: NDArray[np.float64], sizes: NDArray[np.int64], *, fraction
 
 def _check_filled(table: Table, settings: SplitSettings, parts: NDArray[np.str_]) -> None:
     asked = {"train": 1.0, "val": settings.val, "test": settings.test}
-    if settings.method == "list":
+    if settings.method in ("list", "given"):
         asked = {"train": 1.0}
     for part, fraction in asked.items():
         if fraction > 0 and part not in parts:
@@ -301,6 +317,7 @@ def _description(settings: SplitSettings) -> str:
         "patient": f"by patient: {settings.test:.0%} test, {val} validation, stratified, seed {settings.seed}",
         "folders": f"the source's own test; validation is {val} of the rest, by patient, seed {settings.seed}",
         "official": f"the published lists' test; validation is {val} of the rest, by patient, seed {settings.seed}",
+        "given": "the source's own train, validation and test, as they are",
         "list": f"as listed in {Path(settings.list or '').name}",
         "image": f"LEAKY, by image: {settings.test:.0%} test, {val} validation, stratified, seed {settings.seed}",
     }[settings.method]
@@ -316,6 +333,8 @@ def _notes_on_patients(table: Table, shared: int) -> tuple[str, ...]:
 
 def _notes_on_source(settings: SplitSettings, source: Table) -> tuple[str, ...]:
     folded = int((source.frame["split"] == "val").sum())
+    if settings.method == "given" and folded < FEW_TO_STEER:
+        return (f"only {folded:,} images steer: best epoch, temperature and threshold are nearly arbitrary",)
     if settings.method not in ("folders", "official") or not folded:
         return ()
     return (

@@ -3,6 +3,7 @@
 An engine takes NumPy batches and gives back weights and an ONNX graph; nothing else of its framework leaves it.
 """
 
+import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,6 +42,12 @@ class InitialWeights:
     std: tuple[float, float, float]
     citation: str = ""
     licence: str = "unknown"
+
+    def scaled(self, scaling: str) -> "InitialWeights":
+        """The same weights, given what `model.scaling` says."""
+        if scaling == "weights":
+            return self
+        return dataclasses.replace(self, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from hilum.recipe import AugmentSettings
 
 log = logging.getLogger(__name__)
 
-BLOCK = 64  # images at a time
+BLOCK = 32  # images at a time
+LOOKED_AT = 16  # images by which precisions are compared
 TOLERANCE = 1e-2  # of features, relative to those in full precision
 
 Compute = Callable[[np.ndarray], np.ndarray]

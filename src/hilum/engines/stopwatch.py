@@ -5,7 +5,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
-PARTS = ("loader", "forward", "backward", "optimizer", "validation")
+PARTS = ("features", "loader", "forward", "backward", "optimizer", "validation")
 
 
 class Stopwatch:

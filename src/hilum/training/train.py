@@ -242,6 +242,11 @@ def _watched(fitting: _Fitting, folder: Path, track: Sequence[str], watch: Watch
             )
             watch.stage(title, progress.steps)
         watch.advance(progress.step, progress.steps, f"loss {progress.loss:.3f}" if progress.epoch else "")
+        if not progress.epoch and progress.step == progress.steps:
+            versions = fitting.recipe.train.stored_versions
+            watch.finish(
+                f"Features of each training image, in {versions} version(s), and of validation are stored"
+            )
 
     def on_epoch(history: pd.DataFrame) -> None:
         files.write_text(folder / HISTORY, history.to_csv(index=False))

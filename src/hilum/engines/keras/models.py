@@ -131,6 +131,7 @@ def build(
     )
     with _policy(precision), seeded(recipe.train.seed):
         backbone, initial = weights.initialise(name, settings.weights, make=make, images=images)
+        initial = initial.scaled(settings.scaling)
         return _classifier(recipe, backbone, initial), initial
 
 

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from hilum.data.batches import Batches
 from hilum.engines import Hooks, InitialWeights, Progress, Trained, Validation
-from hilum.engines.features import BLOCK, Compute, StoredBatches, fastest, store
+from hilum.engines.features import LOOKED_AT, Compute, StoredBatches, fastest, store
 from hilum.engines.figures import validation_figures
 from hilum.engines.keras import backend as backend, state
 from hilum.engines.keras.losses import make_loss
@@ -39,7 +39,7 @@ from hilum.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
-PARTS = ("step", "validation")  # a step is compiled as one, loader included
+PARTS = ("features", "step", "validation")  # a step is compiled as one, loader included
 
 
 def fit(
@@ -63,7 +63,7 @@ def fit(
     _be_deterministic(recipe.train.deterministic)
     with _memory_in_words(recipe):
         run = Run(recipe, batches, class_weights=class_weights, state=state)
-        if recipe.train.stored_versions:
+        if recipe.stores_features:
             validation = run.store(validation, hooks)
         if resume and state.exists():
             run.load()
@@ -141,12 +141,13 @@ class Run:
         compute = _computing(self.model, size)
         if self.precision == "bf16":
             exact = _computing(in_full_precision(self.recipe, self.model), size)
-            compute, _ = fastest(compute, exact, self.batches.sample(BLOCK))
+            compute, _ = fastest(compute, exact, self.batches.sample(LOOKED_AT))
         versions, folder = self.recipe.train.stored_versions, self.state.parent
-        with self.stopwatch.part("step"):
+        with self.stopwatch.part("features"):
             self.batches, found = store(
                 self.batches, validation, compute=compute, versions=versions, folder=folder, hooks=hooks
             )
+        self.position.seconds = self.stopwatch.seconds()["features"]
         return found
 
     def fit(

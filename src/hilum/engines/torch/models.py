@@ -92,6 +92,7 @@ def build(recipe: Recipe, *, images: Tensor) -> tuple[Classifier, InitialWeights
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         backbone, initial = weights.initialise(name, settings.weights, make=make, images=images)
+    initial = initial.scaled(settings.scaling)
     with torch.inference_mode():
         shape = backbone.eval()(torch.zeros(1, 3, size, size)).shape
     if len(shape) != 4:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from hilum.data.batches import Batch, Batches
 from hilum.engines import Hooks, InitialWeights, Progress, Trained, Validation
-from hilum.engines.features import BLOCK, Compute, StoredBatches, fastest, store
+from hilum.engines.features import LOOKED_AT, Compute, StoredBatches, fastest, store
 from hilum.engines.figures import validation_figures
 from hilum.engines.loop import (
     NUM_IMAGES_TO_UNFOLD,
@@ -35,6 +35,7 @@ from hilum.engines.processes import Processes, find_processes
 from hilum.engines.stopwatch import Stopwatch
 from hilum.engines.torch import state
 from hilum.engines.torch.losses import make_loss
+from hilum.engines.torch.memory import keep_freed_memory
 from hilum.engines.torch.models import Classifier, build
 from hilum.engines.torch.optimizers import make_optimizer
 from hilum.errors import UsageError
@@ -61,7 +62,7 @@ def fit(
     with torch.random.fork_rng(), _deterministic(recipe.train.deterministic), _memory_in_words(recipe):
         torch.manual_seed(recipe.train.seed)
         run = Run(recipe, batches, class_weights=class_weights, state=state, devices=devices, profile=profile)
-        if recipe.train.stored_versions:
+        if recipe.stores_features:
             validation = run.store(validation, hooks)
         if resume and state.exists():
             run.load()
@@ -123,6 +124,8 @@ class Run:
         self.fabric = _fabric(self.processes, self.precision)
         self.fabric.launch()
         device = self.fabric.device
+        if device.type == "cpu":
+            keep_freed_memory()
         self.stopwatch = Stopwatch(torch.cuda.synchronize if profile and device.type == "cuda" else None)
         self.initial: InitialWeights
         self.module, self.initial = build(recipe, images=to_float(batches.sample(NUM_IMAGES_TO_UNFOLD)))
@@ -167,12 +170,13 @@ class Run:
 
         compute: Compute = exact
         if self.precision == "bf16":
-            compute, _ = fastest(fast, exact, self.batches.sample(BLOCK))
+            compute, _ = fastest(fast, exact, self.batches.sample(LOOKED_AT))
         versions, folder = self.recipe.train.stored_versions, self.state.parent
-        with self.stopwatch.part("forward"):
+        with self.stopwatch.part("features"):
             self.batches, found = store(
                 self.batches, validation, compute=compute, versions=versions, folder=folder, hooks=hooks
             )
+        self.position.seconds = self.stopwatch.seconds()["features"]
         return found
 
     def epoch(self, validation: Validation, hooks: Hooks) -> None:
