@@ -6,7 +6,8 @@ have the same weights (random ones, since no others can be counted on), head, op
 200 of other patients steer. The AUROC of validation after the tenth epoch stands beside, over several seeds.
 
 Real radiographs are taken where `$HILUM_KERMANY` names a folder of Kermany's, or ../shared/data has one; else
-synthetic ones are drawn. A seed takes about half an hour on two cores; `$HILUM_BENCH_SEEDS` says how many, 1 unless told.
+synthetic ones are drawn. A seed takes about half an hour on two cores;
+`$HILUM_BENCH_SEEDS` says how many, 1 unless told.
 """
 
 import json

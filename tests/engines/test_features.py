@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -36,7 +38,17 @@ def first_and_mean(images):
 
 def stored(source, folder, *, versions=1, compute=first_and_mean, hooks=Hooks()):  # noqa: B008 (frozen)
     validation = Validation(cached().pixels[:7], np.zeros((7, 1), np.float32))
-    return store(source, validation, compute=compute, versions=versions, folder=folder, hooks=hooks)
+    with ThreadPoolExecutor(2) as pool:
+        return store(
+            source,
+            validation,
+            compute=compute,
+            pool=pool,
+            block=5,
+            versions=versions,
+            folder=folder,
+            hooks=hooks,
+        )
 
 
 @settings(max_examples=25, deadline=None)

@@ -7,7 +7,9 @@ through once; the head then learns from what is stored. Each epoch takes each im
 import dataclasses
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor, Future
 from functools import cached_property
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from hilum.recipe import AugmentSettings
 
 log = logging.getLogger(__name__)
 
-BLOCK = 32  # images at a time
+AHEAD = 16  # blocks that wait to be computed
 LOOKED_AT = 16  # images by which precisions are compared
 TOLERANCE = 1e-2  # of features, relative to those in full precision
 
@@ -74,7 +76,15 @@ class StoredBatches:
 
 
 def store(
-    batches: Batches, validation: Validation, *, compute: Compute, versions: int, folder: Path, hooks: Hooks
+    batches: Batches,
+    validation: Validation,
+    *,
+    compute: Compute,
+    pool: Executor,
+    block: int,
+    versions: int,
+    folder: Path,
+    hooks: Hooks,
 ) -> tuple[StoredBatches, Validation]:
     """Sends each training image through the backbone, as it is and augmented, and each of validation as it is.
 
@@ -82,6 +92,8 @@ def store(
         batches: Of images. A row that comes several times an epoch is stored once.
         validation: The images that steer.
         compute: The frozen backbone.
+        pool: Threads that call it, a block each.
+        block: Images that go through it together.
         versions: Of each training image: the first as it is, the others augmented.
         folder: Where a nameless file holds the features; whatever ends the process, its space is free again.
         hooks: Told of progress, as epoch 0, and asked whether to stop.
@@ -92,29 +104,33 @@ def store(
     Raises:
         StoppedError: `hooks.should_stop` said so.
     """
-    each = dataclasses.replace(batches, rows=np.unique(batches.rows), batch_size=BLOCK)
-    steps = each.steps * versions + -(-len(validation.images) // BLOCK)
+    each = dataclasses.replace(batches, rows=np.unique(batches.rows), batch_size=block)
+    blocks = np.split(validation.images, range(block, len(validation.images), block))
+    steps = each.steps * versions + len(blocks)
     done = 0
 
-    def told(images: np.ndarray) -> np.ndarray:
+    def told(images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         nonlocal done
-        if hooks.should_stop():
-            raise StoppedError("stopped from outside while features were computed; begin again with --resume")
-        found = compute(images)
-        done += 1
-        hooks.on_step(Progress(epoch=0, step=done, steps=steps, loss=float("nan")))
-        return found
+        for found in _computed(images, compute, pool):
+            if hooks.should_stop():
+                raise StoppedError(
+                    "stopped from outside while features were computed; begin again with --resume"
+                )
+            done += 1
+            hooks.on_step(Progress(epoch=0, step=done, steps=steps, loss=float("nan")))
+            yield found
 
-    blocks = np.split(validation.images, range(BLOCK, len(validation.images), BLOCK))
-    seen = Validation(np.concatenate([told(block) for block in blocks]), validation.labels)
+    seen = Validation(np.concatenate(list(told(blocks))), validation.labels)
     shape = (versions, len(each.rows), *seen.images.shape[1:])
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as file:
         features = np.memmap(file, np.float32, "w+", shape=shape)
     for version in range(versions):
         source = dataclasses.replace(each, augment=AugmentSettings()) if version == 0 else each
-        for batch in source.epoch(version):
-            features[version, np.searchsorted(each.rows, batch.rows)] = told(batch.images)
+        order, spans = source.order(version), source.spans
+        images = (batch.images for batch in source.epoch(version))
+        for (first, end), found in zip(spans, told(images), strict=True):
+            features[version, np.searchsorted(each.rows, order[first:end])] = found
     log.info(
         "%d versions of %d images went through the frozen backbone once, %s float32 each",
         versions,
@@ -122,6 +138,21 @@ def store(
         " x ".join(map(str, shape[2:])),
     )
     return StoredBatches(batches, features), seen
+
+
+def _computed(blocks: Iterable[np.ndarray], compute: Compute, pool: Executor) -> Iterator[np.ndarray]:
+    """What the backbone makes of each block, in order; few blocks are read before they are needed."""
+    waiting: deque[Future[np.ndarray]] = deque()
+    try:
+        for block in blocks:
+            waiting.append(pool.submit(compute, block))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
 def fastest(fast: Compute, exact: Compute, images: np.ndarray) -> tuple[Compute, float]:

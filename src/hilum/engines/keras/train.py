@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -143,9 +144,16 @@ class Run:
             exact = _computing(in_full_precision(self.recipe, self.model), size)
             compute, _ = fastest(compute, exact, self.batches.sample(LOOKED_AT))
         versions, folder = self.recipe.train.stored_versions, self.state.parent
-        with self.stopwatch.part("features"):
+        with self.stopwatch.part("features"), ThreadPoolExecutor(1) as pool:
             self.batches, found = store(
-                self.batches, validation, compute=compute, versions=versions, folder=folder, hooks=hooks
+                self.batches,
+                validation,
+                compute=compute,
+                pool=pool,
+                block=32,
+                versions=versions,
+                folder=folder,
+                hooks=hooks,
             )
         self.position.seconds = self.stopwatch.seconds()["features"]
         return found

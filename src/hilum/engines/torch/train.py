@@ -8,6 +8,8 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -172,10 +174,22 @@ class Run:
         if self.precision == "bf16":
             compute, _ = fastest(fast, exact, self.batches.sample(LOOKED_AT))
         versions, folder = self.recipe.train.stored_versions, self.state.parent
-        with self.stopwatch.part("features"):
+        # On a processor, blocks side by side with one thread each: threads within a layer wait for one another.
+        number = torch.get_num_threads()
+        workers, block = (number, 8) if device.type == "cpu" else (1, 64)
+        threads = ThreadPoolExecutor(workers, initializer=partial(torch.set_num_threads, 1))
+        with self.stopwatch.part("features"), threads as pool:
             self.batches, found = store(
-                self.batches, validation, compute=compute, versions=versions, folder=folder, hooks=hooks
+                self.batches,
+                validation,
+                compute=compute,
+                pool=pool,
+                block=block,
+                versions=versions,
+                folder=folder,
+                hooks=hooks,
             )
+        torch.set_num_threads(number)  # a part of the setting is the whole process's
         self.position.seconds = self.stopwatch.seconds()["features"]
         return found
 
