@@ -13,7 +13,7 @@ SIZE = 64
 TORCH = [name for name, found in ARCHITECTURES.items() if "torch" in found.engines]
 
 
-def build(architecture, *, hidden="[]", findings=("Pneumonia",), weights="none"):
+def build(architecture, *more, hidden="[]", findings=("Pneumonia",), weights="none"):
     kind = "binary" if len(findings) == 1 else "multilabel"
     changes = [
         f"model.architecture={architecture}",
@@ -24,6 +24,7 @@ def build(architecture, *, hidden="[]", findings=("Pneumonia",), weights="none")
         "task.negatives=all-others",
         f"task.findings={list(findings)}",
         f"data.size={SIZE}",
+        *more,
     ]
     settings = recipe.load("kermany-densenet121", changes)
     model, initial = models.build(settings, images=torch.rand(8, SIZE, SIZE))
@@ -90,6 +91,16 @@ def test_normalisation_is_in_the_graph():
         expected = model.backbone((grey.unsqueeze(1).expand(-1, 3, -1, -1) - mean) / std)
 
         torch.testing.assert_close(model.features(grey), expected)
+
+
+def test_unit_scaling_gives_the_backbone_grey_values_as_they_are():
+    model, initial = build("resnet18", "model.scaling=unit")
+    grey = images(1)
+    with torch.inference_mode():
+        expected = model.backbone(grey.unsqueeze(1).expand(-1, 3, -1, -1))
+
+        torch.testing.assert_close(model.features(grey), expected)
+    assert (initial.mean, initial.std) == ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)), "as the bundle says"
 
 
 def test_a_frozen_backbone_keeps_weights_and_statistics():
