@@ -220,7 +220,7 @@ def compare(
 def _names(folders: Sequence[Path], names: Sequence[str] | None) -> list[str]:
     """What each run is called; equal names of folders are numbered."""
     if not 2 <= len(folders) <= MOST:
-        raise UsageError(f"{len(folders)} runs; from 2 to {MOST} can be compared")
+        raise UsageError(f"number of runs: {len(folders)}; give from 2 to {MOST} run folders")
     if names is not None:
         if len(names) != len(folders) or len(set(names)) < len(names) or not all(map(str.strip, names)):
             raise UsageError(

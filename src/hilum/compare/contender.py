@@ -75,7 +75,7 @@ class Contender:
             raise DataError(
                 f"{self.folder / TABLE} lacks images of the run's evaluation; run `hilum evaluate {self.folder}` again"
             )
-        return places
+        return np.asarray(places)
 
     def tuned(self) -> tuple[pd.Index, frozenset[str]]:
         """The images, and the patients as `source:patient`, that the model was trained or tuned on."""

@@ -1,7 +1,7 @@
 """Models and the images in common -> Exhibits: images worth a look, each explained by every model."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,8 +17,9 @@ GROUPS = ("disagree", "right", "wrong")
 NUMBERS = {"disagree": 3, "right": 2, "wrong": 2}
 RULE = (
     "Chosen by rule. Disagreement and common errors: those made with most conviction, which is the distance of the "
-    "probability from the threshold (of classes: the probability of the class called), summed over the surest right and "
-    "the surest wrong model, or over all models. Common hits: at random. Images with and without the finding take turns."
+    "probability from the threshold (of classes: the probability of the class called), summed over the surest right "
+    "and the surest wrong model, or over all models. Common hits: at random. Images with and without the finding take "
+    "turns."
 )
 
 
@@ -30,7 +31,9 @@ class Exhibit:
         group: Of `GROUPS`.
         image: Its name.
         finding: What is explained; of classes the true one.
-        cases: One a model, in their order; all of the same picture.
+        cases: One a model, in their order; all of the same picture. The evidence is scaled so that models with other
+            grids and temperatures can be held against each other: at each place the calibrated logit that the model
+            would give, biases aside, if all of the image were like that place.
         right: Whether each model is right.
         called: The class that each calls; of findings `present` or `absent`.
     """
@@ -87,15 +90,19 @@ def exhibits(
         name = str(table.frame["image"].iloc[row])
         boxes = table.boxes[(table.boxes["image"] == name) & (table.boxes["finding"] == finding)]
         cases = [
-            explain(
+            _alike(
                 model,
-                table.location(row),
-                name=name,
-                findings=(finding,),
-                labels=(float(labels[index, column]),),
-                boxes=boxes[["x", "y", "width", "height"]].to_numpy(float),
-                truth=finding if classes else "",
-            )[0]
+                finding,
+                explain(
+                    model,
+                    table.location(row),
+                    name=name,
+                    findings=(finding,),
+                    labels=(float(labels[index, column]),),
+                    boxes=boxes[["x", "y", "width", "height"]].to_numpy(float),
+                    truth=finding if classes else "",
+                )[0],
+            )
             for model in models
         ]
         called = tuple(
@@ -145,6 +152,15 @@ def choose(
             pairs = [pair for pair in pairs if pair[0] != image]
         chosen += [(group, image, column) for image, column in taken.items()]
     return chosen
+
+
+def _alike(model: Model, finding: str, case: Case) -> Case:
+    """Scales a map as `Exhibit.cases` says."""
+    manifest, maps = model.bundle.manifest, model.bundle.golden.maps
+    temperatures = manifest.calibration.temperatures
+    temperature = temperatures[manifest.findings.index(finding) if len(temperatures) > 1 else 0]
+    factor = maps.shape[1] * maps.shape[2] / temperature
+    return replace(case, evidence=np.asarray(case.evidence * np.float32(factor)))
 
 
 def unreadable(error: ImageError, table: Table) -> str:

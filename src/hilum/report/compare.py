@@ -17,8 +17,6 @@ from hilum.report.story import RESEARCH_USE
 from hilum.report.tables import Cell, Column, Grid, Notes
 from hilum.stats import Estimate
 
-MAP_SIDE = 480
-"""Pixels of the longer side of a picture in the page."""
 _CSV = {"accuracy": "Accuracy", "ppv": "Precision", "sensitivity": "Recall", "f1": "F1-Score", "auroc": "AUC"}
 """Figures with the names that spreadsheets of classifiers give them; all others keep their own."""
 
@@ -137,8 +135,9 @@ def _lead(comparison: Comparison) -> str:
     if len(comparison.findings) == 1:
         number = int((comparison.labels[:, 0] == 1).sum())
         positive = f", {number:,} with {comparison.findings[0]}"
+    images = words.count(len(comparison.images), "test image")
     return (
-        f"{words.count(len(comparison.models), 'model')} on the same {words.count(len(comparison.images), 'test image')} "
+        f"{words.count(len(comparison.models), 'model')} on the same {images} "
         f"of {patients} ({comparison.data}){positive}. Reference: {comparison.models[0].name}, the first named."
     )
 
@@ -244,7 +243,13 @@ def _pairs(comparison: Comparison) -> Grid:
         )
         for pair in comparison.pairs
     )
-    heads = ("Both right", "Only the first", "Only the second", "Both wrong", "Same decision")
+    heads: tuple[str, ...] = (
+        "Both right",
+        "Only the first",
+        "Only the second",
+        "Both wrong",
+        "Same decision",
+    )
     if comparison.task != "multiclass":
         heads = (*heads, "Kappa")
     of = "images and findings" if comparison.task == "multilabel" else "images"
@@ -263,7 +268,7 @@ def _recipes(comparison: Comparison) -> Grid | None:
 
 
 def _show(one: Exhibit, comparison: Comparison, limit: float) -> Shown:
-    views = [panels.views(case, limit=limit, side=MAP_SIDE) for case in one.cases]
+    views = [panels.views(case, limit=limit, side=sidebyside.SIDE) for case in one.cases]
     height, width = views[0].radiograph.shape[:2]
     pictures = [("", "Radiograph", jpeg(views[0].radiograph), "Radiograph")]
     for place, (view, name) in enumerate(zip(views, _names(comparison), strict=True)):
@@ -278,8 +283,8 @@ def _correction(comparison: Comparison) -> str:
     holm = f" p values are Holm's over {tests} tests of a kind." if tests > 1 else ""
     return (
         "Differences: both models on the same resamples of patients, 95 % interval. AUROC: DeLong's paired test; "
-        f"decisions: McNemar's test; patients are clusters in both.{holm} An interval that holds 0 is no proof that two "
-        "models are equal."
+        f"decisions: McNemar's test; patients are clusters in both.{holm} An interval that holds 0 is no proof that "
+        "two models are equal."
     )
 
 
@@ -290,8 +295,8 @@ def _machine(comparison: Comparison) -> str:
     return (
         f"Images a second: prepared squares to logits and maps, {rate.images} images, all models in turn in "
         f"{speed.ROUNDS} rounds, on {rate.machine}, with whatever else it did; times as fast as "
-        f"{comparison.models[0].name}, with the least and the greatest round. Parameters: numbers in the graph's weights. "
-        "Seconds of training are those of each run, on its own machine."
+        f"{comparison.models[0].name}, with the least and the greatest round. Parameters: numbers in the graph's "
+        "weights. Seconds of training are those of each run, on its own machine."
     )
 
 

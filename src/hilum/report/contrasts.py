@@ -152,7 +152,10 @@ def _gaps(comparison: Comparison) -> Plot:
     ]
     tests = [one.delong_holm for one in comparison.differences if one.delong_holm is not None]
     sure = sum(p < LEVEL for p in tests)
-    title = f"{sure} of {words.count(len(tests), 'AUROC difference')} beyond chance (p < 0.05)"
+    title = f"{sure} of {words.count(len(tests), 'AUROC difference')} beyond chance (p < 0.05, Holm)"
+    if len(comparison.differences) == 1:
+        only = comparison.differences[0]
+        title = f"AUROC difference {words.estimate(only.metrics['auroc'].to_dict())}, p {p_text(only.delong_holm)}"
     drawing = overlays.forest(
         rows,
         _names(comparison),

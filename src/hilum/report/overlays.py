@@ -220,12 +220,21 @@ def epochs(
                 zorder=3,
             )
         frame.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+        if "loss" not in label:
+            _widen(frame)
         frame.yaxis.set_major_locator(MaxNLocator(5))
         frame.yaxis.set_major_formatter(lambda value, _: f"{value:.6g}".replace("-", "−"))
         frame.grid(axis="y", color=style.HAIR, linewidth=0.6)
         frame.set_axisbelow(True)
         frame.set_xlabel("Epoch", labelpad=2)
     return drawing
+
+
+def _widen(frame: "Axes") -> None:
+    """Lets the axis of a score end at tenths: closer, ripples would look like waves."""
+    low, high = frame.dataLim.intervaly
+    low, high = float(np.floor(10 * low + 1e-9)) / 10, float(np.ceil(10 * high - 1e-9)) / 10
+    frame.set_ylim(low, max(high, low + 0.1))
 
 
 def key(

@@ -20,6 +20,8 @@ GROUPS = {
     "wrong": "All are wrong",
 }
 """Group of an exhibit -> its heading."""
+SIDE = 480
+"""Pixels of the longer side of a radiograph."""
 COLUMNS = 4
 """Matrices beside each other."""
 
@@ -51,10 +53,10 @@ def confusion(
         subtitle: What it rests on.
     """
     slanted = len(classes) > 2
-    columns = min(COLUMNS if not slanted else 3, len(matrices))
-    rows = -(-len(matrices) // columns)
+    rows = -(-len(matrices) // (3 if slanted else COLUMNS))
+    columns = -(-len(matrices) // rows)
     left, gap, top, above = (1.55 if slanted else 0.55), 0.22, 0.5, 0.42
-    below = 1.25 if slanted else 0.3
+    below = 1.15 if slanted else 0.12
     side = min(2.1, (style.FULL - left - 0.08 - gap * (columns - 1)) / columns)
     pitch = above + side
     drawing = style.figure(style.FULL, top + rows * (pitch + 0.12) + below + 0.2)
@@ -160,7 +162,7 @@ def maps(exhibits: Sequence[Exhibit], names: Sequence[str], *, title: str) -> "F
             top=top + 0.13,
         )
         top += above
-        shown = [panels.views(case, limit=limit) for case in one.cases]
+        shown = [panels.views(case, limit=limit, side=SIDE) for case in one.cases]
         pictures = [shown[0].radiograph, *(view.overlay for view in shown)]
         across = min(side, height * one.cases[0].grey.shape[1] / one.cases[0].grey.shape[0])
         for left, picture in zip(lefts, pictures, strict=True):
@@ -193,9 +195,7 @@ def truth(one: Exhibit) -> str:
 def call(one: Exhibit, place: int) -> str:
     """What a model makes of an image, in words."""
     case = one.cases[place]
-    if case.threshold is None:
-        return f"{words.probability(case.probability)}, called {one.called[place]}"
-    return f"{words.probability(case.probability)}, {one.called[place]} (from {words.probability(case.threshold)})"
+    return f"{words.probability(case.probability)}, called {one.called[place]}"
 
 
 def _draw_matrix(frame: "Axes", matrix: Matrix, colour: str, *, small: bool = False) -> None:
