@@ -134,7 +134,10 @@ def _unlike(entrants: Sequence[Contender]) -> list[str]:
         ("Negatives differ", [one.manifest.negatives for one in entrants], "the models learned different questions"),
     ):  # fmt: skip
         if len(set(values)) > 1:
-            told = ", ".join(f"{one.name} {value}" for one, value in zip(entrants, values, strict=True))
+            whose: dict[str, list[str]] = {}
+            for one, value in zip(entrants, values, strict=True):
+                whose.setdefault(value, []).append(one.name)
+            told = "; ".join(f"{value}: {', '.join(names)}" for value, names in whose.items())
             lines.append(f"{what} ({told}): {meaning}.")
     hashes: dict[str, str] = {}
     for one in entrants:

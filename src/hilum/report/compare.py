@@ -154,19 +154,16 @@ def _figures(comparison: Comparison) -> Grid:
 
 def _differences(comparison: Comparison) -> Grid:
     notes = Notes()
-    rows = tuple(
-        (f"{one.model} − {comparison.models[0].name}", _difference_cells(one, notes))
-        for one in comparison.differences
-        if one.finding == comparison.overall
-    )
-    columns = (*_columns(FIGURES), Column("p, AUROC"), Column("p, decisions"))
-    return Grid(
-        "Difference from the reference, positive where the figure is higher",
-        "Models",
-        columns,
-        rows,
-        notes=notes.listed(),
-    )
+    overall = [one for one in comparison.differences if one.finding == comparison.overall]
+    rows = [
+        (contrasts.short(name), tuple(_cell(one.metrics[name], notes) for one in overall)) for name in FIGURES
+    ]
+    delong = [Cell(contrasts.p_text(one.delong_holm), note=notes.letter(one.reason or "")) for one in overall]
+    rows.append(("p, AUROC", tuple(delong)))
+    rows.append(("p, decisions", tuple(Cell(contrasts.p_text(one.mcnemar_holm)) for one in overall)))
+    caption = f"Each model minus {comparison.models[0].name}"
+    heads = tuple(Column(one.model) for one in overall)
+    return Grid(caption, "Figure", heads, tuple(rows), foot=2, notes=notes.listed())
 
 
 def _by_finding(comparison: Comparison) -> Grid | None:
@@ -261,7 +258,7 @@ def _recipes(comparison: Comparison) -> Grid | None:
         return None
     names = [name for name in _names(comparison) if any(name in each for each in comparison.recipes.values())]
     rows = tuple(
-        (key, tuple(Cell(_setting(each.get(name, ""))) for name in names))
+        (key, tuple(Cell(words.shorten(_setting(each.get(name, "")), 24)) for name in names))
         for key, each in comparison.recipes.items()
     )
     return Grid("Keys in which the recipes differ", "Key", tuple(map(Column, names)), rows)
@@ -298,15 +295,6 @@ def _machine(comparison: Comparison) -> str:
         f"{comparison.models[0].name}, with the least and the greatest round. Parameters: numbers in the graph's "
         "weights. Seconds of training are those of each run, on its own machine."
     )
-
-
-def _difference_cells(one: Difference, notes: Notes) -> tuple[Cell, ...]:
-    cells = [_cell(one.metrics[name], notes) for name in FIGURES]
-    cells.append(
-        Cell(contrasts.p_text(one.delong_holm), note=notes.letter(words.reason({"reason": one.reason})))
-    )
-    cells.append(Cell(contrasts.p_text(one.mcnemar_holm)))
-    return tuple(cells)
 
 
 def _cell(estimate: Estimate, notes: Notes) -> Cell:
