@@ -23,7 +23,7 @@ def evaluated(make_sites, write_own_test, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HILUM_CACHE", str(tmp_path_factory.mktemp("cache")))
         run = make_sites().run
-        write_own_test(evaluate.evaluate(evaluate.subject(run), replicates=20), run / "evaluation")
+        write_own_test(evaluate.evaluate(evaluate.subject(run), replicates=100), run / "evaluation")
     (run / "history.csv").write_text(
         "epoch,train_loss,val_loss,val_auroc,learning_rate,seconds\n1,0.9,0.8,0.7,0.001,5\n2,0.5,0.6,0.8,0.001,5\n"
     )

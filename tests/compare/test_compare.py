@@ -4,11 +4,14 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from hilum import stats
+from hilum.cli import app
 from hilum.compare import FIGURES, compare, fair
 from hilum.data.table import Table
 from hilum.errors import DataError, UsageError
+from hilum.report import compare as report
 from hilum.stats.comparison import mcnemar
 from hilum.stats.delong import delong
 
@@ -89,7 +92,7 @@ def test_the_table_and_json_tell_each_model(make_run):
     told = json.loads(json.dumps(comparison.to_dict(), allow_nan=False))
     assert told["reference"] == "first"
     assert told["models"]["second"]["figures"]["Pneumonia"]["auroc"]["low"] is not None
-    # Slope, offset, and 16 equal shares of the slope for the map.
+    # Slope, offset, and the share of a cell in the map.
     assert told["models"]["first"]["parameters"] == 3
     assert comparison.models[0].rate.images == 32
     assert {one.group for one in comparison.exhibits} >= {"disagree", "right"}
@@ -209,3 +212,19 @@ def test_other_questions_are_refused():
 
     with pytest.raises(UsageError, match="a answers binary of Edema; b answers binary of Mass"):
         fair.check_task(*entrants)
+
+
+def test_the_command_says_what_differs_and_where_the_page_is(make_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "write", lambda folder, _comparison: folder / "report.html")
+    runs = [str(make_run("a")), str(make_run("bb", noise=3))]
+
+    printed = CliRunner().invoke(
+        app, ["compare", *runs, "-o", str(tmp_path / "out"), "--name", "x", "--name", "y"]
+    )
+    told = CliRunner().invoke(app, ["compare", *runs, "-o", str(tmp_path / "out"), "--json"])
+
+    assert printed.exit_code == 0, printed.output
+    assert "The AUROC of y is lower than that of x: difference −0." in printed.stdout
+    assert f"report: {tmp_path / 'out' / 'report.html'}" in printed.stdout
+    assert "warning: y and x are one and the same bundle." in printed.stderr
+    assert json.loads(told.stdout)["reference"] == "a"

@@ -26,7 +26,7 @@ def model(name, probabilities, thresholds):
 
 def differences(first, second, labels, findings):
     return paired.corrected(
-        paired.differences(first, second, labels, PATIENTS, findings=findings, replicates=40, seed=0)
+        paired.differences(first, second, labels, PATIENTS, findings=findings, replicates=100, seed=0)
     )
 
 

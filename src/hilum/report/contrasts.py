@@ -103,7 +103,7 @@ def _cohort(comparison: Comparison) -> str:
 def _range(comparison: Comparison, metric: str, name: str) -> str:
     """From which model's figure to which other's."""
     key = comparison.overall
-    mean = "Mean " if key == MEAN else ""
+    mean = "Mean " if key == MEAN and (comparison.task, metric) != ("multiclass", ACCURACY) else ""
     known = {
         model.name: value
         for model in comparison.models

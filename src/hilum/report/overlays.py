@@ -336,9 +336,10 @@ def _scale(frame: "Axes", ends: Sequence[float], *, zero: bool) -> None:
 
     if zero:
         frame.axvline(0, color=style.INK, linewidth=0.8, zorder=1)
-        reach = 1.08 * max([0.01, *(abs(end) for end in ends)])
-        frame.set_xlim(-reach, reach)
-        frame.xaxis.set_major_locator(MaxNLocator(5, symmetric=True))
+        low, high = min([-0.005, *ends]), max([0.005, *ends])
+        room = 0.06 * (high - low)
+        frame.set_xlim(low - room, high + room)
+        frame.xaxis.set_major_locator(MaxNLocator(5))
         frame.xaxis.set_major_formatter(lambda value, _: style.signed(round(value, 6)))
         return
     low = float(np.floor(min([0.9, *ends]) * 10 + 1e-9) / 10)

@@ -55,7 +55,7 @@ def confusion(
     slanted = len(classes) > 2
     rows = -(-len(matrices) // (3 if slanted else COLUMNS))
     columns = -(-len(matrices) // rows)
-    left, gap, top, above = (1.55 if slanted else 0.55), 0.22, 0.5, 0.42
+    left, gap, top, above = (1.78 if slanted else 0.55), 0.22, 0.5, 0.42
     below = 1.15 if slanted else 0.12
     side = min(2.1, (style.FULL - left - 0.08 - gap * (columns - 1)) / columns)
     pitch = above + side
@@ -98,17 +98,18 @@ def confusions(
         title: The finding of the figure.
         subtitle: What it rests on.
     """
-    left, gap, top, height, apart = 1.75, 0.12, 1.0, 0.42, 0.13
+    left, gap, height, apart = 1.75, 0.12, 0.42, 0.13
+    top = overlays.key_height(names) + 0.82
     width = min(1.5, (style.FULL - left - 0.08 - gap * (len(names) - 1)) / len(names))
     drawing = style.figure(style.FULL, top + (height + apart) * len(findings) + 0.3)
     style.heading(drawing, title, subtitle)
-    for place, name in enumerate(names):
+    overlays.key(drawing, names, top=0.56)
+    for place in range(len(names)):
         start = left + place * (width + gap)
-        letters = int((width - 0.3) / overlays.LETTER)
-        overlays.entry(drawing, words.cut(name, max(letters, 4)), place, left=start, top=0.68, bold=True)
-        for half, word in enumerate(("absent", "present")):
+        overlays.entry(drawing, "", place, left=start + width / 2 - 0.12, top=top - 0.12)
+        for half, word in enumerate("−+"):
             middle = start + width * (half + 0.5) / 2
-            style.write(drawing, word, left=middle, top=0.9, colour=style.FAINT, align="center")
+            style.write(drawing, word, left=middle, top=top - 0.06, colour=style.FAINT, align="center")
     for row, finding in enumerate(findings):
         upper = top + row * (height + apart)
         style.write(drawing, words.cut(finding, 21), left=style.MARGIN, top=upper + height / 2 + 0.045)
@@ -118,7 +119,7 @@ def confusions(
             _draw_matrix(frame, matrix, overlays.LOOKS[place][0], small=True)
     foot = top + (height + apart) * len(findings) + 0.1
     style.write(
-        drawing, "Columns: called. Upper line: absent in truth, lower line: present.", left=left, top=foot,
+        drawing, "Columns: called absent (−) or present (+). Lines: truth, absent above present.", left=left, top=foot,
         colour=style.FAINT,
     )  # fmt: skip
     return drawing
@@ -232,7 +233,7 @@ def _draw_matrix(frame: "Axes", matrix: Matrix, colour: str, *, small: bool = Fa
 
 def _name_classes(frame: "Axes", classes: Sequence[str], *, across: bool, down: bool, slanted: bool) -> None:
     size = len(classes)
-    for place, name in enumerate(words.cut(name, 18) for name in classes):
+    for place, name in enumerate(words.cut(name, 20) for name in classes):
         if across:
             frame.annotate(
                 name, (place + 0.5, size), (0, -4), textcoords="offset points", va="top",
