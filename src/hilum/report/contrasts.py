@@ -292,8 +292,11 @@ def _learning(comparison: Comparison) -> Iterator[Plot]:
         if min(counts) < max(counts)
         else f"{words.count(counts[0], 'epoch')} of training"
     )
-    steered = ", ".join(
-        f"{words.cut(model.name, 18)} by {model.monitor}" for model in comparison.models if model.monitor
+    whose: dict[str, list[str]] = {}
+    for model in comparison.models:
+        whose.setdefault(model.monitor or "an unknown figure", []).append(model.name)
+    steered = "; ".join(
+        by if len(whose) == 1 else f"{by} ({', '.join(names)})" for by, names in whose.items()
     )
     drawing = overlays.epochs(
         panels,
@@ -303,8 +306,8 @@ def _learning(comparison: Comparison) -> Iterator[Plot]:
         subtitle="markers: the epoch whose weights were kept",
     )
     caption = (
-        f"Learning curves. Chosen: {steered}. Losses of different recipes need not be on one scale; validation chose "
-        "the epoch, so it is no test result."
+        f"Learning curves. The epoch was chosen by {steered}. Losses of different recipes need not be on "
+        "one scale; validation chose the epoch, so it is no test result."
     )
     yield Plot("learning_curves", drawing, title, caption)
 

@@ -144,7 +144,11 @@ def maps(exhibits: Sequence[Exhibit], names: Sequence[str], *, title: str) -> "F
     head = 0.3
     top = 0.82
     drawing = style.figure(width, top + sum(heights) + (above + below) * len(exhibits) + head * heads + 0.62)
-    style.heading(drawing, title, "Warm: evidence for the finding, cold: against it. Research use only.")
+    style.heading(
+        drawing,
+        title,
+        "One scale: the calibrated logit if all of the image were like a place. Research use only.",
+    )
     lefts = [style.MARGIN + number * (side + gap) for number in range(columns)]
     style.write(drawing, "Radiograph", left=lefts[0], top=0.68, bold=True)
     for place, name in enumerate(names):
