@@ -49,6 +49,7 @@ AFTER_THE_BUNDLE = (
     "stats",
     "report",
     "runs",
+    "compare",
 )
 # package -> what it never imports
 NEVER = {
@@ -112,6 +113,7 @@ def test_what_comes_after_the_bundle_loads_no_framework():
             *AFTER_THE_BUNDLE,
             "report.page",
             "report.panels",
+            "report.compare",
             "cli",
             "data.readers",
             "training.tracking",

@@ -54,6 +54,35 @@ class Contrast:
 
 
 @dataclass(frozen=True)
+class Stored:
+    """What a report kept of an evaluation: n images and the k findings of its bundle.
+
+    Attributes:
+        bundle: Hash of the bundle that was scored.
+        data: The sources' names.
+        split: Which part was scored.
+        internal: Whether it is of the training's own data.
+        test_reads: How often this test had been evaluated in its run; 0 unknown.
+        images: The images' names, str (n,).
+        patients: The images' patients as `source:patient`, str (n,).
+        labels: float64 (n, k), NaN unknown.
+        probabilities: float64 (n, k), calibrated.
+        thresholds: (k,); NaN where the most probable class is called.
+    """
+
+    bundle: str
+    data: str
+    split: str
+    internal: bool
+    test_reads: int
+    images: np.ndarray
+    patients: np.ndarray
+    labels: np.ndarray
+    probabilities: np.ndarray
+    thresholds: np.ndarray
+
+
+@dataclass(frozen=True)
 class Internal:
     """The model's result on the test part of its own data.
 
@@ -195,46 +224,71 @@ def find_internal(
         DataError: The report is damaged.
     """
     place, manifest = report_of(folder), bundle.manifest
+    stored = read_stored(place, manifest.findings)
     hashes = {bundle.hash, *(one.parent for one in manifest.recalibrations)}
-    try:
-        metrics = json.loads((place / "metrics.json").read_text(encoding="utf-8"))
-        of, part, own = metrics["bundle"], metrics["split"], metrics["internal"]
-        thresholds = [metrics["findings"][finding]["threshold"] for finding in manifest.findings]
-        data = str(metrics["data"])
-        predictions = pd.read_parquet(place / "predictions.parquet")
-        count = len(manifest.findings)
-        if (predictions["finding"].to_numpy(str).reshape(-1, count) != np.array(manifest.findings)).any():
-            raise ValueError("other findings")
-        labels, probabilities = (
-            predictions[name].to_numpy(np.float64).reshape(-1, count) for name in ("label", "probability")
-        )
-        patients = predictions["patient"].to_numpy(str)[::count]
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise DataError(
-            f"{place} holds no whole report ({type(error).__name__}); make it again by `hilum evaluate RUN`"
-        ) from None
-    if of not in hashes:
+    if stored.bundle not in hashes:
         raise UsageError(
-            f"{place} is the report of bundle {str(of)[:16]}, not of {bundle.hash[:16]} or its parents"
+            f"{place} is the report of bundle {stored.bundle[:16]}, not of {bundle.hash[:16]} or its parents"
         )
-    if part != "test" or own is not True:
-        raise UsageError(f"{place} is not the report of the model's own test (it is of {data}, {part})")
+    if stored.split != "test" or not stored.internal:
+        raise UsageError(
+            f"{place} is not the report of the model's own test (it is of {stored.data}, {stored.split})"
+        )
     columns = [manifest.findings.index(finding) for finding in findings]
     scores = score(
         manifest,
-        labels[:, columns],
-        probabilities[:, columns],
-        patients,
+        stored.labels[:, columns],
+        stored.probabilities[:, columns],
+        stored.patients,
         findings=findings,
-        thresholds=np.array(thresholds, float)[columns],
+        thresholds=stored.thresholds[columns],
         replicates=replicates,
         seed=seed,
     )
     positives = {
-        finding: int((labels[:, column] == 1).sum())
+        finding: int((stored.labels[:, column] == 1).sum())
         for finding, column in zip(findings, columns, strict=True)
     }
-    return Internal(str(of), data, len(labels), np.unique(patients), positives, scores)
+    return Internal(
+        stored.bundle, stored.data, len(stored.labels), np.unique(stored.patients), positives, scores
+    )
+
+
+def read_stored(place: Path, findings: Sequence[str]) -> Stored:
+    """Reads what a report kept.
+
+    Args:
+        place: As `report_of` returns it.
+        findings: Those of the bundle.
+
+    Raises:
+        DataError: The report is damaged, or of other findings.
+    """
+    try:
+        metrics = json.loads((place / "metrics.json").read_text(encoding="utf-8"))
+        predictions = pd.read_parquet(place / "predictions.parquet")
+        count = len(findings)
+        if (predictions["finding"].to_numpy(str).reshape(-1, count) != np.array(findings)).any():
+            raise ValueError("other findings")
+        labels, probabilities = (
+            predictions[name].to_numpy(np.float64).reshape(-1, count) for name in ("label", "probability")
+        )
+        return Stored(
+            bundle=str(metrics["bundle"]),
+            data=str(metrics["data"]),
+            split=str(metrics["split"]),
+            internal=metrics["internal"] is True,
+            test_reads=int(metrics.get("test_reads", 0)),
+            images=predictions["image"].to_numpy(str)[::count],
+            patients=predictions["patient"].to_numpy(str)[::count],
+            labels=labels,
+            probabilities=probabilities,
+            thresholds=np.array([metrics["findings"][finding]["threshold"] for finding in findings], float),
+        )
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise DataError(
+            f"{place} holds no whole report ({type(error).__name__}); make it again by `hilum evaluate RUN`"
+        ) from None
 
 
 def score(

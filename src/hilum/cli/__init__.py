@@ -375,6 +375,7 @@ def explain(
 
 
 app.command(epilog="Example: hilum runs runs --sort val_auroc")(runs_command.runs)
+app.command(epilog="Example: hilum compare runs/torch runs/keras -o compared")(runs_command.compare)
 
 
 @app.command(epilog="Example: hilum recipes kermany-densenet121 > my.toml")

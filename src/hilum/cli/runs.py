@@ -1,13 +1,15 @@
-"""`hilum runs`: what lies below a folder, and what differs between recipes."""
+"""`hilum runs` and `hilum compare`: what lies below a folder; models of finished runs on the same test images."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional
 
 import typer
 
 from hilum.cli.options import (
+    ImagesOption,
     JsonOption,
+    check_folder,
 )
 
 RUN_COLUMNS = (
@@ -61,6 +63,59 @@ def runs(
             watch.say(f"{run.name}: {problem}")
     if sum(run.test_auroc is not None for run in summaries) > 1:
         watch.say("choose by validation: the best of several test figures flatters")
+
+
+def compare(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(help="Finished runs, each evaluated; the first is the reference.", show_default=False),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The report's folder.", show_default=False)],
+    names: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--name",
+            help="What to call a run, once a run; their folders' names if not given.",
+            show_default=False,
+        ),
+    ] = None,
+    images: ImagesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare the models of finished runs on the test images that they share.
+
+    Reads the predictions that `hilum evaluate RUN` stored, and no test again.
+    """
+    from hilum.cli.terminal import RESEARCH, Terminal, show, show_json
+    from hilum.compare import compare as comparing
+    from hilum.report import compare as report, contrasts
+
+    check_folder(output)
+    watch = Terminal()
+    result = comparing(folders, names=names or None, watch=watch, images=images)
+    watch.stage("Writing the report")
+    page = report.write(output, result)
+    watch.finish()
+    if as_json:
+        show_json(result.to_dict())
+        return
+    for warning in result.warnings:
+        watch.say(f"warning: {warning}")
+    table = result.table()
+    show(
+        [[str(name), *row] for name, row in zip(table.index, table.to_numpy(str).tolist(), strict=True)],
+        header=["model", *table.columns],
+        right=range(1, 8),
+        spare=(10, 9, 8, 12, 2, 4, 5, 13, 14, 11),
+    )
+    typer.echo()
+    for verdict in contrasts.verdicts(result):
+        typer.echo(verdict)
+    patients = len(set(result.patients))
+    watch.say(
+        f"{result.data}: {len(result.images):,} test images of {patients:,} patients in common. {RESEARCH}"
+    )
+    typer.echo(f"report: {page}")
 
 
 def _run_row(run: Any) -> list[str]:

@@ -76,7 +76,7 @@ def panel(case: Case, *, limit: float | None = None, bundle: str = "") -> "Figur
     lines = (_legend([case]), " ".join(NOT_AN_OUTLINE), f"Research use only; not a medical device.{made_by}")
     for number, line in enumerate(lines):
         style.write(drawing, line, left=margin, top=foot + 0.14 + 0.22 * number, size=10, colour=style.FAINT)
-    _draw_scale(drawing, limit, left=right - side, top=foot, width=side, size=10)
+    draw_scale(drawing, limit, left=right - side, top=foot, width=side, size=10)
     return drawing
 
 
@@ -101,7 +101,7 @@ def gallery(cases: Sequence[Case], *, title: str, limit: float | None = None) ->
 def scale(limit: float) -> "Figure":
     """Draws the colour scale of maps alone, for a page that lays out the radiographs itself."""
     drawing = style.figure(4.2, 0.56)
-    _draw_scale(drawing, limit, left=0.02, top=0.02, width=4.16)
+    draw_scale(drawing, limit, left=0.02, top=0.02, width=4.16)
     return drawing
 
 
@@ -204,7 +204,7 @@ def _page(cases: Sequence[Case], *, title: str, limit: float) -> "Figure":
         style.write(drawing, caption(case), left=left, top=top + 0.28)
         _draw_row(drawing, case, limit=limit, left=left, top=top + above, side=side, height=height, gap=gap)
         top += above + height + below
-    _draw_scale(drawing, limit, left=style.MARGIN, top=top + 0.02, width=2 * side + gap)
+    draw_scale(drawing, limit, left=style.MARGIN, top=top + 0.02, width=2 * side + gap)
     for line, sentence in enumerate(NOT_AN_OUTLINE):
         place = top + 0.13 + 0.18 * line
         style.write(
@@ -234,9 +234,10 @@ def _draw_row(
         frame.set_axis_off()
 
 
-def _draw_scale(
+def draw_scale(
     drawing: "Figure", limit: float, *, left: float, top: float, width: float, size: float = style.SMALL
 ) -> None:
+    """Draws the colour scale of maps, `width` inches wide, from minus to plus `limit` logit units."""
     frame = style.axes(drawing, left=left, top=top, width=width, height=0.13)
     ramp = np.linspace(-limit, limit, 512)[None]
     frame.imshow(colours(ramp, limit).astype(np.uint8), extent=(-limit, limit, 0, 1), aspect="auto")

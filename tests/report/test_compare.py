@@ -1,0 +1,196 @@
+"""The page of a comparison, its pictures and its tables, for each kind of task."""
+
+import csv
+import json
+import re
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hilum import stats
+from hilum.compare import FIGURES, Compared, Comparison, Exhibit, paired
+from hilum.compare.speed import Rate
+from hilum.external import ACCURACY, MEAN
+from hilum.findings import NIH_FINDINGS
+from hilum.report import compare as report, contrasts, overlays, sidebyside, style
+
+PICTURES = (
+    "roc_comparison", "pr_comparison", "confusion_matrix_comparison", "learning_curves", "gradcam_visualizations",
+    "metrics_comparison", "difference_comparison",
+)  # fmt: skip
+HOSTILE = '"><script>alert(1)</script>'
+
+
+def simulate(task, names, make_case, *, findings=("Pneumonia",), number=160, seed=0):
+    """A comparison of models that are the worse the later they are named."""
+    rng = np.random.default_rng(seed)
+    count, classes = len(findings), task == "multiclass"
+    patients = np.array([f"s:{row // 2}" for row in range(number)])
+    truth = rng.integers(0, count, number)
+    labels = np.eye(count)[truth] if classes else (rng.random((number, count)) < 0.35).astype(float)
+    models = []
+    for place, name in enumerate(names):
+        logits = (labels * 2 - 1) * (1.6 - 0.2 * place) + rng.normal(size=labels.shape)
+        weights = np.exp(logits)
+        probabilities = weights / weights.sum(axis=1, keepdims=True) if classes else weights / (1 + weights)
+        thresholds = np.zeros(0) if classes else np.full(count, 0.4)
+        options = {"clusters": patients, "replicates": 100}
+        if classes:
+            scores = stats.evaluate_classes(truth, probabilities, names=findings, **options)
+            by = scores.classes
+        else:
+            scores = by = stats.evaluate(
+                labels, probabilities, thresholds=thresholds, findings=findings, **options
+            )
+        figures = {finding: dict(by.findings[finding].metrics) for finding in findings}
+        if count > 1:
+            figures[MEAN] = dict(by.macro.metrics)
+        if classes:
+            figures[MEAN][ACCURACY] = scores.accuracy
+        epochs = np.arange(1, 6 + place)
+        history = pd.DataFrame(
+            {
+                "epoch": epochs,
+                "train_loss": 1 / epochs,
+                "val_loss": 1.1 / epochs,
+                "val_auroc": 1 - 0.3 / epochs,
+            }
+        )
+        models.append(
+            Compared(
+                name=name, folder=Path(), bundle="ab" * 32, engine="torch", architecture="densenet121", size=224,
+                parameters=7_000_000, epochs=len(epochs), best_epoch=4, seconds=100.0, monitor="val_auroc",
+                history=history, tested=number, test_reads=1, rule="Youden's J", probabilities=probabilities,
+                thresholds=thresholds, figures=figures, rate=Rate(50.0, 1.0, 0.9, 1.1, 32, "2 cores"),
+            )
+        )  # fmt: skip
+    differences = [
+        one
+        for model in models[1:]
+        for one in paired.differences(
+            model, models[0], labels, patients, findings=findings, replicates=100, seed=0
+        )
+    ]
+    cases = tuple(
+        make_case(strength=1 + place, finding=findings[0], truth=findings[0] if classes else "",
+                  threshold=None if classes else 0.4)
+        for place in range(len(names))
+    )  # fmt: skip
+    exhibits = tuple(
+        Exhibit(
+            group, "a.png", findings[0], cases, sides, (findings[0] if classes else "present",) * len(names)
+        )
+        for group, sides in (
+            ("disagree", (True, *(False,) * (len(names) - 1))),
+            ("right", (True,) * len(names)),
+        )
+    )
+    return Comparison(
+        task=task, findings=tuple(findings), data="simulated", images=np.array([f"{row}.png" for row in range(number)]),
+        patients=patients, labels=labels, models=tuple(models), differences=tuple(paired.corrected(differences)),
+        pairs=tuple(paired.pair(*two, labels) for two in combinations(models, 2)), exhibits=exhibits,
+        recipes={"train.seed": dict(zip(names, range(len(names)), strict=True))}, warnings=("Choose by validation.",),
+        citations=("Nobody (free)",),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def binary(make_case):
+    return simulate("binary", ("one", f"two {HOSTILE}"), make_case)
+
+
+@pytest.fixture(scope="module")
+def written(binary, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compared")
+    assert report.write(folder, binary) == folder / "report.html"
+    return folder
+
+
+def test_everything_is_written_under_its_name(written):
+    assert {path.name for path in written.iterdir()} == {
+        "report.html", "performance_metrics.csv", "comparison.json", *(f"{name}.png" for name in PICTURES),
+    }  # fmt: skip
+    assert all((written / f"{name}.png").read_bytes().startswith(b"\x89PNG") for name in PICTURES)
+
+
+def test_the_page_tells_the_difference_and_escapes_names(written, binary):
+    text = (written / "report.html").read_text(encoding="utf-8")
+
+    assert HOSTILE not in text
+    assert "Research use only" in text
+    assert "Choose by validation." in text
+    (verdict,) = contrasts.verdicts(binary)
+    assert verdict.split(": difference ")[1][:20] in text
+    assert not re.findall(r"(?:src|href)=\"http", text)
+
+
+def test_the_spreadsheet_holds_figures_and_differences(written, binary):
+    text = (written / "performance_metrics.csv").read_text(encoding="utf-8")
+    rows = list(csv.DictReader(text.splitlines()))
+
+    assert [row["Model"] for row in rows] == [model.name for model in binary.models]
+    assert float(rows[0]["AUC"]) == pytest.approx(
+        binary.models[0].figures["Pneumonia"]["auroc"].value, rel=1e-5
+    )
+    assert rows[0]["AUC_difference"] == ""
+    (only,) = binary.differences
+    assert float(rows[1]["AUC_difference_low"]) == pytest.approx(only.metrics["auroc"].low, rel=1e-5)
+    assert float(rows[1]["delong_p"]) == pytest.approx(only.delong_p, rel=1e-5)
+
+
+def test_json_is_the_comparison(written, binary):
+    told = json.loads((written / "comparison.json").read_text(encoding="utf-8"))
+
+    assert told == json.loads(json.dumps(binary.to_dict()))
+
+
+@pytest.mark.parametrize(
+    ("task", "findings", "number"),
+    [
+        ("multilabel", NIH_FINDINGS[:6], 3),
+        pytest.param("multilabel", NIH_FINDINGS, 7, marks=pytest.mark.slow),
+        ("multiclass", ("No Finding", "Bacterial Pneumonia", "Viral Pneumonia"), 2),
+    ],
+)
+def test_every_task_has_its_page_and_nothing_is_cut_off(
+    make_case, task, findings, number, tmp_path, monkeypatch
+):
+    drawn = []
+    monkeypatch.setattr(style, "png", lambda drawing: drawn.append(drawing) or b"")
+    comparison = simulate(task, [f"model {place}" for place in range(number)], make_case, findings=findings)
+
+    text = report.write(tmp_path, comparison).read_text(encoding="utf-8")
+
+    assert len(drawn) == len(PICTURES)
+    for drawing in drawn:
+        width, height = drawing.get_size_inches()
+        drawing.canvas.draw()
+        box = drawing.get_tightbbox()
+        assert min(box.x0, box.y0) > -0.03
+        assert box.x1 < width + 0.03
+        assert box.y1 < height + 0.03
+    assert f"AUROC by {'class' if task == 'multiclass' else 'finding'}" in text
+    assert "Mean AUROC from " in text
+    assert ("Kappa" in text) == (task == "multilabel")
+
+
+def test_models_without_history_have_no_learning_curves(binary):
+    bare = replace(binary, models=tuple(replace(model, history=None) for model in binary.models))
+
+    assert "learning_curves" not in {plot.name for plot in contrasts.plots(bare)}
+
+
+def test_a_key_takes_as_many_lines_as_it_needs():
+    assert overlays.key_height(["a", "b"]) == pytest.approx(0.19)
+    assert overlays.key_height(["a name of some length"] * 7) > 0.3
+
+
+def test_figures_have_names_of_their_own():
+    names = [contrasts.short(name) for name in FIGURES]
+
+    assert len(set(names)) == len(FIGURES)
+    assert set(sidebyside.GROUPS) == {"disagree", "right", "wrong"}
