@@ -239,16 +239,16 @@ def _checked(
     return rows, labels
 
 
-def load_grain() -> ModuleType:
+def load_grain(extra: str = "torch") -> ModuleType:
     """Imports Grain when it is first used, quietly: it takes a second, and only training needs it."""
     if "grain" in sys.modules:
-        return require("grain", extra="torch")
+        return require("grain", extra=extra)
     # On import it warns that jax is absent, and where logging is not set up, absl sets it up to say so.
     handler, disabled = logging.NullHandler(), logging.root.manager.disable
     logging.root.addHandler(handler)
     logging.disable(logging.WARNING)
     try:
-        return require("grain", extra="torch")
+        return require("grain", extra=extra)
     finally:
         logging.disable(disabled)
         logging.root.removeHandler(handler)

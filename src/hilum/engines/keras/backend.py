@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import Iterator
 
-from hilum.data.batches import load_grain
 from hilum.errors import UsageError, require
 
 BACKEND = "tensorflow"
@@ -24,7 +23,6 @@ def _choose() -> None:
             f"set KERAS_BACKEND={BACKEND} and start anew"
         )
     os.environ["KERAS_BACKEND"] = BACKEND
-    load_grain()  # before Keras does, which lets it warn and set up the root logger
     tensorflow, _, _ = (require(module, extra="keras") for module in (BACKEND, "keras", "tf2onnx"))
     tensorflow.config.list_logical_devices()  # where it first looks for devices it greets once more
 
