@@ -2,7 +2,7 @@ from hilum.report import tables, words
 
 
 def test_a_frame_has_the_grids_rows_columns_and_cells(make_evaluation):
-    evaluation = make_evaluation()
+    evaluation = make_evaluation("binary")
     grid = tables.calls(evaluation)
 
     frame = grid.to_frame()
