@@ -73,7 +73,7 @@ def execute(name, folder, **environment):
     client = NotebookClient(
         notebook, km=manager, timeout=TIMEOUT, resources={"metadata": {"path": str(folder)}}
     )
-    paths = {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])}
+    paths = {"PYTHONPATH": str(ROOT / "src")}
     cache = {"HILUM_CACHE": str(folder / "cache"), "HILUM_SMALL": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
     client.execute(env={**os.environ, **paths, **cache, **environment})
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
