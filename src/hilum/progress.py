@@ -1,5 +1,6 @@
 """How long work tells of itself: stages with a count; the command line draws them, a library user may not care."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -35,3 +36,22 @@ class Silent:
 
     def finish(self, line: str = "") -> None:
         """Does nothing."""
+
+
+class Lines:
+    """Tells only the lines that stay, for notebooks and logs: `Lines(print)`."""
+
+    def __init__(self, say: Callable[[str], object]) -> None:
+        """Watches; `say` is called with each line."""
+        self._say = say
+
+    def stage(self, title: str, total: int | None = None) -> None:
+        """Does nothing."""
+
+    def advance(self, done: int, total: int | None = None, note: str = "") -> None:
+        """Does nothing."""
+
+    def finish(self, line: str = "") -> None:
+        """Says the line, if there is one."""
+        if line:
+            self._say(line)

@@ -311,7 +311,7 @@ import logging, sys
 import hilum.data.batches
 heavy = {"grain", "torch", "tensorflow", "jax", "keras"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
-hilum.data.batches._grain()
+hilum.data.batches.load_grain()
 assert not (heavy - {"grain"}) & set(sys.modules), heavy & set(sys.modules)
 assert not logging.root.handlers
 """

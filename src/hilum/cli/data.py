@@ -287,19 +287,8 @@ def data_audit(
     if as_json:
         show_json(found.to_dict())
     else:
-        show(
-            [
-                [
-                    check.severity,
-                    "" if check.skipped else f"{len(check.cases):,}",
-                    check.title,
-                    check.skipped or (check.cases[0].words if check.cases else ""),
-                ]
-                for check in found.checks
-            ],
-            header=["kind", "found", "what", "first, or why it was not looked for"],
-            right=(1,),
-        )
+        checks = found.summary()
+        show(checks.to_numpy().tolist(), header=list(checks.columns), right=(1,))
         watch.say(f"{found.verdict} {RESEARCH}")
     if found.leaks:
         raise typer.Exit(1)

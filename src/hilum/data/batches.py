@@ -127,7 +127,7 @@ class Batches:
         index, count = shard
         if not 0 <= index < count:
             raise UsageError(f"shard is {shard}; expected an index from 0 and a count above it, as (0, 2)")
-        grain = _grain()
+        grain = load_grain()
         order, spans = self.order(number), self.spans
         images = grain.MapDataset.source(order).random_map(self._image, seed=self._seeds(number)[1])
 
@@ -239,16 +239,16 @@ def _checked(
     return rows, labels
 
 
-def _grain() -> ModuleType:
-    """Imports Grain when it is first used: it takes a second, and only training needs it."""
+def load_grain(extra: str = "torch") -> ModuleType:
+    """Imports Grain when it is first used, quietly: it takes a second, and only training needs it."""
     if "grain" in sys.modules:
-        return require("grain", extra="torch")
+        return require("grain", extra=extra)
     # On import it warns that jax is absent, and where logging is not set up, absl sets it up to say so.
     handler, disabled = logging.NullHandler(), logging.root.manager.disable
     logging.root.addHandler(handler)
     logging.disable(logging.WARNING)
     try:
-        return require("grain", extra="torch")
+        return require("grain", extra=extra)
     finally:
         logging.disable(disabled)
         logging.root.removeHandler(handler)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from hilum.architectures import ENGINES
-from hilum.data.batches import Batches
+from hilum.data.batches import Batches, load_grain
 from hilum.errors import UsageError, nearest, require
 from hilum.recipe import Recipe
 
@@ -196,6 +196,7 @@ def load_engine(name: str) -> Engine:
     for other in ENGINES:
         if other != name and f"hilum.engines.{other}" in sys.modules:
             raise UsageError(f"this process holds the {other} engine; start another for {name}")
+    load_grain(name)  # before Keras does, which lets it warn and set up the root logger
     for module in REQUIRED[name]:
         require(module, extra=name)
     if name == "keras":

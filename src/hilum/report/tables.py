@@ -59,6 +59,15 @@ class Grid:
     foot: int = 0
     notes: tuple[tuple[str, str], ...] = ()
 
+    def to_frame(self) -> pd.DataFrame:
+        """Returns it for a notebook: a row's name as index, numbers with their intervals as text, notes left out."""
+        rows = {
+            name: [f"{cell.value} ({cell.interval})" if cell.interval else cell.value for cell in cells]
+            for name, cells in self.rows
+        }
+        heads = [column.name for column in self.columns]
+        return pd.DataFrame.from_dict(rows, orient="index", columns=heads).rename_axis(self.corner)
+
 
 @dataclass
 class Notes:

@@ -289,3 +289,16 @@ def test_kermanys_parts_share_no_patient(shared_data):
 
     made = readers.read(Path(shared_data) / "kermany_224")
     assert leaks(made, np.full(len(made), -1)) == ()
+
+
+def test_the_summary_has_a_row_a_check_and_tells_the_first_case(folder):
+    found = check(table(folder, ["p0"] * 40, split=["train"] * 20 + ["test"] * 20), folder)
+
+    summary = found.summary()
+
+    assert len(summary) == len(found.checks)
+    kind, number, _, first = summary.iloc[0]
+    assert (kind, number) == ("leak", "1")
+    assert first == found.checks[0].cases[0].words
+    skipped = summary[summary["found"] == ""]
+    assert set(skipped.iloc[:, 3]) == {one.skipped for one in found.checks if one.skipped}

@@ -38,3 +38,11 @@ def test_tensorflow_greets_nobody():
 
     assert "oneDNN" not in told
     assert "cuda" not in told
+
+
+def test_what_keras_brings_along_leaves_logging_alone():
+    told = load(
+        "import atexit, logging; atexit.register(lambda: print(logging.root.handlers, file=sys.stderr))\nimport sys"
+    )
+
+    assert told.strip() == "[]"

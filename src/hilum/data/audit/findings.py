@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from hilum.data.audit.association import Association
 from hilum.data.audit.parts import Comparison
 from hilum.data.table import Table
@@ -111,6 +113,19 @@ class Audit:
             if left_out
             else table
         )
+
+    def summary(self) -> pd.DataFrame:
+        """Returns a row a check, of text: kind, found (how many; empty where it was not looked for), what, and why."""
+        rows = [
+            (
+                check.severity,
+                "" if check.skipped else f"{len(check.cases):,}",
+                check.title,
+                check.skipped or (check.cases[0].words if check.cases else ""),
+            )
+            for check in self.checks
+        ]
+        return pd.DataFrame(rows, columns=["kind", "found", "what", "first, or why it was not looked for"])
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the content of `audit.json`."""

@@ -1,0 +1,182 @@
+"""Each notebook runs from its first cell to its last, rehearsed on a few real radiographs."""
+
+import base64
+import csv
+import io
+import os
+import re
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import pytest
+from jupyter_client.manager import KernelManager
+from nbclient import NotebookClient
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+FINDINGS = ("Pneumonia", "No Finding", "Infiltration", "Effusion")
+TIMEOUT = 900  # seconds a cell, on a machine that does much else
+
+
+@dataclass(frozen=True)
+class Executed:
+    """A notebook that has run: what it wrote, and what it showed as text and as pictures."""
+
+    folder: Path
+    text: str
+    pictures: tuple[Image.Image, ...]
+
+
+@pytest.fixture(scope="module")
+def kermany(shared_data, tmp_path_factory):
+    """Forty films a class and part of Kermany's set, by link."""
+    folder = tmp_path_factory.mktemp("chest_xray")
+    for source in sorted((shared_data / "kermany_224").glob("*/*")):
+        films = sorted(source.iterdir())
+        for film in films[:: max(1, len(films) // 40)][:40]:
+            link(film, folder / film.relative_to(shared_data / "kermany_224"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def nih(shared_data, tmp_path_factory):
+    """The first forty images of some findings of NIH's at hand, with their rows and the boxes."""
+    folder, source = tmp_path_factory.mktemp("nih"), shared_data / "nih"
+    there = {image.name for image in (source / "images_256").iterdir()}
+    with (source / "Data_Entry_2017_v2020.csv").open(encoding="utf-8", newline="") as file:
+        head, *rows = csv.reader(file)
+    rows = [row for row in rows if row[0] in there]
+    by_finding = [[row for row in rows if finding in row[1].split("|")][:40] for finding in FINDINGS]
+    chosen = {row[0]: row for some in by_finding for row in some}
+    with (folder / "Data_Entry_2017_v2020.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([head, *chosen.values()])
+    shutil.copy(source / "BBox_List_2017.csv", folder)
+    for name in chosen:
+        link(source / "images_256" / name, folder / "images" / name)
+    return folder
+
+
+def link(file, place):
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(file)
+
+
+def execute(name, folder, **environment):
+    """Runs a notebook in a kernel of its own, as a reader does in an empty folder; a cell that fails is raised."""
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    manager = KernelManager()
+    manager.kernel_spec.argv[0] = sys.executable
+    client = NotebookClient(
+        notebook, km=manager, timeout=TIMEOUT, resources={"metadata": {"path": str(folder)}}
+    )
+    paths = {"PYTHONPATH": str(ROOT / "src")}
+    cache = {"HILUM_CACHE": str(folder / "cache"), "HILUM_SMALL": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    client.execute(env={**os.environ, **paths, **cache, **environment})
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    shown = [output.data for output in outputs if "data" in output]
+    text = [output.text for output in outputs if output.output_type == "stream"]
+    text += [data.get("text/markdown", data.get("text/plain", "")) for data in shown]
+    pictures = [
+        Image.open(io.BytesIO(base64.b64decode(data["image/png"]))) for data in shown if "image/png" in data
+    ]
+    return Executed(folder, "\n".join(text), tuple(pictures))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_valid_short_and_without_outputs(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+    assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
+    assert "Research use only" in notebook.cells[0].source
+    assert 10 <= len(code) <= 15
+    assert not any(cell.outputs or cell.execution_count for cell in code)
+    assert all(len(cell.source.splitlines()) <= 25 for cell in code)
+    assert all(re.fullmatch("[a-z0-9-]+", cell.id) for cell in notebook.cells)
+
+
+def test_the_table_of_notebooks_names_each():
+    table = (ROOT / "notebooks" / "README.md").read_text(encoding="utf-8")
+
+    assert set(re.findall(r"\]\((\w+\.ipynb)\)", table)) == {path.name for path in NOTEBOOKS}
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_kermany_densenet121(kermany, tmp_path):
+    ran = execute("kermany_densenet121", tmp_path, HILUM_KERMANY=str(kermany))
+
+    run = tmp_path / "runs" / "kermany_densenet121"
+    assert (tmp_path / "saved_models" / "kermany_densenet121.keras").is_file()
+    assert (run / "model" / "bundle" / "model.onnx").is_file()
+    assert (run / "model" / "evaluation" / "report.html").is_file()
+    assert "No leak was found." in ran.text
+    before = re.search(r"densenet121\.keras +([\d.]+)\nbundle +([\d.]+)", ran.text)
+    assert float(before[1]) == pytest.approx(float(before[2]), abs=1e-4)
+    assert len(ran.pictures) >= 9
+    assert all(picture.width >= 600 for picture in ran.pictures)
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_nih_pneumonia_densenet121(nih, tmp_path):
+    ran = execute("nih_pneumonia_densenet121", tmp_path, HILUM_NIH=str(nih))
+
+    assert (tmp_path / "saved_models" / "nih_binary_model_finetuned.keras").is_file()
+    assert re.search(r"split by patient +\d+ +0\n?", ran.text)
+    assert re.search(r"split by image +\d+ +[1-9]", ran.text)
+    assert len(ran.pictures) >= 10
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_nih_infiltration_on_both_frameworks(shared_data, nih, tmp_path):
+    pytest.importorskip("hilum.compare")
+    weights = str(next((shared_data / "weights").glob("mobilenet_v2*.npz")))
+    first = execute("nih_infiltration_keras", tmp_path, HILUM_NIH=str(nih), HILUM_WEIGHTS=weights)
+    second = execute("nih_infiltration_pytorch", tmp_path, HILUM_NIH=str(nih), HILUM_WEIGHTS=weights)
+
+    assert "accuracy of calling all negative" in first.text
+    assert (tmp_path / "saved_models" / "nih_infiltration_mobilenetv2.keras").is_file()
+    assert "model.safetensors" in second.text
+    compared = tmp_path / "runs" / "nih_infiltration_pytorch" / "compared"
+    models = {row["Model"] for row in csv.DictReader((compared / "performance_metrics.csv").open())}
+    assert models == {"Keras", "Keras, plain", "PyTorch", "PyTorch, 1 logit"}
+    assert len(second.pictures) >= 6
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_kermany_vgg16_custom_cnn(kermany, tmp_path):
+    pytest.importorskip("hilum.compare")
+    pytest.importorskip("hilum.training.tune")
+    ran = execute("kermany_vgg16_custom_cnn", tmp_path, HILUM_KERMANY=str(kermany))
+
+    output = tmp_path / "output"
+    assert {file.name for file in (output / "models").iterdir()} == {
+        "best_model.keras",
+        "final_custom_model.keras",
+    }
+    for picture in ("roc_comparison", "confusion_matrix_comparison", "gradcam_visualizations"):
+        assert (output / "comparison" / f"{picture}.png").is_file()
+    assert (output / "plots" / "dataset_distribution.png").is_file()
+    assert (output / "comparison" / "performance_metrics.csv").is_file()
+    assert len(ran.pictures) >= 9
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_nih_multilabel(nih, tmp_path):
+    pytest.importorskip("hilum.training.tune")
+    ran = execute("nih_multilabel", tmp_path, HILUM_NIH=str(nih))
+
+    run = tmp_path / "runs" / "nih_multilabel"
+    assert (run / "model" / "bundle" / "bundle.json").is_file()
+    assert (run / "model" / "evaluation" / "plots" / "auroc_by_finding.png").is_file()
+    assert "half are seen after %" in ran.text
+    assert len(ran.pictures) >= 8
