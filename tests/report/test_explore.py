@@ -342,7 +342,7 @@ def test_means_of_dark_films_are_drawn_over_their_own_range(explored: Exploratio
     words = " ".join(
         text.get_text() for each in shown if each.name == "mean_images" for text in each.figure.texts
     )
-    assert f"Grey values {low:.2f} to {high:.2f} are drawn from black to white" in words
+    assert f"Grey {low:.2f} to {high:.2f} drawn from black to white" in words
 
 
 def test_small_files_are_counted_in_pixels(explored: Exploration) -> None:

@@ -244,7 +244,7 @@ def follow_ups(found: FollowUps, *, title: str, subtitle: str) -> "Figure":
         frames.append(style.axes(drawing, left=start, top=top, width=width, height=height))
         known = np.array([each.known for each in found.visits])
         share = 100 * np.array([each.with_finding for each in found.visits]) / np.where(known, known, np.nan)
-        heading = "Per cent of their images with a finding, and of how many"
+        heading = "Per cent of their images with a finding"
         style.write(drawing, heading, left=start, top=top - 0.09, colour=style.FAINT)
         frames[1].bar(places, np.nan_to_num(share), width=0.72, color=style.VERMILLION, linewidth=0)
         for place, number, of in zip(places, share.tolist(), known.tolist(), strict=True):

@@ -150,8 +150,12 @@ def pictures(found: Exploration) -> Iterator[Gallery]:
         compared = any(len(tile.pictures) > 1 for tile in tiles)
         title, caption = remarks.means(found)
         low, high = mosaics.mean_range(found.looks)
-        subtitle = f"Grey values {low:.2f} to {high:.2f} are drawn from black to white"
-        subtitle += f"; below: brighter (warm) or darker (cold) than {found.reference}" if compared else ""
+        subtitle = f"Grey {low:.2f} to {high:.2f} drawn from black to white"
+        subtitle += (
+            f"; below: brighter (warm), darker (cold) than {words.cut(found.reference, 20)}"
+            if compared
+            else ""
+        )
         drawing = mosaics.mosaic(
             tiles,
             columns=rows.columns(len(tiles), most=5 if len(tiles) > 8 else 4),

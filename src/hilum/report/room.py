@@ -38,7 +38,8 @@ class Room:
     def area(self, x: ArrayLike, low: ArrayLike, high: ArrayLike) -> None:
         """Takes what lies between two lines over `x` (points,), rising."""
         centres = (np.arange(CELLS) + 0.5) / CELLS
-        below, above = (np.interp(centres, x, np.asarray(edge, float)) for edge in (low, high))
+        places = np.asarray(x, float)
+        below, above = (np.interp(centres, places, np.asarray(edge, float)) for edge in (low, high))
         inside = (centres[:, None] >= below) & (centres[:, None] <= above)
         self._taken[inside] = np.maximum(self._taken[inside], AREA)
 
