@@ -201,12 +201,12 @@ def _from_npz(name: str, path: Path, make: Make, images: Tensor) -> tuple[nn.Mod
         backbone = make(name, same_padding=True).eval()
         places = _convolutions_with_norms(backbone, images.shape[-1])
     except TrainingError as error:
+        own = [module for module in make(name).modules() if isinstance(module, nn.Conv2d)]
+        _check_shapes(name, path, {key: arrays[key] for key in kernels}, own)
         raise TrainingError(f"{path.name} does not fit {name}: {error}") from None
-    for key, (convolution, _) in zip(kernels, places, strict=False):
-        out, inputs, height, width = convolution.weight.shape
-        fitting = (1, height, width, out) if convolution.groups > 1 else (out, height, width, inputs)
-        if arrays[key].shape != fitting:
-            raise misfit(path.name, name, key, arrived=arrays[key].shape, expected=fitting)
+    _check_shapes(
+        name, path, {key: arrays[key] for key in kernels}, [convolution for convolution, _ in places]
+    )
     if len(kernels) != len(places):
         raise TrainingError(
             f"{path.name} does not fit {name}: it holds {len(kernels)} convolutions, {name} has {len(places)}"
@@ -227,6 +227,17 @@ def _from_npz(name: str, path: Path, make: Make, images: Tensor) -> tuple[nn.Mod
             norm.bias.copy_(bias)
     _unfold([norm for _, norm in places], backbone, images, initial)
     return backbone, initial
+
+
+def _check_shapes(
+    name: str, path: Path, kernels: dict[str, np.ndarray], convolutions: list[nn.Conv2d]
+) -> None:
+    """Refuses kernels of another network by the first whose shape differs."""
+    for (key, kernel), convolution in zip(kernels.items(), convolutions, strict=False):
+        out, inputs, height, width = convolution.weight.shape
+        fitting = (1, height, width, out) if convolution.groups > 1 else (out, height, width, inputs)
+        if kernel.shape != fitting:
+            raise misfit(path.name, name, key, arrived=kernel.shape, expected=fitting)
 
 
 def _convolutions_with_norms(backbone: nn.Module, size: int) -> list[tuple[nn.Conv2d, Any]]:
