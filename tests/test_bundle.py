@@ -188,7 +188,7 @@ def test_another_format_is_refused_by_its_number(sealed):
     (sealed / "bundle.json").write_text(json.dumps(values | {"format": 99}))
     reseal(sealed)
 
-    with pytest.raises(BundleError, match="format 99; this version of Hilum reads formats 1, 2, 3"):
+    with pytest.raises(BundleError, match="format 99; this version of Hilum reads formats 1, 2, 3, 4"):
         bundle.read(sealed)
 
 
@@ -296,7 +296,7 @@ def test_temperature_divides_the_logit():
     np.testing.assert_allclose(found, [[0.5, 1 / (1 + np.exp(-1))], [0.75, 1 / (1 + np.exp(1))]])
 
 
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("number", [1, 2, 3])
 def test_a_bundle_of_an_older_format_still_reads(sealed, number):
     shutil.copyfile(SAMPLES / f"bundle_format_{number}.json", sealed / "bundle.json")
     reseal(sealed)
@@ -306,6 +306,7 @@ def test_a_bundle_of_an_older_format_still_reads(sealed, number):
     assert manifest == make_manifest(format=number)
     assert manifest.recalibrated is None
     assert manifest.thresholds == (0.5, 0.25)
+    assert manifest.seen.likeness == "at most 2.00 on validation"
     np.testing.assert_allclose(
         manifest.calibration.probabilities(np.array([[0.0, np.log(9)]])), [[0.5, 0.75]]
     )

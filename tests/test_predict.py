@@ -61,3 +61,20 @@ def test_the_json_file_of_classes_has_no_threshold(model, predictions, tmp_path)
     assert "no picture" not in json.dumps(images)
     assert images[9]["findings"] == {}
     assert images[9]["error"]
+
+
+def told(image, *warnings):
+    return predict.Prediction(image, np.zeros(0), np.zeros(0), (), warnings)
+
+
+def test_a_warning_of_many_images_is_said_once_with_their_number():
+    many = [told(f"{number}.png", f"unlike the training images (distance {number}.5)") for number in range(9)]
+    few = [told("a.png", "view AP"), told("b.png", "view AP"), told("c.png")]
+
+    lines = predict.common_warnings([*many, *few])
+
+    assert lines == [
+        "9 of 12 images, such as 0.png: unlike the training images (distance 0.5)",
+        "a.png: view AP",
+        "b.png: view AP",
+    ]

@@ -32,6 +32,7 @@ class Case:
         threshold: Probability from which the finding is called present; None where the most probable class is called.
         called: Whether it is called present.
         truth: Of a task with exactly one class an image, the true one; empty elsewhere, or where it is unknown.
+        places: Rows and columns of the feature map that the evidence comes from; (0, 0) unknown.
     """
 
     image: str
@@ -44,6 +45,7 @@ class Case:
     threshold: float | None
     called: bool
     truth: str = ""
+    places: tuple[int, int] = (0, 0)
 
 
 def explain(
@@ -97,6 +99,7 @@ def explain(
                 threshold=manifest.thresholds[column],
                 called=bool(called[column]),
                 truth=truth,
+                places=(outputs.maps.shape[2], outputs.maps.shape[3]),
             )
         )
     return cases

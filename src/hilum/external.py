@@ -184,7 +184,7 @@ def unseen(frame: pd.DataFrame, distances: np.ndarray, seen: Seen) -> tuple[Unse
         _range("size", sides[sides > 0], seen.sides, "pixels at the shorter side"),
         Unseen(
             "likeness",
-            f"distance up to {seen.typical_distance:.2f} on validation",
+            f"distance {seen.likeness}",
             f"median {np.median(distances):.2f}, 95 % up to {np.quantile(distances, 0.95):.2f}",
             int((distances > seen.typical_distance).sum()),
             len(distances),

@@ -11,6 +11,9 @@ from hilum.errors import UsageError, nearest
 NO_FINDING = "No Finding"
 """All findings of the source are known and absent; never a finding of a table itself."""
 
+DEVICES = "Support Devices"
+"""No disease: a film with a catheter may have no finding, and `No Finding` says nothing of it."""
+
 NIH_FINDINGS: tuple[str, ...] = (
     "Atelectasis",
     "Cardiomegaly",
@@ -43,7 +46,7 @@ VOCABULARY: dict[str, tuple[str, ...]] = {
     "Lung Lesion": (),
     "Pleural Other": (),
     "Fracture": (),
-    "Support Devices": (),
+    DEVICES: (),
     # VinBigData
     "Aortic Enlargement": (),
     "Calcification": (),

@@ -7,9 +7,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy.special import expit, softmax
 
-FORMAT = 3
-READABLE = (1, 2, 3)
-"""Format 1 says nothing of the link, which was the sigmoid; 1 and 2 know no intercept and no recalibration."""
+FORMAT = 4
+READABLE = (1, 2, 3, 4)
+"""Format 1 says nothing of the link, which was the sigmoid; 1 and 2 know no intercept and no recalibration.
+Until 3 the limit of likeness was the largest distance on validation, by deviations without a floor."""
 MOST_PROBABLE = "most probable class"
 INTENDED_USE = "Research only: not a medical device, not for diagnosis or treatment of patients."
 
@@ -50,7 +51,8 @@ class Seen(Record):
     """What the training images were, so that others can be told apart from them.
 
     `ages` are the lowest and the highest in years, `sides` the smallest and the largest shorter side in pixels; None
-    where unknown.
+    where unknown. `typical_share` of the validation images lie within `typical_distance` (`runtime.typical_limit`); 1,
+    as in bundles before format 4, stands for the largest one.
     """
 
     sources: tuple[str, ...]
@@ -58,6 +60,14 @@ class Seen(Record):
     ages: tuple[float, float] | None
     sides: tuple[int, int] | None = None
     typical_distance: float
+    typical_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+    @property
+    def likeness(self) -> str:
+        """The limit of likeness with its meaning, in words."""
+        if self.typical_share == 1:
+            return f"at most {self.typical_distance:.2f} on validation"
+        return f"{self.typical_share:.0%} on validation within {self.typical_distance:.2f}".replace("%", " %")
 
 
 class Training(Record):
@@ -122,7 +132,7 @@ class Recalibration(Record):
 class Manifest(Record):
     """What `bundle.json` says."""
 
-    format: Literal[1, 2, 3] = 3
+    format: Literal[1, 2, 3, 4] = 4
     name: str
     created: str
     intended_use: str = INTENDED_USE

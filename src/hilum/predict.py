@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +22,7 @@ from hilum.images import Location, Prepared
 from hilum.runtime import Model
 
 BATCH = 16
+FEW = 3  # so many images are each named with their warning
 UNREADABLE = "unreadable"  # stands for a decision where there is none
 
 Item = TypeVar("Item")
@@ -141,6 +143,25 @@ def to_frame(model: Model, predictions: Sequence[Prediction]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def common_warnings(predictions: Sequence[Prediction]) -> list[str]:
+    """Sums up what a reader must know: a warning of a few images once for each, a common one once with their number.
+
+    Warnings that differ only in numbers are the same.
+    """
+    alike: dict[str, list[tuple[str, str]]] = {}
+    for prediction in predictions:
+        for warning in prediction.warnings:
+            alike.setdefault(re.sub(r"\d+(\.\d+)?", "", warning), []).append((prediction.image, warning))
+    lines = []
+    for told in alike.values():
+        if len(told) <= FEW:
+            lines += [f"{image}: {warning}" for image, warning in told]
+        else:
+            image, warning = told[0]
+            lines.append(f"{len(told):,} of {len(predictions):,} images, such as {image}: {warning}")
+    return lines
+
+
 def write(path: Path, model: Model, predictions: Sequence[Prediction]) -> None:
     """Writes predictions to a .csv or .json file, whole or not at all.
 
@@ -225,9 +246,7 @@ def _unseen(prepared: Prepared, distance: float, seen: Seen) -> list[str]:
             f"age {provenance.age:g} years is outside those seen in training ({seen.ages[0]:g} to {seen.ages[1]:g})"
         )
     if distance > seen.typical_distance:
-        warnings.append(
-            f"unlike the training images (distance {distance:.1f}, at most {seen.typical_distance:.1f} on validation)"
-        )
+        warnings.append(f"unlike the training images (distance {distance:.2f}, {seen.likeness})")
     return warnings
 
 

@@ -11,6 +11,11 @@ from hilum.bundle import Bundle, Golden
 from hilum.errors import BundleError, UsageError
 
 TOLERANCE = 1e-3
+SPREAD = 0.1
+"""Of a channel that hardly moves, the deviation counts as this share of the embedding's own."""
+
+TYPICAL_SHARE = 0.99
+"""Of the validation images, each seen as a new one, so many are within the limit of likeness."""
 
 
 @dataclass(frozen=True)
@@ -127,16 +132,43 @@ def golden(graph: Graph, image: np.ndarray, typical: np.ndarray) -> Golden:
 
 
 def typical_distance(embedding: np.ndarray, typical: np.ndarray) -> np.ndarray:
-    """Root mean square of the standardised embedding.
+    """How far images are from the validation images: the root mean square of the standardised embedding.
+
+    d = sqrt(mean over channels of ((e - m) / max(s, 0.1 S))^2) with S^2 = mean over channels of s^2. The floor is for
+    channels that are dead on validation: divided by next to nothing, the first image that wakes one would be thousands
+    away, however ordinary.
 
     Args:
         embedding: (n, channels).
-        typical: (2, channels), mean and deviation over the validation images.
+        typical: (2, channels), mean m and deviation s over the validation images.
 
     Returns:
         (n,); about 1 for images like those.
     """
-    standardised = (embedding - typical[0]) / np.maximum(typical[1], 1e-6)
+    mean, deviation = np.asarray(typical, np.float64)
+    return _distance(embedding - mean, deviation)
+
+
+def typical_limit(embedding: np.ndarray) -> float:
+    """Returns the distance that 99 in 100 validation images keep, (n, channels), each from all the others.
+
+    An image's own part in mean and deviation would bring it nearer than a new one of the same kind.
+    """
+    values = np.asarray(embedding, np.float64)
+    count = len(values)
+    if count < 2:
+        return 0.0
+    from_mean = values - values.mean(axis=0)
+    # Without image i the mean is m - (e_i - m) / (n - 1), the variance (n s^2 - n / (n - 1) (e_i - m)^2) / (n - 1).
+    squares = np.square(from_mean)
+    variance = (squares.sum(axis=0) - squares * count / (count - 1)) / (count - 1)
+    distances = _distance(from_mean * count / (count - 1), np.sqrt(np.maximum(variance, 0)))
+    return float(np.quantile(distances, TYPICAL_SHARE))
+
+
+def _distance(from_mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    own = np.sqrt(np.mean(np.square(deviation), axis=-1, keepdims=True))
+    standardised = from_mean / np.maximum(deviation, np.maximum(SPREAD * own, 1e-6))
     return np.asarray(np.sqrt(np.mean(np.square(standardised), axis=1)))
 
 

@@ -50,6 +50,49 @@ def test_findings_that_a_source_does_not_know_are_unknown():
     assert "a knows nothing of Edema: unknown there" in joined.notes
 
 
+def stating(made):
+    """The table, of a data set whose labels say where nothing was found."""
+    return replace(made, sources=tuple(replace(one, states_no_finding=True) for one in made.sources))
+
+
+def test_a_normal_film_stays_one_beside_a_source_of_other_findings():
+    first = stating(table(labels=((1,), (0,))))
+    second = table(
+        "b", "/b", images=("y/1.png", "y/2.png"), findings=("Edema", "Support Devices"), labels=((1, 0),) * 2
+    )
+    second = replace(second, frame=second.frame.assign(Edema=[1.0, 0.0]))
+
+    joined = merge([first, second])
+
+    # The second says nothing of normal films: its 0 of edema may be any other disease.
+    np.testing.assert_array_equal(joined.labels(["No Finding"])[:, 0], [0, 1, 0, np.nan])
+    np.testing.assert_array_equal(joined.labels(["Mass"])[:, 0], [1, 0, np.nan, np.nan])
+    np.testing.assert_array_equal(joined.labels(["Edema"])[:, 0], [np.nan, 0, 1, 0])
+    assert np.isnan(joined.labels(["Support Devices"])[:2]).all()
+    assert any("but absent from its 1 images of No Finding" in note for note in joined.notes)
+
+
+def test_what_was_merged_and_written_can_be_merged_again(tmp_path):
+    merge([stating(table()), table("b", "/b", findings=("Edema",))]).write(tmp_path / "both.parquet")
+
+    joined = merge([Table.read(tmp_path / "both.parquet"), table("c", "/c", findings=("Hernia",))])
+
+    assert [source.states_no_finding for source in joined.sources] == [True, False, False]
+    np.testing.assert_array_equal(joined.labels(["No Finding"])[:, 0], [0, 1, 0, np.nan, 0, np.nan])
+
+
+def test_one_source_of_two_tables_states_what_both_state():
+    joined = merge([stating(table()), table(images=("x/3.png", "x/4.png"))])
+
+    assert not joined.sources[0].states_no_finding
+
+
+def test_second_labels_of_one_finding_state_nothing_of_normal_films():
+    relabelled = relabel(stating(table()), table(findings=("Edema",))).table
+
+    assert not relabelled.sources[0].states_no_finding
+
+
 def test_another_data_set_of_the_same_name_is_renamed_and_its_patients_are_its_own():
     joined = merge([table("train", "/a"), table("train", "/b"), table("train", "/c")])
 

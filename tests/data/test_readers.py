@@ -319,3 +319,19 @@ def test_a_column_map_names_either_labels_or_findings(tmp_path):
         readers.read(path, columns=ColumnMap(image="image"))
     with pytest.raises(UsageError, match="either label or findings"):
         readers.read(path, columns=ColumnMap(image="image", label="label", findings=("Mass",)))
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "stated"),
+    [
+        ("image,label", ("1.png,Normal", "2.png,Mass"), True),
+        ("image,label", ("1.png,No Mass", "2.png,Mass"), False),
+        ("image,Mass", ("1.png,0", "2.png,1"), False),
+        ("image,Mass,No Finding", ("1.png,0,1", "2.png,1,0"), True),
+        ("image,Mass,No Finding", ("1.png,0,1", "2.png,0,0"), False),
+    ],
+)
+def test_a_source_states_no_finding_where_each_image_without_any_is_called_so(tmp_path, header, rows, stated):
+    (tmp_path / "labels.csv").write_text("\n".join((header, *rows)))
+
+    assert readers.read(tmp_path / "labels.csv").sources[0].states_no_finding is stated

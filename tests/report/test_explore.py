@@ -14,10 +14,11 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 from hilum.data import phantom
+from hilum.data.census import FollowUps, Sizes, Spread, Visits
 from hilum.data.explore import Exploration, explore
 from hilum.data.table import Source, Table, make_frame
 from hilum.findings import NIH_FINDINGS
-from hilum.report import exhibits, explore as report, mosaics, remarks, style
+from hilum.report import charts, exhibits, explore as report, mosaics, remarks, style
 
 HOSTILE = '"><script>alert(1)</script>'
 ALL_KNOWN = set(report.FIGURES) - {"image_sizes"}  # phantoms are of one size
@@ -323,3 +324,44 @@ def test_kermany_and_nih_have_a_page(shared_data: Path, tmp_path: Path) -> None:
         r"Every view is AP\.", (tmp_path / "kermany" / "explore.html").read_text(encoding="utf-8")
     )
     assert max(sizes) < 5e6
+
+
+def test_means_of_dark_films_are_drawn_over_their_own_range(explored: Exploration) -> None:
+    dark = {
+        name: dataclasses.replace(look, mean=0.1 + 0.2 * look.mean) for name, look in explored.looks.items()
+    }
+
+    tiles = mosaics.means(dark, reference="No Finding", aspect=1.0)
+
+    for tile in tiles:
+        grey = tile.pictures[0][1]
+        assert grey.min() < 20
+        assert grey.max() > 220
+    shown = exhibits.pictures(dataclasses.replace(explored, looks=dark))
+    low, high = mosaics.mean_range(dark)
+    words = " ".join(
+        text.get_text() for each in shown if each.name == "mean_images" for text in each.figure.texts
+    )
+    assert f"Grey {low:.2f} to {high:.2f} drawn from black to white" in words
+
+
+def test_small_files_are_counted_in_pixels(explored: Exploration) -> None:
+    spread = Spread("All", 3, (0.05, 0.0576, 0.0655), None)
+    sides = np.array([[224, 224], [256, 256]])
+    sizes = Sizes(sides, np.array([1, 2]), False, (spread,))
+
+    plots = {plot.name: plot for plot in exhibits.pixels(dataclasses.replace(explored, sizes=sizes))}
+
+    assert plots["image_sizes"].title == "2 sizes, from 224 × 224 to 256 × 256 pixels"
+    labels = [frame.get_xlabel() for frame in plots["image_sizes"].figure.axes]
+    assert "Thousand pixels" in labels
+    assert "Megapixels" not in labels
+
+
+def test_follow_up_shares_say_of_how_many_images() -> None:
+    visits = (Visits(1, 1, 30, 30, 12, 30), Visits(2, 2, 10, 20, 5, 18))
+
+    frame = charts.follow_ups(FollowUps(visits, 2), title="t", subtitle="s").axes[1]
+
+    words = [text.get_text() for text in frame.texts]
+    assert words == ["40 %", "of 30", "28 %", "of 18"]

@@ -42,6 +42,40 @@ def test_precision_recall_draws_steps_and_the_prevalence() -> None:
     assert any(line.get_drawstyle() == "steps-pre" for line in frame.get_lines())
 
 
+SHAPES = {
+    "high": np.array([[0, 0.01, 0.02, 0.1, 1], [0, 0.8, 0.95, 0.99, 1]]),
+    "chance": np.array([[0, 0.2, 0.4, 0.6, 0.8, 1], [0, 0.22, 0.38, 0.62, 0.79, 1]]),
+    "below": np.array([[0, 0.3, 0.7, 0.9, 1], [0, 0.05, 0.3, 0.8, 1]]),
+    "convex": np.array([[0, 0.1, 0.3, 0.6, 1], [0, 0.5, 0.75, 0.9, 1]]),
+    "falling": np.array([[0, 0.3, 0.6, 0.9, 1], [1, 0.9, 0.7, 0.55, 0.4]]),
+    "low": np.array([[0, 0.02, 0.1, 0.5, 1], [0.5, 0.3, 0.15, 0.1, 0.06]]),
+    "flat": np.array([[0, 0.2, 0.5, 0.8, 1], [0.55, 0.62, 0.58, 0.57, 0.56]]),
+    "perfect": np.array([[0, 0.5, 0.95, 0.99, 1], [1, 1, 1, 0.95, 0.6]]),
+}
+
+
+@pytest.mark.parametrize("place", [1, 2, 3])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("draw", [figures.roc, figures.precision_recall])
+def test_words_stand_clear_of_the_curve_the_reference_and_each_other(draw, shape, place) -> None:
+    x, y = SHAPES[shape]
+    lines = ("threshold 0.423", "sensitivity 0.988", "specificity 0.901")
+    point = (float(x[place]), float(y[place]))
+    shown = figures.Curve("a", "", x, y, point=point, point_label=lines, reference=float(y[-1]) % 1)
+
+    frame = draw([shown], title="t").axes[0]
+
+    boxes = [text.get_window_extent() for text in frame.texts]
+    assert len(boxes) == 4
+    drawn = [
+        frame.transData.transform(line.get_path().interpolated(400).vertices) for line in frame.get_lines()
+    ]
+    for number, box in enumerate(boxes):
+        assert not any(other.overlaps(box) for other in boxes[:number])
+        assert not any(box.count_contains(vertices) for vertices in drawn)
+        assert frame.get_window_extent().count_contains(box.corners()) == 4
+
+
 def test_reliability_shows_bins_and_their_intervals() -> None:
     panel = figures.Reliability(
         "a",

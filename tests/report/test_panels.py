@@ -170,3 +170,16 @@ def test_a_real_radiograph_is_drawn(shared_data: Path, make_case: Callable[..., 
 
     assert view.shape == (panels.SIDE, panels.SIDE, 3)
     assert view.mean() == pytest.approx(grey.mean() * 255, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("places", "said"), [((2, 2), True), ((3, 4), True), ((4, 4), False), ((0, 0), False)]
+)
+def test_a_coarse_map_says_how_coarse_it_is(
+    make_case: Callable[..., Case], places: tuple[int, int], said: bool
+) -> None:
+    case = dataclasses.replace(make_case(), places=places)
+
+    for drawing in (panels.panel(case), *panels.gallery([make_case(), case], title="t")):
+        words = " ".join(text.get_text() for text in drawing.texts)
+        assert (f"only {places[0]} × {places[1]} places" in words) is said

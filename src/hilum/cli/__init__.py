@@ -558,13 +558,15 @@ def _report(result: Any, folder: Path, watch: Any, *, as_json: bool) -> None:
 
 def _say_warnings(results: list[Any]) -> None:
     """Prints why files could not be read, and what a reader of the others must know."""
+    from hilum import predict as prediction
     from hilum.cli.terminal import Terminal
 
     watch = Terminal()
     for result in results:
-        for line in (result.error, *result.warnings):
-            if line:
-                watch.say(f"{result.image}: {line}")
+        if result.error:
+            watch.say(f"{result.image}: {result.error}")
+    for line in prediction.common_warnings(results):
+        watch.say(line)
 
 
 def _say_recalibrated(model: Any) -> None:

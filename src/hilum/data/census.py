@@ -193,6 +193,7 @@ class Subject:
         frame: The table's rows.
         findings: Its findings.
         labels: float32 (rows, findings): 1 present, 0 absent, NaN unknown.
+        no_finding: float32 (rows,): 1 nothing was found, 0 something, NaN unknown.
         patients: int64 (rows,): the patients, numbered from 0.
         reference: Name of the images without any finding; empty where there are none.
         groups: Class -> bool (rows,): the reference, then every finding that occurs.
@@ -201,6 +202,7 @@ class Subject:
     frame: pd.DataFrame
     findings: tuple[str, ...]
     labels: NDArray[np.float32]
+    no_finding: NDArray[np.float32]
     patients: NDArray[np.int64]
     reference: str
     groups: Mapping[str, Rows]
@@ -209,7 +211,8 @@ class Subject:
     def of(table: Table) -> "Subject":
         """Takes a table apart."""
         labels = table.labels(table.findings)
-        nothing = (labels == 0).all(axis=1) & bool(table.findings)
+        no_finding = table.labels([NO_FINDING])[:, 0]
+        nothing = no_finding == 1
         # Of one finding alone, its absence says nothing of others.
         name = f"{table.findings[0]} absent" if len(table.findings) == 1 else NO_FINDING
         groups = {name: nothing, **{each: labels[:, i] == 1 for i, each in enumerate(table.findings)}}
@@ -218,6 +221,7 @@ class Subject:
             frame=table.frame,
             findings=table.findings,
             labels=labels,
+            no_finding=no_finding,
             patients=patients,
             reference=name if nothing.any() else "",
             groups={name: rows for name, rows in groups.items() if rows.any()},
@@ -261,8 +265,7 @@ def classes(subject: Subject) -> tuple[Class, ...]:
     labels = subject.labels
     told = {name: ~np.isnan(labels[:, column]) for column, name in enumerate(subject.findings)}
     if subject.reference:
-        # That something is there is known where any finding is; that nothing is, where all are known.
-        told = {subject.reference: (labels == 1).any(axis=1) | (labels == 0).all(axis=1), **told}
+        told = {subject.reference: ~np.isnan(subject.no_finding), **told}
     found = []
     for name, known in told.items():
         present = subject.groups.get(name, np.zeros(len(labels), bool))
@@ -355,8 +358,7 @@ def follow_ups(subject: Subject) -> FollowUps | None:
     most = int(images.max(initial=0))
     if most < 2:
         return None
-    any_finding = (subject.labels == 1).any(axis=1)
-    known = any_finding | ((subject.labels == 0).all(axis=1) & bool(subject.findings))
+    any_finding, known = subject.no_finding == 0, ~np.isnan(subject.no_finding)
     found = []
     for first, last in VISITS:
         inside = (images >= first) & (images <= (last or most))

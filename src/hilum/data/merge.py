@@ -1,14 +1,15 @@
-"""Several tables -> one, with one vocabulary; what a source does not know is unknown there."""
+"""Several tables -> one, with one vocabulary; what a source does not know is unknown there, save of normal films."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from hilum.data.table import COLUMNS, Source, Table
 from hilum.errors import DataError, UsageError
-from hilum.findings import in_order
+from hilum.findings import DEVICES, NO_FINDING, in_order
 
 
 def merge(tables: Sequence[Table]) -> Table:
@@ -19,12 +20,16 @@ def merge(tables: Sequence[Table]) -> Table:
     images may not occur twice. A source of the same name with another root is another data set, and gets a number
     after its name.
 
+    Where a source states that nothing was found (`Source.states_no_finding`), its images without a finding are without
+    the other sources' findings as well, so that `No Finding` there is `No Finding` here. Support devices stay unknown.
+
     Args:
         tables: At least two.
 
     Returns:
         All rows in the order of the tables; findings are those of all tables in the vocabulary's order, NaN where a
-        row's table does not know one. The notes tell which, and name the source of the tables' own notes.
+        row's table does not know one and the row is no normal film. The notes tell which, and name the source of the
+        tables' own notes.
 
     Raises:
         UsageError: Fewer than two tables.
@@ -32,38 +37,43 @@ def merge(tables: Sequence[Table]) -> Table:
     """
     if len(tables) < 2:
         raise UsageError(f"{len(tables)} table arrived; merging takes two or more")
-    sources: list[Source] = []
+    sources: dict[str, Source] = {}
     renamed: list[Table] = []
     notes: list[str] = []
     for table in tables:
         names = {}
         for source in table.sources:
-            names[source.name], kept = _placed(source, sources)
+            names[source.name], kept = _placed(source, tuple(sources.values()))
             if kept.name != source.name:
                 notes.append(
                     f"{source.root}: source {source.name!r} is called {kept.name!r}: another data set has its name"
                 )
-            if kept not in sources:
-                sources.append(kept)
+            # One source from two tables states of all its rows only what both state.
+            both = kept.states_no_finding and source.states_no_finding
+            sources[kept.name] = replace(kept, states_no_finding=both)
         told = " and ".join(dict.fromkeys(names.values()))
         notes += [f"{told}: {note}" for note in table.notes]
         renamed.append(_named(table, names))
     findings = in_order(name for table in tables for name in table.findings)
+    frames = []
     for table in renamed:
-        absent = [name for name in findings if name not in table.findings]
-        if absent:
+        unknown = [name for name in findings if name not in table.findings]
+        frame = table.frame.reindex(columns=[*COLUMNS, *findings])
+        normal = _normal(table)
+        frame.loc[normal, [name for name in unknown if name != DEVICES]] = 0.0
+        frames.append(frame)
+        if unknown:
             told = " and ".join(source.name for source in table.sources)
-            notes.append(f"{told} knows nothing of {', '.join(absent)}: unknown there")
-    frame = pd.concat(
-        [table.frame.reindex(columns=[*COLUMNS, *findings]) for table in renamed], ignore_index=True
-    )
+            but = f", but absent from its {int(normal.sum()):,} images of No Finding" if normal.any() else ""
+            notes.append(f"{told} knows nothing of {', '.join(unknown)}: unknown there{but}")
+    frame = pd.concat(frames, ignore_index=True)
     frame = frame.astype(dict.fromkeys(findings, np.float64))
     _refuse_twice(frame)
     boxed = [table.boxes for table in renamed if len(table.boxes)]
     return Table(
         frame=frame,
         findings=findings,
-        sources=tuple(sources),
+        sources=tuple(sources.values()),
         boxes=pd.concat(boxed, ignore_index=True) if boxed else tables[0].boxes,
         notes=tuple(dict.fromkeys(notes)),
     )
@@ -78,6 +88,12 @@ def _placed(source: Source, there: Sequence[Source]) -> tuple[str, Source]:
         number += 1
         name = f"{source.name}-{number}"
     return name, replace(source, name=name)
+
+
+def _normal(table: Table) -> NDArray[np.bool_]:
+    """Tells in which rows (bool) a source states that nothing was found."""
+    stating = [source.name for source in table.sources if source.states_no_finding]
+    return np.asarray(table.frame["source"].isin(stating) & (table.labels([NO_FINDING])[:, 0] == 1))
 
 
 def _named(table: Table, names: dict[str, str]) -> Table:

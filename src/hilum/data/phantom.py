@@ -98,7 +98,7 @@ def generate(
     return Table(
         frame=pd.DataFrame(rows, columns=[*COLUMNS, *FINDINGS]),
         findings=FINDINGS,
-        sources=(Source(name="phantom", root=directory, citation=citation, terms="synthetic, no patient"),),
+        sources=(Source("phantom", directory, citation, "synthetic, no patient", states_no_finding=True),),
         boxes=pd.DataFrame(boxes, columns=list(BOX_COLUMNS)).astype(BOX_TYPES),
     )
 

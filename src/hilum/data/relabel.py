@@ -69,7 +69,18 @@ def relabel(table: Table, other: Table) -> Relabelled:
         notes.append(
             f"{len(table.boxes) - len(boxes):,} boxes are left out: the second labels do not call their finding present"
         )
-    changed = replace(table, frame=frame, findings=other.findings, boxes=boxes, notes=(*table.notes, *notes))
+    changed = replace(
+        table,
+        frame=frame,
+        findings=other.findings,
+        # What is said of normal films is said by those who labelled them.
+        sources=tuple(
+            replace(source, states_no_finding=all(one.states_no_finding for one in other.sources))
+            for source in table.sources
+        ),
+        boxes=boxes,
+        notes=(*table.notes, *notes),
+    )
     return Relabelled(changed, compared, int(found.sum()))
 
 

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hilum import files
 from hilum.errors import DataError, ImageError, UsageError, nearest
-from hilum.findings import NO_FINDING, named
+from hilum.findings import DEVICES, NO_FINDING, named
 from hilum.images import Location, stack_members
 
 FORMAT = 1
@@ -49,12 +49,15 @@ class Source:
         root: The folder that image paths are relative to; kept absolute.
         citation: The publication to cite.
         terms: Licence or terms of use, and what a user must know of the labels.
+        states_no_finding: Whether its labels say of a film that nothing was found (`No Finding`, `Normal`), so that an
+            image with none of the findings it knows has no other finding either. Labels of one finding alone do not.
     """
 
     name: str
     root: Path
     citation: str
     terms: str
+    states_no_finding: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", absolute(self.root))
@@ -123,6 +126,7 @@ class Table:
         Args:
             findings: Names in any spelling of the vocabulary. `No Finding`, which no table holds, is derived: present
                 where every finding of the table is known to be absent, absent where any is present, else unknown.
+                Support devices do not count.
 
         Returns:
             float32 (rows, findings): 1 present, 0 absent, NaN unknown.
@@ -198,6 +202,8 @@ class Table:
                 {"name": s.name, "root": s.root.as_posix(), "citation": s.citation, "terms": s.terms}
                 for s in self.sources
             ],
+            # Beside the sources, so that a Hilum that does not know of it reads the table all the same.
+            "states_no_finding": [s.name for s in self.sources if s.states_no_finding],
             "notes": self.notes,
             "boxes_sha256": hashlib.sha256(boxes).hexdigest() if boxes else "",
         }
@@ -230,7 +236,11 @@ class Table:
                 frame=frame,
                 findings=tuple(metadata["findings"]),
                 sources=tuple(
-                    Source(**{**source, "root": Path(source["root"])}) for source in metadata["sources"]
+                    Source(
+                        **{**source, "root": Path(source["root"])},
+                        states_no_finding=source["name"] in metadata.get("states_no_finding", ()),
+                    )
+                    for source in metadata["sources"]
                 ),
                 boxes=_read_boxes(path.with_suffix(".boxes.parquet"), metadata["boxes_sha256"]),
                 notes=tuple(metadata["notes"]),
@@ -240,9 +250,10 @@ class Table:
         return table if images is None else _repointed(table, Path(images))
 
     def _nothing_found(self) -> NDArray[np.float64]:
-        values = self.frame[list(self.findings)].to_numpy()
+        diseases = [name for name in self.findings if name != DEVICES]
+        values = self.frame[diseases].to_numpy()
         # Without a finding nothing is known, though all of no findings would be absent.
-        absent = (values == 0).all(axis=1) & bool(self.findings)
+        absent = (values == 0).all(axis=1) & bool(diseases)
         return np.where(absent, 1.0, np.where((values == 1).any(axis=1), 0.0, np.nan))
 
     def _root(self, name: str) -> Path:

@@ -1,13 +1,13 @@
 """What a data set holds, in numbers -> Figures: classes, co-occurrence, sizes, ages, views, follow-ups, grey values."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hilum.data.census import AGE_STEP, ALL, UNKNOWN, Ages, Class, FollowUps, Shares, Sizes, Together
+from hilum.data.census import AGE_STEP, ALL, UNKNOWN, Ages, Class, FollowUps, Shares, Sizes, Spread, Together
 from hilum.report import remarks, rows, style, words
 
 if TYPE_CHECKING:
@@ -138,9 +138,11 @@ def cooccurrence(together: Together, *, title: str, subtitle: str) -> "Figure":
 
 @style.styled
 def image_sizes(sizes: Sizes, *, title: str, subtitle: str) -> "Figure":
-    """Draws how many images have a width and a height, and megapixels by class."""
+    """Draws how many images have a width and a height, and their number of pixels by class."""
     left, top, side = 0.72, 0.86, 2.3
-    spreads = sizes.megapixels
+    spreads, label = sizes.megapixels, "Megapixels"
+    if sizes.sides.prod(axis=1).max() < 1e6:
+        spreads, label = tuple(_thousandfold(each) for each in spreads), "Thousand pixels"
     drawing = style.figure(style.FULL, top + max(side, rows.PITCH * len(spreads)) + 0.5)
     style.heading(drawing, title, subtitle)
     frame = style.axes(drawing, left=left, top=top, width=side, height=side)
@@ -155,7 +157,7 @@ def image_sizes(sizes: Sizes, *, title: str, subtitle: str) -> "Figure":
     frame.set_xlabel("Width (pixels)", labelpad=2)
     frame.set_ylabel("Height (pixels)", labelpad=3)
     style.write(drawing, "Images by size; dashes: square", left=left, top=top - 0.09, colour=style.FAINT)
-    rows.spreads(drawing, spreads, left=3.28, top=top, frame=(4.62, 1.2), label="Megapixels", text=5.94)
+    rows.spreads(drawing, spreads, left=3.28, top=top, frame=(4.62, 1.2), label=label, text=5.94)
     return drawing
 
 
@@ -245,14 +247,13 @@ def follow_ups(found: FollowUps, *, title: str, subtitle: str) -> "Figure":
         heading = "Per cent of their images with a finding"
         style.write(drawing, heading, left=start, top=top - 0.09, colour=style.FAINT)
         frames[1].bar(places, np.nan_to_num(share), width=0.72, color=style.VERMILLION, linewidth=0)
-        for place, number in zip(places, share.tolist(), strict=True):
+        for place, number, of in zip(places, share.tolist(), known.tolist(), strict=True):
+            height_of_bar = 0 if np.isnan(number) else number
             rows.above(
-                frames[1],
-                "–" if np.isnan(number) else f"{number:.0f}",
-                place,
-                0 if np.isnan(number) else number,
+                frames[1], "–" if np.isnan(number) else f"{number:.0f} %", place, height_of_bar, line=1
             )
-        frames[1].set_ylim(0, 110)
+            rows.above(frames[1], f"of {of:,}", place, height_of_bar)
+        frames[1].set_ylim(0, 122)
     for frame in frames:
         frame.spines["left"].set_visible(False)
         frame.set_yticks([])
@@ -429,3 +430,10 @@ def _per_cent(share: float) -> str:
 
 def _thousands(value: float, _place: float) -> str:
     return f"{value:,.0f}"
+
+
+def _thousandfold(spread: Spread) -> Spread:
+    if spread.quartiles is None:
+        return spread
+    first, second, third = spread.quartiles
+    return replace(spread, quartiles=(1e3 * first, 1e3 * second, 1e3 * third))

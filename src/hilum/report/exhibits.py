@@ -92,11 +92,9 @@ def pixels(found: Exploration) -> Iterator[Plot]:
     """Yields sizes and grey values."""
     if found.sizes and len(found.sizes.counts) > 1:
         sizes = found.sizes
-        megapixels = sizes.sides.prod(axis=1) / 1e6
-        title = (
-            f"{len(sizes.counts):,} sizes, from {words.small(megapixels.min())} to "
-            f"{words.small(megapixels.max())} megapixels"
-        )
+        order = sizes.sides.prod(axis=1).argsort(kind="stable")
+        least, most = (" × ".join(f"{side:,}" for side in sizes.sides[order[end]]) for end in (0, -1))
+        title = f"{len(sizes.counts):,} sizes, from {least} to {most} pixels"
         number = words.count(int(sizes.counts.sum()), "image")
         told = f"{number}, as the data set tells" if sizes.told else f"{number}, as their files are"
         drawing = charts.image_sizes(sizes, title=title, subtitle=told)
@@ -151,7 +149,13 @@ def pictures(found: Exploration) -> Iterator[Gallery]:
         limit = mosaics.difference_limit(found.looks, reference=found.reference)
         compared = any(len(tile.pictures) > 1 for tile in tiles)
         title, caption = remarks.means(found)
-        subtitle = f"below each: brighter (warm) or darker (cold) than {found.reference}" if compared else ""
+        low, high = mosaics.mean_range(found.looks)
+        subtitle = f"Grey {low:.2f} to {high:.2f} drawn from black to white"
+        subtitle += (
+            f"; below: brighter (warm), darker (cold) than {words.cut(found.reference, 20)}"
+            if compared
+            else ""
+        )
         drawing = mosaics.mosaic(
             tiles,
             columns=rows.columns(len(tiles), most=5 if len(tiles) > 8 else 4),
@@ -170,7 +174,7 @@ def pictures(found: Exploration) -> Iterator[Gallery]:
             tiles,
             columns=max(3, rows.columns(len(tiles), most=4)),
             title=title,
-            subtitle="each finding on a scale of its own, from none of its boxes to the peak",
+            subtitle="peak: the share of a finding's boxes that cover the place where most of them overlap",
             foot=("cover", 1.0),
         )
         yield Gallery(

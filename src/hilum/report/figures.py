@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hilum.report import style
+from hilum.report.room import Room
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -165,9 +166,11 @@ def roc(curves: Sequence[Curve], *, title: str, subtitle: str = "") -> "Figure":
 
     def draw(frame: "Axes", curve: Curve, large: bool) -> None:
         frame.plot([0, 1], [0, 1], color=style.SLATE, linewidth=0.7, linestyle=DASHES)
+        room = _draw_curve(frame, curve, large=large)
+        room.line([0, 1], [0, 1])
         if large:
-            frame.text(0.23, 0.19, "chance", rotation=45, ha="center", va="center", color=style.FAINT)
-        _draw_curve(frame, curve, large)
+            room.write("dashed: chance", near=(0.98, 0.0), colour=style.FAINT)
+            _label_point(room, curve)
 
     return _figure(curves, draw, title=title, subtitle=subtitle, labels=("1 − specificity", "Sensitivity"))
 
@@ -178,20 +181,12 @@ def precision_recall(curves: Sequence[Curve], *, title: str, subtitle: str = "")
 
     def draw(frame: "Axes", curve: Curve, large: bool) -> None:
         frame.axhline(curve.reference, color=style.SLATE, linewidth=0.7, linestyle=DASHES)
+        room = _draw_curve(frame, curve, large=large, steps=True)
+        room.line([0, 1], [curve.reference, curve.reference])
         if large:
-            below = curve.reference > 0.2
-            place = curve.reference + (-0.02 if below else 0.02)
-            # On the side where the operating point is not.
-            left = curve.point is None or curve.point[0] > 0.5
-            frame.text(
-                0.02 if left else 0.98,
-                place,
-                f"prevalence {curve.reference:.3f}",
-                ha="left" if left else "right",
-                va="top" if below else "bottom",
-                color=style.FAINT,
-            )
-        _draw_curve(frame, curve, large, drawstyle="steps-pre")
+            _label_point(room, curve)
+            words = f"dashed: prevalence {curve.reference:.3f}"
+            room.write(words, near=(0.0, curve.reference), colour=style.FAINT)
 
     return _figure(
         curves, draw, title=title, subtitle=subtitle, labels=("Recall (sensitivity)", "Precision (PPV)")
@@ -465,33 +460,28 @@ def _figure(
     return drawing
 
 
-def _draw_curve(frame: "Axes", curve: Curve, large: bool, *, drawstyle: str = "default") -> None:
-    if curve.band is not None:
-        places, low, high = curve.band
-        frame.fill_between(places, low, high, color=style.BLUE, alpha=0.16, linewidth=0)
-    frame.plot(curve.x, curve.y, color=style.BLUE, linewidth=1.6 if large else 1.2, drawstyle=drawstyle)
-    if curve.point is not None:
-        frame.plot(
-            *curve.point, "o", color=style.INK, markersize=6 if large else 4, markeredgewidth=0, clip_on=False
-        )
-        if large:
-            _label_point(frame, curve)
+def _draw_curve(frame: "Axes", curve: Curve, *, large: bool, steps: bool = False) -> Room:
+    """Draws a curve with its band and its operating point; returns the room that they leave."""
     _set_square(frame, 1.0)
+    room = Room(frame)
+    if curve.band is not None:
+        frame.fill_between(*curve.band, color=style.BLUE, alpha=0.16, linewidth=0)
+        room.area(*curve.band)
+    look: dict[str, Any] = {"drawstyle": "steps-pre"} if steps else {}
+    frame.plot(curve.x, curve.y, color=style.BLUE, linewidth=1.6 if large else 1.2, **look)
+    room.line(curve.x, curve.y, steps=steps)
+    if curve.point is not None:
+        size = 6 if large else 4
+        frame.plot(*curve.point, "o", color=style.INK, markersize=size, markeredgewidth=0, clip_on=False)
+        room.spot(*curve.point)
+    return room
 
 
-def _label_point(frame: "Axes", curve: Curve) -> None:
-    assert curve.point is not None
-    across, up = curve.point
-    pitch, room = 0.062, 0.062 * len(curve.point_label)
-    # Below the curve: to the right of the point on a ROC curve, to the left of it where precision falls.
-    left = curve.reference > 0 and across > 0.5
-    place, align = (across - 0.03, "right") if left else (min(max(across + 0.05, 0.1), 0.56), "left")
-    top = max(up - 0.08, room + 0.04)
-    if top - room < curve.reference + 0.02 and curve.reference < top + 0.04:
-        above = curve.reference + room + 0.04
-        top = above if above < up - 0.04 or curve.reference < room + 0.14 else curve.reference - 0.04
-    for number, line in enumerate(curve.point_label):
-        frame.text(place, top - pitch * number, line, ha=align, va="top", color=style.INK)
+def _label_point(room: Room, curve: Curve) -> None:
+    """Writes what the operating point amounts to, below it if that is free."""
+    if curve.point is not None and curve.point_label:
+        near = (curve.point[0] + (0.2 if curve.point[0] < 0.5 else -0.2), curve.point[1] - 0.15)
+        room.write(*curve.point_label, near=near, colour=style.INK)
 
 
 def _draw_confusion(frame: "Axes", panel: Confusion, large: bool) -> None:

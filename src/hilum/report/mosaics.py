@@ -24,7 +24,7 @@ SMALLEST_DIFFERENCE = 0.05
 
 SCALES = {
     "difference": "grey value, darker to brighter",
-    "cover": "share of the finding's boxes that cover a place",
+    "cover": "share of the finding's boxes that cover a place (peak: see each)",
 }
 """What is written beside each kind of scale."""
 
@@ -70,16 +70,26 @@ def means(looks: Mapping[str, Look], *, reference: str, aspect: float) -> tuple[
         aspect: Height over width of the pictures.
     """
     base = looks.get(reference)
-    limit = difference_limit(looks, reference=reference)
+    limit, drawn = difference_limit(looks, reference=reference), mean_range(looks)
     tiles = []
     for name, look in looks.items():
-        pictures = [(f"Mean image: {name}", _grey(look.mean, aspect))]
+        pictures = [(f"Mean image: {name}", _grey(look.mean, aspect, drawn))]
         if base is not None and name != reference:
             difference = panels.colours(_fit(look.mean - base.mean, aspect), limit)
             words_ = f"{name}: brighter and darker than {reference}"
             pictures.append((words_, np.rint(difference).astype(np.uint8)))
         tiles.append(Tile(name, f"mean of {look.num_images:,}", tuple(pictures)))
     return tuple(tiles)
+
+
+def mean_range(looks: Mapping[str, Look]) -> tuple[float, float]:
+    """Returns the grey values that are drawn black and white in mean images, the same for all of them.
+
+    A mean is flat: drawn from 0 to 1, that of dark films would be nearly black.
+    """
+    levels = np.concatenate([look.mean.ravel() for look in looks.values()])
+    low, high = (float(level) for level in np.percentile(levels, [1, 99.5]))
+    return (low, high) if high - low >= SMALLEST_DIFFERENCE else (0.0, 1.0)
 
 
 def difference_limit(looks: Mapping[str, Look], *, reference: str) -> float:
@@ -100,9 +110,10 @@ def atlas(boxes: Sequence[Atlas], *, aspect: float) -> tuple[Tile, ...]:
     tiles = []
     for each in boxes:
         cover = _fit(each.cover, aspect)
-        grey = _grey(each.look.mean, aspect).astype(np.float64)
-        if not each.look.num_images:
-            grey[:] = NO_IMAGE
+        if each.look.num_images:
+            grey = _grey(each.look.mean, aspect, mean_range({each.finding: each.look})).astype(np.float64)
+        else:
+            grey = np.full((*cover.shape, 3), float(NO_IMAGE))
         peak = float(each.cover.max())
         opacity = 0.8 * np.clip(cover / peak, 0, 1)[..., None]
         picture = np.rint((1 - opacity) * grey + opacity * panels.colours(cover, peak)).astype(np.uint8)
@@ -201,8 +212,9 @@ def _sample(sample: Sample) -> Picture:
     return _grey(sample.pixels.astype(np.float32) / 255, sample.height / sample.width)
 
 
-def _grey(levels: NDArray[np.floating], aspect: float) -> Picture:
-    grey = np.rint(255 * np.clip(_fit(levels, aspect), 0, 1)).astype(np.uint8)
+def _grey(levels: NDArray[np.floating], aspect: float, drawn: tuple[float, float] = (0.0, 1.0)) -> Picture:
+    low, high = drawn
+    grey = np.rint(255 * np.clip((_fit(levels, aspect) - low) / (high - low), 0, 1)).astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=2)
 
 

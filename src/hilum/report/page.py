@@ -111,6 +111,7 @@ def _page(
         confidence=plots.confidence(evaluation),
         scale=style.svg(panels.scale(limit), "scale"),
         scale_title=f"Colour scale from minus {limit:g} to plus {limit:g} logit units",
+        meaning=" ".join(panels.meaning(evaluation.cases)),
         has_boxes=any(len(case.boxes) for case in evaluation.cases),
         ranking=tables.ranking(evaluation),
         calls=tables.calls(evaluation),

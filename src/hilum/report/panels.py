@@ -26,7 +26,8 @@ SMALLEST_LIMIT = 0.1
 """Logit units: a scale never ends below this, so that a map with next to no evidence looks like one."""
 ROWS = 3
 """Cases in one figure of a gallery: what a printed page holds."""
-NOT_AN_OUTLINE = ("A map shows what moved the logit.", "It does not outline a lesion.")
+FINE = 16
+"""A map of fewer places says so: drawn smoothly, it looks finer than it is."""
 OUTCOMES = ("True positive", "True negative", "False positive", "False negative")
 CLASS_OUTCOMES = ("Right class", "Wrong class")
 """Of a task with exactly one class an image."""
@@ -73,7 +74,7 @@ def panel(case: Case, *, limit: float | None = None, bundle: str = "") -> "Figur
     _draw_row(drawing, case, limit=limit, left=margin, top=0.76, side=side, height=height, gap=gap)
     foot = height + 0.76 + 0.2
     made_by = f" Bundle {bundle[:16]}." if bundle else ""
-    lines = (_legend([case]), " ".join(NOT_AN_OUTLINE), f"Research use only; not a medical device.{made_by}")
+    lines = (_legend([case]), " ".join(meaning([case])), f"Research use only; not a medical device.{made_by}")
     for number, line in enumerate(lines):
         style.write(drawing, line, left=margin, top=foot + 0.14 + 0.22 * number, size=10, colour=style.FAINT)
     draw_scale(drawing, limit, left=right - side, top=foot, width=side, size=10)
@@ -179,6 +180,15 @@ def caption(case: Case) -> str:
     return f"{case.finding} {truth}; probability {value}, called {_called(case)} (threshold {threshold})"
 
 
+def meaning(cases: Sequence[Case]) -> tuple[str, str]:
+    """Returns what a map is and is not, in two sentences, with its places where they are few."""
+    shown = "A map shows what moved the logit."
+    coarsest = min((case.places for case in cases if case.places[0]), key=math.prod, default=(0, 0))
+    if not 0 < math.prod(coarsest) < FINE:
+        return shown, "It does not outline a lesion."
+    return shown, f"It has only {coarsest[0]} × {coarsest[1]} places and outlines no lesion."
+
+
 def _called(case: Case) -> str:
     return "present" if case.called else "absent"
 
@@ -205,7 +215,7 @@ def _page(cases: Sequence[Case], *, title: str, limit: float) -> "Figure":
         _draw_row(drawing, case, limit=limit, left=left, top=top + above, side=side, height=height, gap=gap)
         top += above + height + below
     draw_scale(drawing, limit, left=style.MARGIN, top=top + 0.02, width=2 * side + gap)
-    for line, sentence in enumerate(NOT_AN_OUTLINE):
+    for line, sentence in enumerate(meaning(cases)):
         place = top + 0.13 + 0.18 * line
         style.write(
             drawing, sentence, left=width - style.MARGIN, top=place, colour=style.FAINT, align="right"

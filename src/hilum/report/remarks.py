@@ -294,8 +294,7 @@ def atlas(found: Exploration) -> tuple[str, str]:
     large, little = (choose(boxed, key=lambda each: each.area) for choose in (max, min))
     peak = float(most.cover.max())
     how = "all" if peak == 1 else rounded(peak)
-    which = " agree most" if len(boxed) > 1 else ""
-    title = f"Boxes of {words.cut(most.finding, NAME)}{which}: {how} cover one place"
+    title = f"Where boxes lie: {how} of those of {words.cut(most.finding, NAME)} overlap in one place"
     said = []
     if len(boxed) > 1:
         said.append(
@@ -307,7 +306,7 @@ def atlas(found: Exploration) -> tuple[str, str]:
     said.append(f"Fewer than {FEWEST_BOXES} boxes, not shown: {words.listed(few)}." if few else "")
     read = sum(each.look.num_images for each in boxed)
     ground = (
-        "Underneath: the mean of the boxed images."
+        "Underneath: the mean of the boxed images, from its darkest place drawn black to its brightest drawn white."
         if read
         else "None of the boxed images was read: the ground is plain."
     )

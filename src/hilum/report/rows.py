@@ -101,6 +101,7 @@ def beside(frame: "Axes", text: str, value: float, place: float) -> None:
     frame.annotate(text, (value, place), (4, 0), textcoords="offset points", va="center_baseline")
 
 
-def above(frame: "Axes", text: str, place: float, value: float) -> None:
-    """Writes above a bar that ends at `value`."""
-    frame.annotate(text, (place, value), (0, 2), textcoords="offset points", ha="center", va="bottom")
+def above(frame: "Axes", text: str, place: float, value: float, *, line: int = 0) -> None:
+    """Writes above a bar that ends at `value`, in a line counted upward from 0."""
+    offset = (0, 2 + 12 * line)
+    frame.annotate(text, (place, value), offset, textcoords="offset points", ha="center", va="bottom")

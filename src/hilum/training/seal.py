@@ -66,7 +66,6 @@ class Sealing:
             logits, embedding = _validation_outputs(graph, examples, val_rows, watch)
             _check_parity(self.engine, trained, examples.cached.images(val_rows[:32]), logits[:32])
             typical = np.stack([embedding.mean(axis=0), embedding.std(axis=0)]).astype(np.float32)
-            distances = runtime.typical_distance(embedding, typical)
             manifest = Manifest(
                 name=recipe.name,
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -76,7 +75,7 @@ class Sealing:
                 size=recipe.data.size,
                 fit=recipe.data.fit,
                 calibration=calibrate(recipe, logits, examples.table.labels(recipe.task.findings)[val_rows]),
-                seen=_seen(examples, float(distances.max())),
+                seen=_seen(examples, runtime.typical_limit(embedding)),
                 training=self._training(trained),
                 data=tuple(
                     DataSource(name=source.name, citation=source.citation, terms=source.terms)
@@ -155,6 +154,7 @@ def _seen(examples: Examples, typical_distance: float) -> Seen:
         ages=(float(ages.min()), float(ages.max())) if len(ages) else None,
         sides=(int(sides.min()), int(sides.max())),
         typical_distance=typical_distance,
+        typical_share=runtime.TYPICAL_SHARE,
     )
 
 

@@ -1,3 +1,4 @@
+import sys
 import zipfile
 
 import h5py
@@ -69,7 +70,11 @@ def test_folded_weights_compute_the_same_function_after_import(folded):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda arrays: arrays.pop("05_CONV_2D_kernel"), "51 convolutions"),
+        (
+            lambda arrays: arrays.pop("05_CONV_2D_kernel"),
+            r"w.npz does not fit MobileNetV2: \d+_\w+ has shape \(.*\), \(.*\) expected",
+        ),
+        (lambda arrays: arrays.pop("51_CONV_2D_kernel"), "51 convolutions"),
         (
             lambda arrays: arrays.update({"00_CONV_2D_kernel": np.zeros((32, 5, 5, 3), np.float32)}),
             "00_CONV_2D_kernel has shape",
@@ -88,7 +93,9 @@ def test_a_file_that_does_not_fit_is_refused(folded, tmp_path, change, message):
 
 
 def test_folded_weights_of_a_network_without_norms_are_refused(folded):
-    with pytest.raises(TrainingError, match=r"folded .npz weights need a network"):
+    with pytest.raises(
+        TrainingError, match=r"folded.npz does not fit VGG16: folded .npz weights need a network"
+    ):
         initialise("VGG16", folded[0])
 
 
@@ -167,6 +174,19 @@ def test_an_hdf5_file_of_another_network_is_refused(tmp_path):
         initialise(MOBILENET, tmp_path / "w.weights.h5")
 
 
+def test_an_hdf5_file_of_kerass_older_form_names_the_first_array_that_does_not_fit(tmp_path):
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        file["Conv1/kernel:0"] = np.zeros((3, 3, 3, 16), np.float32)
+        file["Conv1"].attrs["weight_names"] = [b"kernel:0"]
+        file.attrs["layer_names"] = [b"Conv1"]
+
+    with pytest.raises(
+        TrainingError,
+        match=r"w.h5 does not fit MobileNetV2: kernel:0 has shape \(3, 3, 3, 16\), \(3, 3, 3, 32\) expected",
+    ):
+        initialise(MOBILENET, tmp_path / "w.h5")
+
+
 def test_an_hdf5_file_that_reaches_outside_itself_is_refused(tmp_path):
     with h5py.File(tmp_path / "w.weights.h5", "w") as file:
         file["layers"] = h5py.ExternalLink("/etc/passwd", "/")
@@ -233,7 +253,10 @@ def test_neutral_arrays_there_and_back(tmp_path):
             lambda arrays: arrays.update({"000_convolution_kernel": np.zeros(3)}),
             "000_convolution_kernel has shape",
         ),
-        (lambda arrays: arrays.update({"900_norm_beta": np.zeros(3)}), "it holds 900_norm_beta"),
+        (
+            lambda arrays: arrays.update({"900_norm_beta": np.zeros(3)}),
+            "900_norm_beta has shape .* has no such array",
+        ),
     ],
 )
 def test_neutral_arrays_that_do_not_fit_are_refused(tmp_path, change, message):
@@ -286,16 +309,24 @@ def test_a_missing_file_is_told_from_the_two_words():
         initialise("custom_cnn", "imagnet")
 
 
-def test_imagenet_weights_that_cannot_be_had_are_told_in_words():
+def test_imagenet_weights_that_cannot_be_had_are_told_in_words(capsys):
     def offline(name, *, pretrained=False):
         if pretrained:
-            raise Exception("URL fetch failure")
+            sys.stdout.write("Downloading data from https://example.org/weights.h5")
+            raise Exception(
+                "URL fetch failure on https://example.org/weights.h5: None -- [Errno -2] Not known"
+            )
         return make("custom_cnn")
 
-    with pytest.raises(
-        TrainingError, match=r"could not be fetched by Keras \(URL fetch .*model.weights=none"
-    ):
+    with pytest.raises(TrainingError) as told:
         weights.initialise(MOBILENET, "imagenet", make=offline, images=grey())
+
+    assert str(told.value) == (
+        "the ImageNet weights MobileNetV2 are not on this machine and could not be fetched ([Errno -2] Not known); "
+        "go online once, or give model.weights the path of a .weights.h5, .h5, .keras or .npz file, "
+        "or model.weights=none"
+    )
+    assert not capsys.readouterr().out
 
 
 def test_random_weights_come_with_constants():

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hilum.data.table import BOX_COLUMNS, MEMBER, SPLITS, Table, archive_members, no_boxes
 from hilum.errors import DataError, LayoutError, nearest
-from hilum.findings import NO_FINDING, VOCABULARY, named, tokens
+from hilum.findings import DEVICES, NO_FINDING, VOCABULARY, named, tokens
 from hilum.images import IMAGE_SUFFIXES
 
 OLDEST = 120.0
@@ -270,6 +270,26 @@ def decide(
     if empty.any() and request.empty:
         notes.append(f"{int(empty.sum()):,} empty labels are taken as {words[request.empty]}")
     return decided, tuple(notes)
+
+
+def ticked(labels: pd.Series, *, separator: str) -> NDArray[np.bool_]:
+    """Tells which joined labels say `No Finding`; bool (rows,)."""
+    codes, texts = pd.factorize(labels)
+    says = np.array([NO_FINDING in tokens(text, separator) for text in texts], dtype=bool)
+    return np.asarray(says[codes])
+
+
+def states(labels: NDArray[np.float64], findings: Sequence[str], normal: NDArray[np.bool_]) -> bool:
+    """Tells whether all images without any finding are those that a source calls normal; see `Source`.
+
+    Args:
+        labels: (rows, findings): 1, 0 or NaN.
+        findings: Their names.
+        normal: bool (rows,): the source says `No Finding`.
+    """
+    diseases = [column for column, name in enumerate(findings) if name != DEVICES]
+    nothing = (labels[:, diseases] == 0).all(axis=1)
+    return bool(normal.any() and (normal | ~nothing).all())
 
 
 def numbers_or_empty(cells: pd.Series, *, path: Path) -> NDArray[np.float64]:

@@ -34,6 +34,7 @@ from hilum.data.readers.base import (
     read_header,
     require_columns,
     rows_to_keep,
+    states,
     sub_folders,
 )
 from hilum.data.table import Source, Table, make_frame
@@ -118,7 +119,9 @@ def read(request: Request) -> Table:
             labels=labels,
         ),
         findings=findings,
-        sources=(Source("chexpert", root, CITATION, TERMS),),
+        sources=(
+            Source("chexpert", root, CITATION, TERMS, states_no_finding=states(labels, findings, normal)),
+        ),
         notes=(*label_notes, *view_notes, *sex_notes, *age_notes),
     )
     found = np.ones(len(table), dtype=bool)

@@ -38,6 +38,8 @@ from hilum.data.readers.base import (
     remapped,
     require_columns,
     rows_to_keep,
+    states,
+    ticked,
     walk_images,
 )
 from hilum.data.table import Source, Table, make_frame
@@ -131,7 +133,7 @@ def read_mapped(request: Request, columns: ColumnMap) -> Table:
         return frame[asked[name]].str.strip() if name in asked else pd.Series([""] * len(frame), dtype=object)
 
     root, images, notes = _place(cells("image"), request)
-    findings, labels, label_notes = _labels(frame, columns, request)
+    findings, labels, normal, label_notes = _labels(frame, columns, request)
     view, view_notes = parse_choice(cells("view"), VIEW_MEANINGS, column=columns.view)
     sex, sex_notes = parse_choice(cells("sex"), SEX_MEANINGS, column=columns.sex)
     split, split_notes = parse_choice(cells("split"), SPLIT_MEANINGS, column=columns.split)
@@ -151,7 +153,15 @@ def read_mapped(request: Request, columns: ColumnMap) -> Table:
             labels=labels,
         ),
         findings=findings,
-        sources=(Source(path.stem, root, citation="unknown", terms="; ".join(("unknown", *patient_notes))),),
+        sources=(
+            Source(
+                path.stem,
+                root,
+                citation="unknown",
+                terms="; ".join(("unknown", *patient_notes)),
+                states_no_finding=states(labels, findings, normal),
+            ),
+        ),
         notes=(*notes, *label_notes, *view_notes, *sex_notes, *split_notes, *age_notes, *patient_notes),
     )
     found = np.ones(len(table), dtype=bool)
@@ -212,7 +222,8 @@ def _place_by_name(written: pd.Series, folder: Path, source: Path) -> tuple[Path
 
 def _labels(
     frame: pd.DataFrame, columns: ColumnMap, request: Request
-) -> tuple[tuple[str, ...], NDArray[np.float64], tuple[str, ...]]:
+) -> tuple[tuple[str, ...], NDArray[np.float64], NDArray[np.bool_], tuple[str, ...]]:
+    """Returns findings, values (rows, findings), the rows that are told to have no finding, and notes."""
     if not columns.label:
         return _labels_of_columns(frame, columns, request)
     path = request.source
@@ -227,12 +238,13 @@ def _labels(
     findings = in_order(findings_of(parts))
     if not findings:
         raise DataError(f"the column {columns.label!r} of {path} names no finding")
-    return findings, encode(cells, findings, separator=columns.separator, path=path), ()
+    labels = encode(cells, findings, separator=columns.separator, path=path)
+    return findings, labels, ticked(cells, separator=columns.separator), ()
 
 
 def _labels_of_columns(
     frame: pd.DataFrame, columns: ColumnMap, request: Request
-) -> tuple[tuple[str, ...], NDArray[np.float64], tuple[str, ...]]:
+) -> tuple[tuple[str, ...], NDArray[np.float64], NDArray[np.bool_], tuple[str, ...]]:
     notes: tuple[str, ...] = ()
     if columns.positive:
         values, notes = _told_by(frame, columns)
@@ -246,7 +258,7 @@ def _labels_of_columns(
             "a column map needs a finding besides No Finding, which is the absence of the others"
         )
     labels, decided = decide(np.stack(list(values.values()), axis=1), request, normal=normal)
-    return tuple(values), labels, (*notes, *decided)
+    return tuple(values), labels, normal, (*notes, *decided)
 
 
 def _told_by(

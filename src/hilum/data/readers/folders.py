@@ -21,7 +21,9 @@ from hilum.data.readers.base import (
     findings_of,
     images_in,
     patients_from_names,
+    states,
     sub_folders,
+    ticked,
 )
 from hilum.data.table import Source, Table, make_frame
 from hilum.errors import DataError, LayoutError
@@ -51,6 +53,8 @@ def read(request: Request) -> Table:
         raise DataError(f"the classes of {root} ({', '.join(counts.index)}) name no finding")
     patients, patient_notes = patients_from_names(frame["image"])
     described = ", ".join(f"{label} ({count:,})" for label, count in counts.items())
+    # A class is one name, whatever signs are in it.
+    labels = encode(frame["label"], findings, separator="\n", path=root)
     return Table(
         frame=make_frame(
             image=frame["image"],
@@ -58,11 +62,18 @@ def read(request: Request) -> Table:
             patient=patients,
             split=frame["split"],
             findings=findings,
-            # A class is one name, whatever signs are in it.
-            labels=encode(frame["label"], findings, separator="\n", path=root),
+            labels=labels,
         ),
         findings=findings,
-        sources=(Source(root.name, root, citation="unknown", terms="; ".join(("unknown", *patient_notes))),),
+        sources=(
+            Source(
+                root.name,
+                root,
+                citation="unknown",
+                terms="; ".join(("unknown", *patient_notes)),
+                states_no_finding=states(labels, findings, ticked(frame["label"], separator="\n")),
+            ),
+        ),
         notes=(f"classes by folder: {described}", *patient_notes),
     )
 

@@ -81,7 +81,7 @@ def read(request: Request) -> Table:
             labels=_labels(frame["pneumonia"], patients),
         ),
         findings=FINDINGS,
-        sources=(Source("kermany", root, CITATION, TERMS),),
+        sources=(Source("kermany", root, CITATION, TERMS, states_no_finding=True),),
         notes=tuple(notes),
     )
 

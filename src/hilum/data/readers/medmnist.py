@@ -79,7 +79,15 @@ def read(request: Request) -> Table:
             labels=np.concatenate(labels),
         ),
         findings=findings,
-        sources=(Source(path.stem.lower(), path.parent, CITATION.format(origin=ORIGINS[name]), TERMS),),
+        sources=(
+            Source(
+                path.stem.lower(),
+                path.parent,
+                CITATION.format(origin=ORIGINS[name]),
+                TERMS,
+                states_no_finding=True,
+            ),
+        ),
         notes=(note,),
     )
 

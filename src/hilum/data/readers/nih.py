@@ -116,7 +116,7 @@ def read(request: Request) -> Table:
             labels=encode(cells["Finding Labels"], NIH_FINDINGS, separator="|", path=path),
         ),
         findings=NIH_FINDINGS,
-        sources=(Source("nih", folder or path.parent, CITATION, TERMS),),
+        sources=(Source("nih", folder or path.parent, CITATION, TERMS, states_no_finding=True),),
         boxes=_boxes(pd.Series(images.to_numpy(), index=names), path.parent),
         notes=(*notes, *left_out, *view_notes, *sex_notes, *split_notes, *age_notes),
     )

@@ -109,7 +109,8 @@ def read(request: Request) -> Table:
             labels=labels[kept],
         ),
         findings=findings,
-        sources=(Source("rsna", folder, CITATION, TERMS),),
+        # Of Target alone no image is known to be normal, and `Other Abnormality` is unknown.
+        sources=(Source("rsna", folder, CITATION, TERMS, states_no_finding=True),),
         boxes=boxes_of(
             place_of[names[boxed]].to_numpy(), ["Pneumonia"] * int(boxed.sum()), corners / BOX_SIDE, path=path
         ),

@@ -103,7 +103,7 @@ def read(request: Request) -> Table:
             labels=labels[kept],
         ),
         findings=FINDINGS,
-        sources=(Source("vinbigdata", folder, CITATION, TERMS),),
+        sources=(Source("vinbigdata", folder, CITATION, TERMS, states_no_finding=True),),
         boxes=boxes,
         notes=(
             *left_out,

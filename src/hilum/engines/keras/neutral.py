@@ -16,6 +16,7 @@ import numpy as np
 
 from hilum.engines.keras import backend as backend
 from hilum.engines.keras.backbones import layers
+from hilum.engines.sources import misfit
 from hilum.errors import TrainingError
 
 KEY = re.compile(r"\d{3}_(convolution|norm)_\w+")
@@ -69,8 +70,8 @@ def fill(backbone: Any, given: Mapping[str, np.ndarray], *, name: str, told: str
     def take(key: str, shape: tuple[int, ...]) -> np.ndarray:
         left.discard(key)
         if key not in given or given[key].shape != shape:
-            arrived = f"has shape {given[key].shape}" if key in given else "is not there"
-            raise TrainingError(f"{told} does not fit {name}: {key} {arrived}, {shape} expected")
+            arrived = given[key].shape if key in given else None
+            raise misfit(told, name, key, arrived=arrived, expected=shape)
         return given[key]
 
     for index, layer in enumerate(layers(backbone)):
@@ -90,7 +91,7 @@ def fill(backbone: Any, given: Mapping[str, np.ndarray], *, name: str, told: str
         if layer.use_bias:
             layer.bias.assign(take(f"{index:03d}_convolution_bias", (outputs,)))
     if left:
-        raise TrainingError(f"{told} does not fit {name}: it holds {min(left)}, which {name} has not")
+        raise misfit(told, name, min(left), arrived=given[min(left)].shape, expected=None)
 
 
 def _padding(backbone: Any) -> str:

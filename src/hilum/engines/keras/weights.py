@@ -40,7 +40,7 @@ import tensorflow as tf
 from hilum.engines import InitialWeights
 from hilum.engines.keras import backend as backend, neutral
 from hilum.engines.keras.backbones import CUSTOM_CNN, FAMILIES, layers
-from hilum.engines.sources import RANDOM, named, triple
+from hilum.engines.sources import RANDOM, misfit, named, triple, unfetched
 from hilum.errors import TrainingError
 
 FOLDED = re.compile(r"\d+_(DEPTHWISE_)?CONV_2D_kernel")
@@ -86,14 +86,11 @@ def _from_hub(name: str, make: Make) -> tuple[Any, InitialWeights]:
     if name == CUSTOM_CNN:
         raise TrainingError(f"{name} has no ImageNet weights; set model.weights=none")
     try:
-        backbone = make(name, pretrained=True)
+        with _quiet():
+            backbone = make(name, pretrained=True)
     except Exception as error:  # the library's loader raises bare ones
         make(name)  # where the architecture itself cannot be had, it says so
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise TrainingError(
-            f"the ImageNet weights of {name} could not be fetched by Keras ({reason[0][:120]}); go online once, "
-            "or set model.weights=FILE.weights.h5, or train from nothing with model.weights=none"
-        ) from error
+        raise unfetched(name, error, files=".weights.h5, .h5, .keras or .npz") from error
     family = FAMILIES[name]
     return backbone, InitialWeights(
         f"keras.applications {name} imagenet",
@@ -102,6 +99,13 @@ def _from_hub(name: str, make: Make) -> tuple[Any, InitialWeights]:
         citation=f"Keras Applications, weights {name} (ImageNet, Russakovsky et al. 2015)",
         licence=family.licence,
     )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps Keras from telling addresses."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield
 
 
 def _from_hdf5(name: str, path: Path, make: Make) -> tuple[Any, InitialWeights]:
@@ -170,11 +174,9 @@ def _load(name: str, backbone: Any, *, path: Path, told: Path) -> None:
         found = _shapes(path)
         for key, shape in _own_shapes(backbone).items():
             if found.get(key) != shape:
-                arrived = f"has shape {found[key]}" if key in found else "is not there"
-                raise TrainingError(
-                    f"{told.name} does not fit {name}: {key} {arrived}, {shape} expected; "
-                    "choose the architecture that it was made for"
-                )
+                raise misfit(told.name, name, key, arrived=found.get(key), expected=shape)
+    else:
+        _check_layers(name, backbone, path=path, told=told)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # Keras warns of what it leaves random
@@ -184,6 +186,30 @@ def _load(name: str, backbone: Any, *, path: Path, told: Path) -> None:
         raise TrainingError(
             f"{told.name} does not fit {name}: {reason}; choose the architecture that it was made for"
         ) from None
+
+
+def _check_layers(name: str, backbone: Any, *, path: Path, told: Path) -> None:
+    """Compares a file of Keras's older form, which has its layers in order; Keras alone would only count them."""
+    with _readable(path, "HDF5"), h5py.File(path) as file:
+        if "layer_names" not in file.attrs:
+            return
+        saved = [(layer, file[layer]) for layer in map(_text, file.attrs["layer_names"])]
+        saved = [(layer, group) for layer, group in saved if len(group.attrs["weight_names"])]
+        own = [layer for layer in backbone.layers if layer.weights]
+        for (key, group), layer in zip(saved, own, strict=False):
+            arrays = [*map(_text, group.attrs["weight_names"])]
+            variables = [*layer.trainable_weights, *layer.non_trainable_weights]
+            for array, variable in itertools.zip_longest(arrays, variables):
+                arrived = None if array is None else group[array].shape
+                expected = None if variable is None else tuple(variable.shape)
+                if arrived != expected:
+                    raise misfit(
+                        told.name, name, array or f"{key}/{variable.name}", arrived=arrived, expected=expected
+                    )
+
+
+def _text(name: str | bytes) -> str:
+    return name.decode() if isinstance(name, bytes) else name
 
 
 def _own_shapes(backbone: Any) -> dict[str, tuple[int, ...]]:
@@ -235,7 +261,16 @@ def _from_npz(name: str, path: Path, make: Make, images: np.ndarray) -> tuple[An
         neutral.fill(backbone, arrays, name=name, told=path.name)
         return backbone, initial
     kernels = sorted(key for key in arrays if FOLDED.fullmatch(key))
-    places = _convolutions_with_norms(backbone)
+    try:
+        places = _convolutions_with_norms(backbone)
+    except TrainingError as error:
+        raise TrainingError(f"{path.name} does not fit {name}: {error}") from None
+    for key, (convolution, _) in zip(kernels, places, strict=False):
+        height, width, inputs, out = convolution.kernel.shape  # of a depthwise one: channels, 1
+        if arrays[key].shape != (out, height, width, inputs):
+            raise misfit(
+                path.name, name, key, arrived=arrays[key].shape, expected=(out, height, width, inputs)
+            )
     if len(kernels) != len(places):
         raise TrainingError(
             f"{path.name} does not fit {name}: it holds {len(kernels)} convolutions, {name} has {len(places)}"
@@ -243,11 +278,6 @@ def _from_npz(name: str, path: Path, make: Make, images: np.ndarray) -> tuple[An
     for key, (convolution, norm) in zip(kernels, places, strict=True):
         # (1, h, w, channels) -> (h, w, channels, 1), and (out, h, w, in) -> (h, w, in, out)
         kernel = arrays[key].transpose((1, 2, 3, 0))
-        if kernel.shape != tuple(convolution.kernel.shape):
-            raise TrainingError(
-                f"{path.name} does not fit {name}: {key} has shape {arrays[key].shape}, "
-                f"the kernel is {tuple(convolution.kernel.shape)} (h, w, in, out)"
-            )
         bias_key = key.replace("_kernel", "_bias")
         if bias_key not in arrays:
             raise TrainingError(f"{path.name} lacks {bias_key}; each kernel needs its bias")

@@ -283,5 +283,5 @@ def _cannot_read(name: str, size: int, *, own: int, error: Exception) -> UsageEr
 
 def _no_same_padding(name: str) -> TrainingError:
     return TrainingError(
-        f"the weights do not fit {name}: they were trained with TensorFlow's padding, which it does not have"
+        f"weights that were trained with TensorFlow's padding do not fit {name}, which does not have it"
     )

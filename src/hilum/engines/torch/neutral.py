@@ -16,6 +16,7 @@ import torch
 from timm.layers import Conv2dSame
 from torch import nn
 
+from hilum.engines.sources import misfit
 from hilum.errors import TrainingError
 
 KEY = re.compile(r"\d{3}_(convolution|norm)_\w+")
@@ -65,8 +66,8 @@ def fill(backbone: nn.Module, given: Mapping[str, np.ndarray], size: int, *, nam
     def take(key: str, shape: tuple[int, ...]) -> torch.Tensor:
         left.discard(key)
         if key not in given or given[key].shape != shape:
-            arrived = f"has shape {given[key].shape}" if key in given else "is not there"
-            raise TrainingError(f"{told} does not fit {name}: {key} {arrived}, {shape} expected")
+            arrived = given[key].shape if key in given else None
+            raise misfit(told, name, key, arrived=arrived, expected=shape)
         return torch.from_numpy(np.array(given[key]))
 
     with torch.no_grad():
@@ -83,7 +84,7 @@ def fill(backbone: nn.Module, given: Mapping[str, np.ndarray], size: int, *, nam
             if layer.bias is not None:
                 layer.bias.copy_(take(f"{index:03d}_convolution_bias", tuple(layer.bias.shape)))
     if left:
-        raise TrainingError(f"{told} does not fit {name}: it holds {min(left)}, which {name} has not")
+        raise misfit(told, name, min(left), arrived=given[min(left)].shape, expected=None)
 
 
 def _in_order(backbone: nn.Module, size: int) -> list[Any]:

@@ -22,8 +22,9 @@ A path to a file
 """
 
 import contextlib
+import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,14 +32,18 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from huggingface_hub import constants as hub, get_session
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from hilum.engines import InitialWeights
-from hilum.engines.sources import RANDOM, named, triple
+from hilum.engines.sources import RANDOM, misfit, named, triple, unfetched
 from hilum.engines.torch import neutral
 from hilum.engines.torch.backbones import CUSTOM_CNN, LIBRARY, timm_config
 from hilum.errors import HilumError, TrainingError
+
+PATIENCE = 10.0
+"""Seconds in which the hub has to answer."""
 
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
@@ -81,19 +86,17 @@ def _from_hub(name: str, make: Make) -> tuple[nn.Module, InitialWeights]:
     config = timm_config(name)
     if not config.has_weights:
         raise TrainingError(
-            f"timm has no weights for {name}; set model.weights=FILE.safetensors or model.weights=none"
+            f"timm has no weights for {name}; give model.weights the path of a .safetensors or .npz file, or "
+            "model.weights=none"
         )
     try:
-        backbone = make(name, pretrained=True)
+        with _quick_and_quiet():
+            backbone = make(name, pretrained=True)
     except HilumError:
         raise
     except Exception as error:  # the hub's client raises some dozen unrelated types
         make(name)  # where the architecture itself cannot be had, it says so
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise TrainingError(
-            f"the ImageNet weights {name} could not be fetched from the hub ({reason[0][:120]}); go online once, "
-            "or set model.weights=FILE.safetensors, or train from nothing with model.weights=none"
-        ) from error
+        raise unfetched(name, error, files=".safetensors or .npz") from error
     pinned = f"{config.architecture}.{config.tag}"
     return backbone, InitialWeights(
         f"timm {pinned}",
@@ -102,6 +105,33 @@ def _from_hub(name: str, make: Make) -> tuple[nn.Module, InitialWeights]:
         citation=_citation(pinned),
         licence=config.license or "unknown",
     )
+
+
+@contextlib.contextmanager
+def _quick_and_quiet() -> Iterator[None]:
+    """Where the hub cannot be reached, lets its client look into its cache alone, and say nothing.
+
+    It would try each file six times, for half a minute, and tell of each try.
+    """
+    loggers = [logging.getLogger(name) for name in ("huggingface_hub", "timm")]
+    levels, offline = [logger.level for logger in loggers], hub.HF_HUB_OFFLINE
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        hub.HF_HUB_OFFLINE = offline or not _reachable()
+        yield
+    finally:
+        hub.HF_HUB_OFFLINE = offline
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _reachable() -> bool:
+    try:
+        get_session().head(hub.ENDPOINT, timeout=PATIENCE)
+    except Exception:  # of its transport, whichever that is
+        return False
+    return True
 
 
 def _from_safetensors(name: str, path: Path, make: Make) -> tuple[nn.Module, InitialWeights]:
@@ -141,12 +171,11 @@ def _load(name: str, path: Path, tensors: dict[str, Tensor], make: Make) -> nn.M
         # Position embeddings may be of another image size. timm resamples them, and raises anything if it is not that.
         with contextlib.suppress(Exception):
             return make(name, pretrained=tensors)
-    for problem, keys in (("lacks", missing), ("has unknown", extra), ("has other shapes for", misshapen)):
-        if keys:
-            raise TrainingError(
-                f"{path.name} does not fit {name}: it {problem} {len(keys)} of {len(expected)} tensors, "
-                f"first {keys[0]!r}; choose the architecture that it was made for"
-            )
+    # In the network's order: that of a file is its writer's.
+    for key in (*(key for key in expected if key in misshapen or key in missing), *extra):
+        shapes = (tensors.get(key), expected.get(key))
+        arrived, wanted = (None if tensor is None else tensor.shape for tensor in shapes)
+        raise misfit(path.name, name, key, arrived=arrived, expected=wanted)
     own = backbone.state_dict()
     backbone.load_state_dict(
         {key: tensors.get(key.removeprefix(LIBRARY), value) for key, value in own.items()}
@@ -168,8 +197,16 @@ def _from_npz(name: str, path: Path, make: Make, images: Tensor) -> tuple[nn.Mod
         backbone = make(name, same_padding=str(arrays.get("padding")) == "same")
         neutral.fill(backbone, arrays, images.shape[-1], name=name, told=path.name)
         return backbone, initial
-    backbone = make(name, same_padding=True).eval()
-    places = _convolutions_with_norms(backbone, images.shape[-1])
+    try:
+        backbone = make(name, same_padding=True).eval()
+        places = _convolutions_with_norms(backbone, images.shape[-1])
+    except TrainingError as error:
+        own = [module for module in make(name).modules() if isinstance(module, nn.Conv2d)]
+        _check_shapes(name, path, {key: arrays[key] for key in kernels}, own)
+        raise TrainingError(f"{path.name} does not fit {name}: {error}") from None
+    _check_shapes(
+        name, path, {key: arrays[key] for key in kernels}, [convolution for convolution, _ in places]
+    )
     if len(kernels) != len(places):
         raise TrainingError(
             f"{path.name} does not fit {name}: it holds {len(kernels)} convolutions, {name} has {len(places)}"
@@ -178,11 +215,6 @@ def _from_npz(name: str, path: Path, make: Make, images: Tensor) -> tuple[nn.Mod
         kernel = arrays[key]
         # (1, h, w, channels) -> (channels, 1, h, w), and (out, h, w, in) -> (out, in, h, w)
         kernel = kernel.transpose(3, 0, 1, 2) if "DEPTHWISE" in key else kernel.transpose(0, 3, 1, 2)
-        if kernel.shape != tuple(convolution.weight.shape):
-            raise TrainingError(
-                f"{path.name} does not fit {name}: {key} has shape {kernel.shape}, "
-                f"{tuple(convolution.weight.shape)} expected"
-            )
         bias_key = key.replace("_kernel", "_bias")
         if bias_key not in arrays:
             raise TrainingError(f"{path.name} lacks {bias_key}; each kernel needs its bias")
@@ -195,6 +227,17 @@ def _from_npz(name: str, path: Path, make: Make, images: Tensor) -> tuple[nn.Mod
             norm.bias.copy_(bias)
     _unfold([norm for _, norm in places], backbone, images, initial)
     return backbone, initial
+
+
+def _check_shapes(
+    name: str, path: Path, kernels: dict[str, np.ndarray], convolutions: list[nn.Conv2d]
+) -> None:
+    """Refuses kernels of another network by the first whose shape differs."""
+    for (key, kernel), convolution in zip(kernels.items(), convolutions, strict=False):
+        out, inputs, height, width = convolution.weight.shape
+        fitting = (1, height, width, out) if convolution.groups > 1 else (out, height, width, inputs)
+        if kernel.shape != fitting:
+            raise misfit(path.name, name, key, arrived=kernel.shape, expected=fitting)
 
 
 def _convolutions_with_norms(backbone: nn.Module, size: int) -> list[tuple[nn.Conv2d, Any]]:
