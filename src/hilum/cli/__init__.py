@@ -10,6 +10,7 @@ import typer
 from hilum import __version__
 from hilum.cli import bundle as bundle_commands, data as data_commands, runs as runs_command
 from hilum.cli.data import read_table
+from hilum.cli.group import Group
 from hilum.cli.options import (
     BundleArgument,
     EngineName,
@@ -28,6 +29,7 @@ from hilum.cli.options import (
 
 app = typer.Typer(
     name="hilum",
+    cls=Group,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
