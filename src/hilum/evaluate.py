@@ -19,7 +19,7 @@ from hilum.errors import UsageError
 from hilum.explain import Case, explain
 from hilum.external import External
 from hilum.parts import Part
-from hilum.progress import Silent, Watcher
+from hilum.progress import Silent, Watcher, count
 from hilum.runtime import Model
 from hilum.stats import ClassScores, Scores
 
@@ -472,7 +472,7 @@ def _warnings(
             f"This test split was evaluated {test_reads} times in this run; choices made between make it flatter."
         )
     if len(quarantine):
-        warnings.append(f"{len(quarantine):,} images could not be read and are left out.")
+        warnings.append(f"Left out, since they could not be read: {count(len(quarantine), 'image')}.")
     warnings += [f"{note}." for note in notes]
     if manifest.data and any(source.name == "phantom" for source in manifest.data):
         warnings.append(

@@ -35,3 +35,9 @@ class Silent:
 
     def finish(self, line: str = "") -> None:
         """Does nothing."""
+
+
+def count(number: int, noun: str) -> str:
+    """Writes `1 image`, `5,000 images`, `2 classes`."""
+    plural = noun + ("es" if noun.endswith(("s", "x")) else "s")
+    return f"{number:,} {noun if number == 1 else plural}"

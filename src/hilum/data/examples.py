@@ -11,7 +11,7 @@ from hilum.data.cache import Cached
 from hilum.data.table import Table
 from hilum.errors import DataError
 from hilum.findings import NO_FINDING, named
-from hilum.progress import Watcher
+from hilum.progress import Watcher, count
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ def prepare(table: Table, *, size: int, fit: str, watch: Watcher) -> Examples:
         )
     unreadable = len(table) - int(readable.sum())
     watch.finish(
-        f"{int(readable.sum()):,} images prepared ({cached.hits:,} were in the cache)"
-        + (f", {unreadable:,} cannot be read and are left out" if unreadable else "")
+        f"{count(int(readable.sum()), 'image')} prepared ({cached.hits:,} in the cache before)"
+        + (f"; {count(unreadable, 'image')} cannot be read, left out" if unreadable else "")
     )
     kept = table.select(readable)
     pixels = replace(
