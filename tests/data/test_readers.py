@@ -326,7 +326,7 @@ def test_a_csv_file_that_is_not_utf8_is_refused(tmp_path):
 
 def test_a_column_map_names_either_labels_or_findings(tmp_path):
     path = put_text(tmp_path / "x.csv", "image,label,Mass", "a.png,Mass,1")
-    with pytest.raises(UsageError, match="label=label and --column finding=Mass were both given"):
+    with pytest.raises(UsageError, match="needs the findings: --column label=COLUMN"):
         readers.read(path, columns=ColumnMap(image="image"))
-    with pytest.raises(UsageError, match="either label or findings"):
+    with pytest.raises(UsageError, match="label=label and --column finding=Mass were both given"):
         readers.read(path, columns=ColumnMap(image="image", label="label", findings=("Mass",)))
