@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from hilum import evaluate, external
 from hilum.cli import app
+from hilum.data import cache
 from hilum.data.table import Table
 from hilum.errors import DataError, UsageError
 from hilum.report import page, shift, words
@@ -95,8 +96,80 @@ def test_the_report_elsewhere_never_takes_the_place_of_the_own_one(sites, result
 
     assert subject.output() == sites.run / "evaluation"
     assert subject.output(result) == sites.run / "external" / "site"
+    assert subject.output(replace(result, split="val")) == sites.run / "external" / "site-val"
     alone = replace(subject, run=None)
     assert alone.output(result) == sites.run / "bundle-external" / "site"
+    assert alone.output() == sites.run / "bundle-evaluation"
+
+
+def test_another_part_never_takes_the_place_of_the_own_test(sites):
+    subject = evaluate.subject(sites.run)
+
+    found = evaluate.evaluate(subject, split="val", replicates=100)
+
+    assert subject.output(found) == subject.output(split="val") == sites.run / "evaluation-val"
+    assert subject.output(split="train") == sites.run / "evaluation-train"
+    assert subject.output(split="all") == sites.run / "evaluation-all"
+
+
+@pytest.fixture
+def prepared(monkeypatch):
+    """How many images were asked of the cache, one number a call."""
+    asked = []
+    build = cache.build
+
+    def counted(table, **options):
+        asked.append(len(table))
+        return build(table, **options)
+
+    monkeypatch.setattr(cache, "build", counted)
+    return asked
+
+
+def test_no_image_is_prepared_that_is_not_scored(sites, prepared):
+    table = Table.read(sites.site)
+    split = ["train"] * 240 + ["test"] * 60
+
+    evaluate.evaluate(evaluate.subject(sites.run, table.with_split(split)), replicates=100)
+    evaluate.evaluate(evaluate.subject(sites.run), split="val", replicates=100)
+    own = Table.read(sites.own)
+    again = evaluate.subject(sites.run, own.with_split([""] * len(own)))
+    found = evaluate.evaluate(again, replicates=100)
+
+    assert prepared == [60, 100, 200]
+    assert found.external is None
+    assert found.split == "test"
+
+
+def test_own_data_are_known_again_though_images_went_into_quarantine_at_training(sites, tmp_path):
+    run = shutil.copytree(sites.run, tmp_path / "run")
+    own = Table.read(sites.own)
+    broken = own.select(np.arange(len(own)) < 2)
+    frame = broken.frame.assign(image=["=broken.png", "other.png"], split="")
+    whole = Table(
+        pd.concat([own.frame.assign(split=""), frame], ignore_index=True), own.findings, own.sources
+    )
+    missing = evaluate.subject(run, whole)
+    assert evaluate.evaluate(missing, split="all", replicates=100).external is not None
+
+    (run / "quarantine.csv").write_text("image,reason\n'=broken.png,no image\nother.png,no image\n")
+
+    found = evaluate.evaluate(missing, split="all", replicates=100)
+    assert found.external is None
+    assert len(found.images) == len(own)
+
+
+def test_own_data_are_known_again_by_a_bundle_away_from_its_run(sites, tmp_path):
+    shutil.copytree(sites.run / "bundle", tmp_path / "alone")
+    own = Table.read(sites.own)
+
+    found = evaluate.evaluate(evaluate.subject(tmp_path / "alone", own), replicates=100)
+    fewer = evaluate.evaluate(
+        evaluate.subject(tmp_path / "alone", own.select(np.arange(len(own)) > 0)), replicates=100
+    )
+
+    assert found.external is None
+    assert fewer.external is not None
 
 
 def test_a_bundle_alone_has_nothing_to_compare_with_unless_it_is_named(sites, tmp_path):

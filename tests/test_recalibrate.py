@@ -8,9 +8,12 @@ from typer.testing import CliRunner
 
 from hilum import bundle, evaluate, parts, predict, recalibrate, runtime
 from hilum.cli import app
+from hilum.data import cache
+from hilum.data.examples import prepare
 from hilum.data.table import Table
 from hilum.errors import DataError, UsageError
 from hilum.images import Location
+from hilum.progress import Silent
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -87,10 +90,7 @@ def test_evaluate_leaves_out_the_patients_who_calibrated(sites, result):
 def test_other_names_and_other_parts_do_not_hide_the_patients(sites, result, tmp_path):
     table = Table.read(sites.site)
     used = {row.tobytes() for row in result.bundle.calibrated_on}
-    examples = evaluate.load(
-        table, kind="binary", findings=["Pneumonia"], negatives="no-finding", size=32, fit="squash",
-        watch=evaluate.Silent(),
-    )  # fmt: skip
+    examples = prepare(table, size=32, fit="squash", watch=Silent())
     hit = np.array([row.tobytes() in used for row in parts.fingerprints(examples, np.arange(len(table)))])
     for place, name in enumerate(table.frame["image"]):
         shutil.copyfile(sites.site.parent / "site" / name, tmp_path / f"new{place}.png")
@@ -208,6 +208,40 @@ def test_too_few_patients_are_refused_with_their_number(sites, model, tmp_path):
         DataError, match=r"Pneumonia: \d+ with, \d+ without\); 20 with and 20 without are the least"
     ):
         recalibrate.recalibrate(model, few, tmp_path / "n", share=1)
+
+
+@pytest.fixture
+def prepared(monkeypatch):
+    """How many images were asked of the cache, one number a call."""
+    asked = []
+    build = cache.build
+
+    def counted(table, **options):
+        asked.append(len(table))
+        return build(table, **options)
+
+    monkeypatch.setattr(cache, "build", counted)
+    return asked
+
+
+def test_a_tiny_val_names_the_larger_part_before_any_image_is_prepared(sites, model, tmp_path, prepared):
+    table = with_parts(Table.read(sites.site), train=204, val=16, test=80)
+
+    with pytest.raises(
+        DataError, match=r"are the least. Give another part: --split train\+val has 220 images"
+    ):
+        recalibrate.recalibrate(model, table, tmp_path / "n")
+
+    assert prepared == []
+
+
+def test_a_rough_calibration_names_the_larger_part(sites, model, tmp_path, prepared):
+    table = with_parts(Table.read(sites.site), train=100, val=120, test=80)
+
+    found = recalibrate.recalibrate(model, table, tmp_path / "n", replicates=100)
+
+    assert any(note.endswith("is rough below 100; --split train+val has 220 images") for note in found.notes)
+    assert prepared == [120]
 
 
 def test_of_several_findings_those_with_too_few_patients_keep_theirs(make_sites, tmp_path):

@@ -44,7 +44,22 @@ def test_set_changes_a_key():
     [
         ("train.epoch=3", ["train.epoch", "epochs (did you mean it?)"]),
         ("trian.epochs=3", ["trian", "train (did you mean it?)"]),
-        ("train.epochs=many", ["train.epochs", "integer", "'many'"]),
+        ("train.epochs=many", ["train.epochs: should be a whole number (got 'many')"]),
+        ("train.epochs=1.5", ["train.epochs: should be a whole number (got 1.5)"]),
+        ("train.learning_rate=fast", ["train.learning_rate: should be a number (got 'fast')"]),
+        ("train.keep_final=perhaps", ["train.keep_final: should be true or false (got 'perhaps')"]),
+        ("train=3", ["train: should be a section with keys of its own (got 3)"]),
+        ("model.weights=3", ["model.weights: should be text (got 3)"]),
+        ("epochs=3", ["unknown key 'epochs'; did you mean train.epochs?"]),
+        ("epoch=3", ["did you mean train.epochs?"]),
+        ("model.epochs=3", ["did you mean train.epochs?"]),
+        ("seed=3", ["did you mean split.seed or train.seed?"]),
+        (
+            "task.findings=Infiltraton",
+            ["(got 'Infiltraton'); a list is written", "'task.findings=[\"Infiltration\"]'"],
+        ),
+        ("task.findings=[mass, Nodule]", ['\'task.findings=["Mass", "Nodule"]\'']),
+        ("model.hidden=256", ["model.hidden: should be a list (got 256)", "'model.hidden=[256]'"]),
         ("train.epochs=0", ["train.epochs", "greater than or equal to 1"]),
         ("model.architecture=densnet121", ["densnet121", "densenet121 (did you mean it?)"]),
         ("task.findings=['Pneumona']", ["Pneumona", "Pneumonia (did you mean it?)"]),
@@ -77,6 +92,7 @@ def test_a_wrong_setting_is_refused_with_its_name_and_what_would_be_right(change
     with pytest.raises(RecipeError) as refusal:
         recipe.load("kermany-densenet121", [change])
 
+    assert "Value error" not in str(refusal.value)
     for word in words:
         assert word in str(refusal.value)
     assert "\n" not in str(refusal.value)

@@ -90,12 +90,51 @@ def nearest(name: str, known: Iterable[str]) -> str:
         For example `"pneumonia (did you mean it?), effusion, edema"`.
     """
     names = list(known)
-    lowered = {candidate.lower(): candidate for candidate in names}
-    close = [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.6)]
+    close = _close(name, names)
     ordered = close + sorted(candidate for candidate in names if candidate not in close)
     if close:
         ordered[0] = f"{ordered[0]} (did you mean it?)"
     return ", ".join(ordered)
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """Returns the known name that was probably meant, empty where none is near."""
+    return next(iter(_close(name, list(known))), "")
+
+
+def plain(kind: str, message: str) -> str:
+    """Puts what a check of pydantic's says into words for who does not program.
+
+    Args:
+        kind: The type of its error, for example `"int_parsing"`.
+        message: Its message.
+
+    Returns:
+        For example `"should be a whole number"`.
+    """
+    for beginning, words in _WORDS.items():
+        if kind.startswith(beginning):
+            return f"should be {words}"
+    return message.removeprefix("Value error, ").removeprefix("Input ")
+
+
+_WORDS = {
+    "int_": "a whole number",
+    "float_": "a number",
+    "finite_number": "a number",
+    "bool_": "true or false",
+    "string_type": "text",
+    "string_pattern": "a name of letters, digits, '.', '_' and '-'",
+    "tuple_type": "a list",
+    "model_": "a section with keys of its own",
+    "path_type": "a path",
+}
+"""Beginning of the type of an error of pydantic's -> what should have arrived."""
+
+
+def _close(name: str, names: list[str]) -> list[str]:
+    lowered = {candidate.lower(): candidate for candidate in names}
+    return [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.6)]
 
 
 def require(module: str, *, extra: str) -> ModuleType:

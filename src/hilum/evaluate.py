@@ -12,15 +12,14 @@ import pandas as pd
 
 from hilum import external as elsewhere, parts, recipe as recipes, runtime
 from hilum.bundle import Manifest, decide
-from hilum.data.examples import load
+from hilum.data.examples import answering
 from hilum.data.mapping import Mapped, map_findings
-from hilum.data.split import split_hash
 from hilum.data.table import Table
 from hilum.errors import UsageError
 from hilum.explain import Case, explain
 from hilum.external import External
 from hilum.parts import Part
-from hilum.progress import Silent, Watcher
+from hilum.progress import Silent, Watcher, count
 from hilum.runtime import Model
 from hilum.stats import ClassScores, Scores
 
@@ -110,14 +109,22 @@ class Subject:
     run: Path | None
     internal: Path | None = None
 
-    def output(self, evaluation: Evaluation | None = None) -> Path:
-        """Where the report goes if nobody says; one of data from elsewhere never takes the place of the own test's."""
-        if evaluation is None or evaluation.external is None:
-            return (self.run or self.model.bundle.folder.parent) / "evaluation"
-        name = "-".join(source.name for source in self.table.sources)
+    def output(self, evaluation: Evaluation | None = None, *, split: str = "test") -> Path:
+        """Where the report goes if nobody says: nothing but a run's own test takes the place `RUN/evaluation`.
+
+        Args:
+            evaluation: What is reported; None where only `split` is known yet, and taken for a part of the own data.
+            split: The part asked for.
+        """
+        split = evaluation.split if evaluation else split
+        external = evaluation is not None and evaluation.external is not None
         bundle = self.model.bundle.folder
-        folder = self.run / "external" if self.run else bundle.with_name(f"{bundle.name}-external")
-        return folder / re.sub(r"[^\w.-]+", "_", name)
+        name = "external" if external else "evaluation"
+        folder = self.run / name if self.run else bundle.with_name(f"{bundle.name}-{name}")
+        if external:
+            folder /= re.sub(r"[^\w.-]+", "_", "-".join(source.name for source in self.table.sources))
+        usual = ("test", "all") if external else ("test",)
+        return folder if split in usual else folder.with_name(f"{folder.name}-{split}")
 
 
 def subject(
@@ -179,21 +186,14 @@ def evaluate(
             patients who calibrated the bundle.
     """
     watch = watch or Silent()
-    if split not in SPLITS:
-        raise UsageError(f"--split {split!r}: {', '.join(SPLITS)} expected")
+    check_split(split)
     model, manifest = subject.model, subject.model.bundle.manifest
     mapped = map_findings(subject.table, manifest.findings, all_needed=manifest.task == "multiclass")
-    examples = load(
-        mapped.table,
-        kind=manifest.task,
-        findings=mapped.findings,
-        negatives=manifest.negatives,
-        size=manifest.size,
-        fit=manifest.fit,
-        watch=watch,
+    table = answering(
+        mapped.table, kind=manifest.task, findings=mapped.findings, negatives=manifest.negatives, watch=watch
     )
-    left_out = examples.table.notes[len(subject.table.notes) :]
-    part = parts.choose(examples, model.bundle, split)
+    left_out = table.notes[len(subject.table.notes) :]
+    part = parts.choose(table, model.bundle, split, watch=watch)
     frame = part.examples.table.frame.iloc[part.rows]
     labels = part.examples.table.labels(mapped.findings)[part.rows]
     columns = [manifest.findings.index(finding) for finding in mapped.findings]
@@ -232,11 +232,11 @@ def evaluate(
                 seed=seed,
             ),
         )
-    test_reads = _enter(subject, part.name, split_hash(part.examples.table)) if part.internal else 0
+    test_reads = _enter(subject, part.name) if part.internal else 0
     if external:
         left_out = (*left_out, *_trained_on(subject, patients))
     watched = _warnings(
-        part, mapped, manifest, examples.quarantine, test_reads, notes=left_out, labels=labels
+        part, mapped, manifest, part.examples.quarantine, test_reads, notes=left_out, labels=labels
     )
     evaluation = Evaluation(
         title=_title(manifest),
@@ -282,11 +282,17 @@ def evaluate(
     return evaluation
 
 
-def _enter(subject: Subject, split: str, split_hash: str) -> int:
+def check_split(split: str) -> None:
+    """Refuses what is not one of `SPLITS`."""
+    if split not in SPLITS:
+        raise UsageError(f"--split {split!r}: {', '.join(SPLITS)} expected")
+
+
+def _enter(subject: Subject, split: str) -> int:
     """Enters a read of the test in the run's ledger; returns how many there are of this split, 0 if not a test."""
     if subject.run is None or split not in ("test", "all"):
         return 0
-    ledger = subject.run / LEDGER
+    ledger, split_hash = subject.run / LEDGER, subject.model.bundle.manifest.training.split_hash
     entry = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "bundle": subject.model.bundle.hash,
@@ -466,7 +472,7 @@ def _warnings(
             f"This test split was evaluated {test_reads} times in this run; choices made between make it flatter."
         )
     if len(quarantine):
-        warnings.append(f"{len(quarantine):,} images could not be read and are left out.")
+        warnings.append(f"Left out, since they could not be read: {count(len(quarantine), 'image')}.")
     warnings += [f"{note}." for note in notes]
     if manifest.data and any(source.name == "phantom" for source in manifest.data):
         warnings.append(

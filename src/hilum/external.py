@@ -204,6 +204,15 @@ def report_of(folder: Path) -> Path:
     return place
 
 
+def holds_own_test(folder: Path) -> bool:
+    """Tells whether a folder holds the report of a model's own test."""
+    try:
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        return (metrics["split"], metrics["internal"]) == ("test", True)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def find_internal(
     folder: Path, bundle: Bundle, findings: Sequence[str], *, replicates: int, seed: int
 ) -> Internal:

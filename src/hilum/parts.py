@@ -1,22 +1,27 @@
-"""A bundle and a table with prepared images -> the rows that are scored, and what they are to the bundle."""
+"""A bundle and a table -> the rows that are scored, with their images prepared, and what they are to the bundle."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from hilum import recipe as recipes
 from hilum.bundle import Bundle
 from hilum.data.audit import same_pictures
 from hilum.data.audit.copies import digests
-from hilum.data.examples import Examples
+from hilum.data.examples import Examples, prepare
 from hilum.data.split import split as divide, split_hash
 from hilum.data.table import Table
 from hilum.errors import DataError, HilumError
-from hilum.manifest import Manifest
+from hilum.files import spreadsheet_safe
+from hilum.progress import Watcher
 from hilum.runtime import Graph, Outputs
 
 BLOCK = 32
+TABLE, QUARANTINE = "table.parquet", "quarantine.csv"  # in a run's folder
 
 
 @dataclass(frozen=True)
@@ -24,8 +29,9 @@ class Part:
     """The rows of a table that are scored, and what they are to the model.
 
     Attributes:
-        examples: The table, divided as in training where it is the training's own.
-        rows: int64, those that are scored.
+        examples: The rows that are scored, and others of their patients where some calibrated the bundle; divided as in
+            training where they are the training's own.
+        rows: int64, those of `examples` that are scored.
         name: `train`, `val`, `test` or `all`.
         description: How the part was made, in a sentence.
         internal: Whether these are the training's own data.
@@ -40,47 +46,78 @@ class Part:
     left_out: int = 0
 
 
-def choose(examples: Examples, bundle: Bundle, split: str) -> Part:
-    """Finds out whether these are the training's own data, and takes the part asked for.
+def choose(table: Table, bundle: Bundle, split: str, *, watch: Watcher) -> Part:
+    """Finds out whether these are the training's own data, takes the part asked for and prepares its images.
 
     Patients whose images calibrated the bundle are left out.
 
+    Args:
+        table: The rows that answer the bundle's task; see `examples.answering`.
+        bundle: The bundle.
+        split: `train`, `val`, `test` or `all`.
+        watch: Told of the preparation.
+
     Raises:
-        DataError: No image belongs to the part, or all of its patients calibrated the bundle.
+        DataError: No image belongs to the part or can be read, or all of its patients calibrated the bundle.
     """
     training = bundle.manifest.training
-    divided = divided_as_in_training(examples, bundle.manifest)
+    divided = divided_as_in_training(table, bundle, watch=watch)
+    name = split
     if divided is not None:
-        examples = Examples(divided, examples.cached, examples.quarantine)
-        rows, name, description = examples.rows(split), split, training.split_description
+        table, description = divided, training.split_description
     else:
-        rows, name = examples.rows(split), split
-        if not len(rows) and not any(examples.table.frame["split"]):
-            rows, name = examples.rows("all"), "all"
+        if not any(table.frame["split"]):
+            name = "all"
         whose = "all images" if name == "all" else f"the {name} part of the source's own split"
         description = f"external data, {whose}: not the data that the model was trained on"
-    if not len(rows):
-        present = sorted(set(examples.table.frame["split"]) - {""})
+    inside = np.full(len(table), True) if name == "all" else table.frame["split"].to_numpy(str) == name
+    if not inside.any():
+        present = sorted(set(table.frame["split"]) - {""})
         raise DataError(
             f"no image belongs to the {split} part; there are: {', '.join(present) or 'none'}; or --split all"
         )
-    part = Part(examples, rows, name, description, divided is not None)
+    if len(bundle.calibrated_on):
+        # Who calibrated is known by pictures, and a patient's may stand in several parts.
+        inside = np.isin(patients(table), patients(table)[inside])
+    examples = prepare(table.select(inside), size=bundle.manifest.size, fit=bundle.manifest.fit, watch=watch)
+    part = Part(examples, examples.rows(name), name, description, divided is not None)
+    if not len(part.rows):
+        first = examples.quarantine.iloc[0]
+        raise DataError(
+            f"no image of the {name} part could be read (first: {first['image']}: {first['reason']})"
+        )
     return _without_calibrating(part, bundle) if len(bundle.calibrated_on) else part
 
 
-def divided_as_in_training(examples: Examples, manifest: Manifest) -> Table | None:
-    """The table with the split that the model was trained with, or None for other data."""
-    table, cached = examples.table, examples.cached
-    if split_hash(table) == manifest.training.split_hash:
+def divided_as_in_training(table: Table, bundle: Bundle, *, watch: Watcher) -> Table | None:
+    """The table with the split that the model was trained with, or None for other data.
+
+    Images are prepared only where nothing else tells: for a bundle away from its run, and data of the same name.
+
+    Args:
+        table: The rows that answer the bundle's task.
+        bundle: The bundle.
+        watch: Told of the preparation.
+    """
+    manifest, training = bundle.manifest, bundle.manifest.training
+    if split_hash(table) == training.split_hash:
         return table
+    if (stored := _stored(bundle)) is not None:
+        return _divided_as(table, stored, _quarantined(bundle))
+    fewest = training.num_train + training.num_val + training.num_test
+    if len(table) < fewest or not set(manifest.seen.sources) <= set(table.frame["source"]):
+        return None
+    examples = prepare(table, size=manifest.size, fit=manifest.fit, watch=watch)
+    if split_hash(examples.table) == training.split_hash:
+        return examples.table
     # Bundles of before copies were kept together were divided without looking at the pictures.
-    for pictures in (same_pictures(cached.pixels, cached.slots), None):
+    for pictures in (same_pictures(examples.cached.pixels, examples.cached.slots), None):
         try:
             recipe = recipes.parse(manifest.recipe)
-            divided = divide(table, recipe.split, findings=manifest.findings, pictures=pictures)
+            divided = divide(examples.table, recipe.split, findings=manifest.findings, pictures=pictures)
         except HilumError:
             return None
-        if divided.hash == manifest.training.split_hash:
+        if divided.hash == training.split_hash:
             return divided.table
     return None
 
@@ -132,3 +169,32 @@ def _without_calibrating(part: Part, bundle: Bundle) -> Part:
     if left_out:
         description += f"; without {left_out:,} images of patients who calibrated the bundle"
     return replace(part, rows=kept, left_out=left_out, description=description)
+
+
+def _stored(bundle: Bundle) -> Table | None:
+    """The table that the run beside a bundle was trained on, if there is one."""
+    with contextlib.suppress(HilumError):
+        table = Table.read(bundle.folder.parent / TABLE)
+        if split_hash(table) == bundle.manifest.training.split_hash:
+            return table
+    return None
+
+
+def _quarantined(bundle: Bundle) -> set[str]:
+    """The images that could not be read when the run beside a bundle was trained, as its CSV file writes them."""
+    path: Path = bundle.folder.parent / QUARANTINE
+    try:
+        return set(pd.read_csv(path, dtype=str, keep_default_na=False)["image"])
+    except (OSError, ValueError, KeyError):
+        return set()
+
+
+def _divided_as(table: Table, stored: Table, quarantined: set[str]) -> Table | None:
+    """The rows of `stored` with its split; None where one is missing, or another image was not in quarantine."""
+    keys, known = (list(zip(one.frame["source"], one.frame["image"], strict=True)) for one in (table, stored))
+    parts = dict(zip(known, stored.frame["split"], strict=True))
+    others = {spreadsheet_safe(image) for source, image in keys if (source, image) not in parts}
+    if not parts.keys() <= set(keys) or not others <= quarantined:
+        return None
+    kept = table.select([key in parts for key in keys])
+    return kept.with_split([parts[key] for key in keys if key in parts])

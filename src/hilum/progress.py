@@ -55,3 +55,9 @@ class Lines:
         """Says the line, if there is one."""
         if line:
             self._say(line)
+
+
+def count(number: int, noun: str) -> str:
+    """Writes `1 image`, `5,000 images`, `2 classes`."""
+    plural = noun + ("es" if noun.endswith(("s", "x")) else "s")
+    return f"{number:,} {noun if number == 1 else plural}"

@@ -9,7 +9,7 @@ import numpy as np
 
 from hilum import bundle as bundles, parts, recipe as recipes, stats
 from hilum.bundle import Bundle
-from hilum.data.examples import Examples, load
+from hilum.data.examples import Examples, answering, prepare
 from hilum.data.mapping import map_findings
 from hilum.data.split import carve
 from hilum.data.table import Table
@@ -86,28 +86,16 @@ def recalibrate(
     """
     watch = watch or Silent()
     manifest = model.bundle.manifest
-    _check(target, part, share, sensitivity)
-    if sensitivity is not None and manifest.task == "multiclass":
-        raise UsageError(
-            "--sensitivity chooses thresholds; of classes the most probable one is called, without any"
-        )
+    check(model, target, part=part, share=share, sensitivity=sensitivity)
     mapped = map_findings(table, manifest.findings, all_needed=manifest.task == "multiclass")
-    examples = load(
-        mapped.table,
-        kind=manifest.task,
-        findings=mapped.findings,
-        negatives=manifest.negatives,
-        size=manifest.size,
-        fit=manifest.fit,
-        watch=watch,
+    answers = answering(
+        mapped.table, kind=manifest.task, findings=mapped.findings, negatives=manifest.negatives, watch=watch
     )
-    chosen = _choose(examples, manifest, mapped.findings, part=part, share=share, seed=seed)
-    labels = np.full((len(chosen.rows), len(manifest.findings)), np.nan)
-    columns = [manifest.findings.index(finding) for finding in mapped.findings]
-    labels[:, columns] = chosen.examples.table.labels(mapped.findings)[chosen.rows]
+    chosen = _choose(answers, model.bundle, mapped.findings, part=part, share=share, seed=seed, watch=watch)
+    labels = _labels(chosen.examples.table, manifest, mapped.findings)[chosen.rows]
     patients = parts.patients(chosen.examples.table)[chosen.rows]
     positives, negatives = _count(labels, patients)
-    new = _enough(manifest, positives, negatives, chosen.description)
+    new = _enough(manifest, positives, negatives, told=chosen.description, more=chosen.more)
     watch.stage("Running the model", len(chosen.rows))
     logits = parts.run(model.graph, chosen.examples, chosen.rows, watch.advance).logits
     watch.stage("Calibrating")
@@ -149,21 +137,22 @@ def recalibrate(
     )
     watch.finish(f"Sealed {sealed.folder} ({sealed.hash[:16]}), of bundle {parent.hash[:16]}")
     return Recalibrated(
-        sealed, before, after, new, (*mapped.notes, *chosen.notes, *_rough(new, record, manifest), *reasons)
+        sealed,
+        before,
+        after,
+        new,
+        (*mapped.notes, *chosen.notes, *_rough(new, record, manifest, chosen.more), *reasons),
     )
 
 
-@dataclass(frozen=True)
-class _Chosen:
-    """The rows that calibrate."""
-
-    examples: Examples
-    rows: np.ndarray
-    description: str
-    notes: tuple[str, ...]
-
-
-def _check(target: Path, part: str | None, share: float | None, sensitivity: float | None) -> None:
+def check(
+    model: Model, target: Path, *, part: str | None, share: float | None, sensitivity: float | None
+) -> None:
+    """Refuses what needs no look at the data; arguments and errors as of `recalibrate`."""
+    if sensitivity is not None and model.bundle.manifest.task == "multiclass":
+        raise UsageError(
+            "--sensitivity chooses thresholds; of classes the most probable one is called, without any"
+        )
     if part == "test":
         raise UsageError("--split test: the test part never calibrates; give val, train or train+val")
     if part not in (None, *PARTS):
@@ -180,31 +169,43 @@ def _check(target: Path, part: str | None, share: float | None, sensitivity: flo
         )
 
 
+@dataclass(frozen=True)
+class _Chosen:
+    """The rows that calibrate; `more` names a larger part of the site's split, if it has one."""
+
+    examples: Examples
+    rows: np.ndarray
+    description: str
+    notes: tuple[str, ...]
+    more: str
+
+
 def _choose(
-    examples: Examples,
-    manifest: Manifest,
+    table: Table,
+    bundle: Bundle,
     findings: Sequence[str],
     *,
     part: str | None,
     share: float | None,
     seed: int,
+    watch: Watcher,
 ) -> _Chosen:
-    """Takes the part that may calibrate, and a share of its patients."""
-    notes = []
-    divided = parts.divided_as_in_training(examples, manifest)
+    """Takes the part that may calibrate, prepares its images and takes a share of its patients."""
+    notes, manifest = [], bundle.manifest
+    divided = parts.divided_as_in_training(table, bundle, watch=watch)
     if divided is not None:
         if part not in (None, "val"):
             raise UsageError(
                 f"the bundle was trained on these data: only their val calibrates it, not --split {part}"
             )
-        examples, part = Examples(divided, examples.cached, examples.quarantine), "val"
+        table, part = divided, "val"
         notes.append("these are the data that the bundle was trained on: their val calibrates")
-    elif names := {source.name for source in examples.table.sources} & set(manifest.seen.sources):
+    elif names := {source.name for source in table.sources} & set(manifest.seen.sources):
         notes.append(
             f"the bundle was trained on a data set of the name {', '.join(sorted(names))}: images that trained it "
             "must not calibrate it"
         )
-    own = examples.table.frame["split"].to_numpy(str)
+    own = table.frame["split"].to_numpy(str)
     there = sorted(set(own) - {""})
     part = part or next((name for name in ("val", "train") if name in there), "all")
     if part == "all" and "test" in there:
@@ -216,26 +217,40 @@ def _choose(
         )
     whose = "training's split" if divided is not None else "site's own split"
     description = "all of them" if part == "all" else f"the {part} part of the {whose}"
+    larger = np.isin(own, ("train", "val"))
+    more = f"--split train+val has {larger.sum():,} images" if divided is None and part != "all" else ""
+    more = more if larger.sum() > among.sum() else ""
+    asked = table.select(among)
+    counts = _count(_labels(asked, manifest, findings), parts.patients(asked))
+    _enough(manifest, *counts, told=description, more=more)  # before any image is prepared
     if share is None:
         share = 1.0 if there else 0.5
         if share < 1:
             notes.append(
                 "the site has no split: half of its patients calibrate (--share), the others are left to test"
             )
+    examples = prepare(asked, size=manifest.size, fit=manifest.fit, watch=watch)
+    drawn = np.ones(len(examples.table), bool)
     if share < 1:
-        labels = examples.table.labels(findings)
-        among = carve(
+        drawn = carve(
             parts.patients(examples.table).astype(object),
-            labels,
-            among,
-            size=share * among.sum(),
+            examples.table.labels(findings),
+            drawn,
+            size=share * len(drawn),
             salt=f"{seed} site",
         )
-        drawn = f"{share:.0%} of the patients, seed {seed}"
-        description = drawn if part == "all" else f"{drawn}, of {description}"
+        by_patient = f"{share:.0%} of the patients, seed {seed}"
+        description = by_patient if part == "all" else f"{by_patient}, of {description}"
     elif part == "all":
         notes.append("all images calibrate: none is left to test the new bundle at this site")
-    return _Chosen(examples, np.flatnonzero(among), description, tuple(notes))
+    return _Chosen(examples, np.flatnonzero(drawn), description, tuple(notes), more)
+
+
+def _labels(table: Table, manifest: Manifest, findings: Sequence[str]) -> np.ndarray:
+    """(rows, all of the bundle's findings); unknown of those that are not among `findings`."""
+    labels = np.full((len(table), len(manifest.findings)), np.nan)
+    labels[:, [manifest.findings.index(finding) for finding in findings]] = table.labels(findings)
+    return labels
 
 
 def _count(labels: np.ndarray, patients: np.ndarray) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -248,21 +263,21 @@ def _count(labels: np.ndarray, patients: np.ndarray) -> tuple[tuple[int, ...], t
 
 
 def _enough(
-    manifest: Manifest, positives: Sequence[int], negatives: Sequence[int], description: str
+    manifest: Manifest, positives: Sequence[int], negatives: Sequence[int], *, told: str, more: str
 ) -> tuple[str, ...]:
     """The findings with enough patients; of classes all or none."""
     counts = list(zip(manifest.findings, positives, negatives, strict=True))
     enough = tuple(name for name, with_it, without in counts if min(with_it, without) >= MIN_PATIENTS)
     if not enough or (manifest.task == "multiclass" and len(enough) < len(counts)):
-        told = "; ".join(f"{name}: {with_it} with, {without} without" for name, with_it, without in counts)
+        numbers = "; ".join(f"{name}: {with_it} with, {without} without" for name, with_it, without in counts)
         raise DataError(
-            f"too few patients to calibrate on ({description}; {told}); {MIN_PATIENTS} with and {MIN_PATIENTS} without "
-            "are the least. Give more images, or another part with --split"
+            f"too few patients to calibrate on ({told}; {numbers}); {MIN_PATIENTS} with and {MIN_PATIENTS} without "
+            f"are the least. {f'Give another part: {more}' if more else 'Give more images'}"
         )
     return enough
 
 
-def _rough(new: Sequence[str], record: Recalibration, manifest: Manifest) -> list[str]:
+def _rough(new: Sequence[str], record: Recalibration, manifest: Manifest, more: str) -> list[str]:
     fewest = min(
         min(record.positives[column], record.negatives[column])
         for column, finding in enumerate(manifest.findings)
@@ -270,7 +285,8 @@ def _rough(new: Sequence[str], record: Recalibration, manifest: Manifest) -> lis
     )
     notes = [f"calibrated as before, for want of patients: {', '.join(record.kept)}"] if record.kept else []
     if fewest < ADVISED:
-        notes.append(f"{fewest} patients of the scarcer kind: the new calibration is rough below {ADVISED}")
+        rough = f"{fewest} patients of the scarcer kind: the new calibration is rough below {ADVISED}"
+        notes.append(f"{rough}; {more}" if more else rough)
     return notes
 
 

@@ -1,6 +1,5 @@
 """One TOML file <-> a Recipe: everything a run needs, checked before anything is read or trained."""
 
-import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,8 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hilum import architectures
-from hilum.errors import RecipeError, nearest
-from hilum.findings import NO_FINDING, canonical
+from hilum.errors import RecipeError, closest, nearest, plain
+from hilum.findings import NO_FINDING, VOCABULARY, canonical, named
 
 Monitor = Literal[
     "val_loss", "val_auroc", "val_average_precision", "val_accuracy", "val_precision", "val_recall", "val_f1"
@@ -501,14 +500,33 @@ def _explain(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         known = list(model.model_fields) if model else []
         place = f"section [{'.'.join(where[:-1])}]" if where[:-1] else "a recipe"
-        return f"unknown key {key!r}; {place} has: {nearest(where[-1], known)}"
+        meant = "" if isinstance(first["input"], dict) or closest(where[-1], known) else _elsewhere(where[-1])
+        return f"unknown key {key!r}; {meant}{place} has: {nearest(where[-1], known)}"
     if first["type"] == "missing":
         return f"the recipe lacks {key!r}"
-    message = first["msg"].removeprefix("Value error, ")
-    message = re.sub(r"^Input should", "should", message)
-    given = first.get("input")
+    message, given = plain(first["type"], first["msg"]), first.get("input")
     arrived = f" (got {given!r})" if isinstance(given, str | int | float | bool) else ""
+    if first["type"] == "tuple_type":
+        arrived += f"; a list is written '{key}={_list_of(key, given)}', in quotes for the shell's sake"
     return f"{key}: {message}{arrived}" if key else message
+
+
+def _elsewhere(name: str) -> str:
+    """Says in which section a key would be known, if in one."""
+    keys = [key.name for key in all_keys()]
+    meant = closest(name, (key.partition(".")[2] for key in keys))
+    found = [key for key in keys if key.partition(".")[2] == meant]
+    return f"did you mean {' or '.join(found)}? " if found else ""
+
+
+def _list_of(key: str, given: object) -> str:
+    """What arrived in place of a list as a list in TOML; findings as the vocabulary spells them."""
+    if not isinstance(given, str):
+        return _toml([given]) if isinstance(given, int | float) else "[...]"
+    parts = [part.strip(" '\"") for part in given.strip("[] ").split(",") if part.strip(" '\"")]
+    if key == "task.findings":
+        parts = [closest(named(part), VOCABULARY) or part for part in parts]
+    return _toml(parts)
 
 
 def _toml(value: Any) -> str:

@@ -163,6 +163,8 @@ def test_rows_for_which_it_is_true_stay(people, expression, kept, unknown):
         ("veiw == 'PA'", r"no column or finding 'veiw'; there are: view \(did you mean it"),
         ("`Pleural Thickning`", r"Pleural Thickening \(did you mean it"),
         ("view == 'pa'", r"'view' is never 'pa'; it is one of: PA \(did you"),
+        ("view == PA", "PA is text, which stands in quotes: 'PA'"),
+        ("sex in (F, M)", "F is text, which stands in quotes"),
         ("Mass == 2", "'Mass' is never 2.0; it is one of: 0, 1"),
         ("age == 'old'", "'age' is a number"),
         ("view > 'A'", "has no order"),

@@ -293,12 +293,23 @@ def test_images_in_an_archive_by_a_csv_file(tmp_path):
         (["image,label"], "has a header but no rows"),
         (["image,label", "a.png,Mass,x,y"], "no CSV file"),
         (["image,label", "a.png,No Finding"], "names no finding"),
+        (["image,label", "a.png,Mass;Nodule"], "where ';' joins findings, give --separator ';'"),
+        (
+            ["image,Mass", "a.png,yes"],
+            "name the cell that means present with --positive, beside a column map",
+        ),
     ],
 )
 def test_wrong_csv_files_are_refused(tmp_path, lines, message):
     path = put_text(tmp_path / "x.csv", *lines)
     with pytest.raises(DataError, match=message):
         readers.read(path, name="csv")
+
+
+def test_findings_that_may_be_joined_otherwise_are_noted(tmp_path):
+    path = put_text(tmp_path / "x.csv", "image,label", "a.png,Mass;calcified", "b.png,Nodule/Mass")
+    table = readers.read(path, name="csv")
+    assert any("'Mass;calcified' are taken for one finding; where ';' joins" in note for note in table.notes)
 
 
 def test_a_missing_column_names_the_nearest(tmp_path):
@@ -315,9 +326,9 @@ def test_a_csv_file_that_is_not_utf8_is_refused(tmp_path):
 
 def test_a_column_map_names_either_labels_or_findings(tmp_path):
     path = put_text(tmp_path / "x.csv", "image,label,Mass", "a.png,Mass,1")
-    with pytest.raises(UsageError, match="either label or findings"):
+    with pytest.raises(UsageError, match="needs the findings: --column label=COLUMN"):
         readers.read(path, columns=ColumnMap(image="image"))
-    with pytest.raises(UsageError, match="either label or findings"):
+    with pytest.raises(UsageError, match="label=label and --column finding=Mass were both given"):
         readers.read(path, columns=ColumnMap(image="image", label="label", findings=("Mass",)))
 
 

@@ -1,6 +1,7 @@
 """The command line: one function a command, thin over the library, which is imported inside."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from math import isnan
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -10,6 +11,7 @@ import typer
 from hilum import __version__
 from hilum.cli import bundle as bundle_commands, data as data_commands, runs as runs_command
 from hilum.cli.data import read_table
+from hilum.cli.group import Group
 from hilum.cli.options import (
     BundleArgument,
     EngineName,
@@ -23,11 +25,15 @@ from hilum.cli.options import (
     RemapOption,
     SetOption,
     SourceOption,
+    check_file,
     check_folder,
+    check_report,
 )
+from hilum.progress import count
 
 app = typer.Typer(
     name="hilum",
+    cls=Group,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -75,7 +81,7 @@ def demo(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last finished epoch.")] = False,
 ) -> None:
     """Go the whole way on synthetic radiographs."""
-    run = _train("demo", None, output, engine=engine, changes=changes, resume=resume)
+    run = _train("demo", output, engine=engine, changes=changes, resume=resume)
     _evaluate(run.folder, None, split="test", output=run.folder / "evaluation", as_json=False)
 
 
@@ -131,12 +137,10 @@ def train(
     tracking.check(track or ())
     if saved_model:
         _check_saved_model(saved_model, engine)
-    table = read_table(data, layout=layout, images=images, remap=remap) if data else None
-    folder = output or Path("runs") / Path(recipe).stem
     run = _train(
         recipe,
-        table,
-        folder,
+        output or Path("runs") / Path(recipe).stem,
+        partial(read_table, data, layout=layout, images=images, remap=remap) if data else None,
         engine=engine,
         changes=changes,
         resume=resume,
@@ -170,7 +174,8 @@ def evaluate(
         typer.Option(
             "-o",
             "--output",
-            help="The folder for the report; if not given RUN/evaluation, of other data RUN/external/NAME.",
+            help="The folder for the report; if not given RUN/evaluation, of other parts RUN/evaluation-PART, of other "
+            "data RUN/external/NAME.",
             show_default=False,
         ),
     ] = None,
@@ -193,10 +198,18 @@ def evaluate(
     On data from elsewhere (--data): what is common is scored, what the model has not seen is named, and the figures
     stand beside those of its own test, with the interval of the difference.
     """
+    from hilum import bundle, evaluate as evaluation, external
     from hilum.errors import UsageError
 
     if internal and not data:
         raise UsageError("--internal names the own test to compare other data with; give those with --data")
+    evaluation.check_split(split)
+    if output:
+        check_report(output, own_test=split == "test")
+    if data:  # before they are read
+        bundle.read(model, expect=expect)
+        if internal:
+            external.report_of(internal)
     table = read_table(data, layout=layout, images=images, remap=remap) if data else None
     _evaluate(
         model,
@@ -257,7 +270,7 @@ def score(
     from hilum import score as scoring
     from hilum.cli.terminal import Terminal
 
-    check_folder(output)
+    check_report(output, own_test=False)
     found = scoring.mean([scoring.read(path) for path in predictions])
     table = read_table(labels, layout=layout, images=images, remap=None)
     watch = Terminal()
@@ -299,6 +312,10 @@ def predict(
 
     if output is not None and output.suffix not in (".csv", ".json"):
         raise UsageError(f"predictions are written to .csv or .json files, not {output.name!r}")
+    if output is not None:
+        check_file(output, read=paths)
+    if maps is not None:
+        check_folder(maps, option="--maps")
     found = prediction.find_images(paths)
     loaded = runtime.load(model, expect=expect)
     watch = Terminal()
@@ -306,7 +323,7 @@ def predict(
     results = prediction.predict(loaded, found, on_progress=watch.advance)
     unreadable = sum(bool(result.error) for result in results)
     watch.finish(
-        f"{len(results) - unreadable:,} images predicted, {unreadable:,} could not be read. {RESEARCH}"
+        f"{count(len(results) - unreadable, 'image')} predicted, {unreadable:,} could not be read. {RESEARCH}"
     )
     _say_recalibrated(loaded)
     if output is not None:
@@ -404,8 +421,8 @@ def recipes(
 
 def _train(
     recipe_name: str,
-    table: Any,
     folder: Path,
+    read: Callable[[], Any] | None = None,
     *,
     engine: EngineName,
     changes: list[str] | None,
@@ -420,18 +437,17 @@ def _train(
     from hilum.errors import UsageError
 
     recipe = recipes.load(recipe_name, changes or ())
-    if table is None and not recipe.data.phantoms:
+    if read is None and not recipe.data.phantoms:
         raise UsageError(f"recipe {recipe.name} needs --data: a data set's folder, CSV file or table")
     from hilum.training import train as training
 
     watch = Terminal()
-    if table is None:
-        table = training.draw_phantoms(recipe, watch)
+    found = training.check(recipe, folder, engine=engine.value, resume=resume, devices=devices)
     run = training.train(
         recipe,
-        table,
+        read() if read else training.draw_phantoms(recipe, watch),
         folder,
-        engine=engine.value,
+        engine=found,
         resume=resume,
         track=track,
         devices=devices,
@@ -460,8 +476,9 @@ def _check_saved_model(path: Path, engine: EngineName) -> None:
             f"--saved-model writes a .keras file, which --engine {engine.value} does not have: give --engine keras, "
             "or take weights/model.safetensors out of the bundle"
         )
-    if path.suffix != ".keras" or path.is_dir():
+    if path.suffix != ".keras":
         raise UsageError(f"--saved-model {path} should be a file that ends in .keras")
+    check_file(path, option="--saved-model")
 
 
 def _show_profile(profile: Mapping[str, float]) -> None:
@@ -493,9 +510,12 @@ def _evaluate(
 
     watch = Terminal()
     subject = evaluation.subject(model, table, expect=expect, images=images, internal=internal)
-    check_folder(output or subject.output())
+    if output is None and table is None:
+        check_report(subject.output(split=split), own_test=split == "test")
     result = evaluation.evaluate(subject, split=split, watch=watch)
-    _report(result, output or subject.output(result), watch, as_json=as_json)
+    folder = output or subject.output(result)
+    check_report(folder, own_test=result.split == "test" and result.external is None)
+    _report(result, folder, watch, as_json=as_json)
 
 
 def _report(result: Any, folder: Path, watch: Any, *, as_json: bool) -> None:
@@ -551,7 +571,8 @@ def _report(result: Any, folder: Path, watch: Any, *, as_json: bool) -> None:
             watch.say(f"{finding}: AUROC {scores['auroc']['reason']}")
     where = f"{result.split} split" if result.split != "all" else "all images"
     watch.say(
-        f"{result.data}, {where}: {len(result.images):,} images of {len(set(result.patients)):,} patients. {RESEARCH}"
+        f"{result.data}, {where}: {count(len(result.images), 'image')} of "
+        f"{count(len(set(result.patients)), 'patient')}. {RESEARCH}"
     )
     typer.echo(f"report: {report}")
 
@@ -593,4 +614,4 @@ def _write_panels(
         cases = explanation.explain(model, source, findings=findings)
         written += len(pictures.write(folder, cases, name=name, bundle=model.bundle.hash))
         watch.advance(number)
-    watch.finish(f"{written:,} pictures written to {folder}")
+    watch.finish(f"{count(written, 'picture')} written to {folder}")

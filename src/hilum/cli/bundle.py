@@ -13,6 +13,7 @@ from hilum.cli.options import (
     LayoutOption,
     RemapOption,
 )
+from hilum.progress import count
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -42,7 +43,7 @@ def bundle_show(model: BundleArgument, expect: ExpectOption = None, as_json: Jso
             "input": f"{manifest.size} x {manifest.size} pixels, {manifest.fit}",
             "model": f"{training.architecture} ({training.engine}, {training.precision})",
             "initial weights": training.initial_weights,
-            "trained on": f"{training.num_train:,} images of {training.num_patients:,} patients "
+            "trained on": f"{count(training.num_train, 'image')} of {count(training.num_patients, 'patient')} "
             f"({', '.join(seen.sources)}); validation {training.num_val:,}, test {training.num_test:,}",
             "split": training.split_description,
             "views, ages": f"{', '.join(seen.views) or 'unknown'}; "
@@ -123,6 +124,7 @@ def bundle_recalibrate(
     from hilum.report import words
 
     loaded = runtime.load(model, expect=expect)
+    recalibration.check(loaded, output, part=split, share=share, sensitivity=sensitivity)
     table = read_table(data, layout=layout, images=images, remap=remap)
     watch = Terminal()
     result = recalibration.recalibrate(

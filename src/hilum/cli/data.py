@@ -21,7 +21,9 @@ from hilum.cli.options import (
     TableOutput,
     UncertainOption,
     check_folder,
+    check_table,
 )
+from hilum.progress import count
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Data sets: any supported layout -> a table."
@@ -50,6 +52,7 @@ def data_index(
     as_json: JsonOption = False,
 ) -> None:
     """Read a data set of any supported layout into a table."""
+    check_table(output, read=[source])
     table = read_table(
         source,
         layout=layout,
@@ -74,10 +77,11 @@ def data_merge(
     from hilum.data.merge import merge
     from hilum.data.table import Table
 
+    check_table(output, read=tables)
     watch = Terminal()
     watch.stage("Merging")
     joined = merge([Table.read(path) for path in tables])
-    watch.finish(f"{len(tables)} tables joined")
+    watch.finish(f"{count(len(tables), 'table')} joined")
     joined.write(output)
     say_notes(joined.notes)
     _show_table(joined, output, as_json=as_json)
@@ -104,6 +108,7 @@ def data_filter(
     from hilum.data.filter import filter_rows
     from hilum.data.table import Table
 
+    check_table(output, read=[table])
     filtered = filter_rows(Table.read(table), expression)
     filtered.table.write(output)
     say_notes(filtered.table.notes[-1:])
@@ -135,6 +140,7 @@ def data_relabel(
     from hilum.data.relabel import relabel
     from hilum.data.table import Table
 
+    check_table(output, read=[table, other])
     first = Table.read(table)
     second = read_table(
         other,
@@ -210,7 +216,7 @@ def data_explore(
     from hilum.errors import UsageError
     from hilum.report import explore as report, remarks
 
-    check_folder(output)
+    check_folder(output, reports=("explore.html",))
     stored = _of_run(source)
     if stored == source and source.is_dir() and output.resolve().is_relative_to(source.resolve()):
         raise UsageError(
@@ -224,7 +230,8 @@ def data_explore(
     page = report.write(output, found, title=place.name if place.is_dir() else place.stem)
     watch.finish(f"{remarks.cohort(found)}, {found.num_read:,} of them read. {RESEARCH}")
     if found.unreadable:
-        watch.say(f"warning: {len(found.unreadable):,} files cannot be read; explore.json lists them")
+        unreadable = count(len(found.unreadable), "file")
+        watch.say(f"warning: {unreadable} cannot be read; explore.json lists what")
     if as_json:
         show_json(found.to_dict())
         return
@@ -268,10 +275,13 @@ def data_audit(
     from hilum.errors import UsageError
 
     if output is not None:
-        check_folder(output)
-    if without_leaks is not None and without_leaks.suffix != ".parquet":
-        raise UsageError(f"--without-leaks {without_leaks} should be a file that ends in .parquet")
-    table = read_table(_of_run(source), layout=layout, images=images, remap=remap)
+        check_folder(output, reports=("audit.html",))
+    stored = _of_run(source)
+    if without_leaks is not None:
+        if without_leaks.suffix != ".parquet":
+            raise UsageError(f"--without-leaks {without_leaks} should be a file that ends in .parquet")
+        check_table(without_leaks, option="--without-leaks", read=[stored])
+    table = read_table(stored, layout=layout, images=images, remap=remap)
     watch = Terminal()
     found = audit(table, watch=watch)
     if output is not None:
@@ -283,7 +293,7 @@ def data_audit(
     if without_leaks is not None:
         clean = found.without_leaks()
         clean.write(without_leaks)
-        watch.say(f"written: {without_leaks}, {len(clean):,} of {len(table):,} images")
+        watch.say(f"written: {without_leaks}, {len(clean):,} of {count(len(table), 'image')}")
     if as_json:
         show_json(found.to_dict())
     else:
@@ -331,7 +341,7 @@ def _show_table(table: Any, output: Path, *, as_json: bool) -> None:
     pairs = {
         "table": str(output),
         "source": ", ".join(summary["sources"]),
-        "images": f"{len(table):,} of {table.num_patients:,} patients",
+        "images": f"{len(table):,} of {count(table.num_patients, 'patient')}",
         "boxes": f"{len(table.boxes):,}",
         "split": ", ".join(f"{name} {count:,}" for name, count in summary["split"].items()),
     }
@@ -408,7 +418,8 @@ def read_table(
         empty=empty.value if empty else "",
     )
     watch.finish(
-        f"{len(table):,} images of {table.num_patients:,} patients ({', '.join(s.name for s in table.sources)})"
+        f"{count(len(table), 'image')} of {count(table.num_patients, 'patient')} "
+        f"({', '.join(s.name for s in table.sources)})"
     )
     if not quiet:
         say_notes(table.notes)

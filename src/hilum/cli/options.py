@@ -1,5 +1,6 @@
 """Options and arguments that several commands take, and what is checked of them."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Optional
@@ -106,9 +107,65 @@ BundleArgument = Annotated[
 ]
 
 
-def check_folder(folder: Path) -> None:
-    """Refuses a file where a folder will be written, before any work or read of the test."""
+def check_folder(folder: Path, *, option: str = "-o", reports: Sequence[str] = ()) -> None:
+    """Refuses a file where a folder will be written, before any work or read of the test.
+
+    Args:
+        folder: What the command will write.
+        option: By which it was named.
+        reports: Files by which a report of the same kind is known, which is replaced; whatever else fills the folder is
+            refused. Nothing is where none is named.
+    """
     from hilum.errors import UsageError
 
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"-o {folder} is a file; give a folder")
+        raise UsageError(f"{option} {folder} is a file; give a folder")
+    if not reports or not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if not any((folder / name).is_file() for name in reports):
+        raise UsageError(
+            f"{option} {folder} already holds something else than such a report (no {reports[0]}); "
+            "give another folder, or remove what is in it"
+        )
+
+
+def check_report(folder: Path, *, own_test: bool) -> None:
+    """Refuses a folder that the report of an evaluation must not go to.
+
+    Args:
+        folder: What the command will write.
+        own_test: Whether it is of a model's own test, whose report `hilum runs` and external tests read, and which
+            nothing else replaces.
+    """
+    from hilum.errors import UsageError
+    from hilum.external import holds_own_test
+
+    check_folder(folder, reports=("report.html", "metrics.json"))
+    if not own_test and holds_own_test(folder):
+        raise UsageError(f"-o {folder} holds the report of a model's own test; give another folder")
+
+
+def check_file(path: Path, *, option: str = "-o", read: Sequence[Path] = ()) -> None:
+    """Refuses to write over a file, before any work.
+
+    Args:
+        path: What the command will write.
+        option: By which it was named.
+        read: What the command reads.
+    """
+    from hilum.errors import UsageError
+
+    if path.is_dir():
+        raise UsageError(f"{option} {path} is a folder; give a file")
+    if path.exists() and any(one.exists() and path.samefile(one) for one in read):
+        raise UsageError(f"{option} {path} is what the command reads; give another file")
+    if path.exists():
+        raise UsageError(f"{option} {path} is there already; give another file, or remove it first")
+
+
+def check_table(path: Path, *, option: str = "-o", read: Sequence[Path] = ()) -> None:
+    """Refuses to write over a table or the boxes of one, and what cannot be a table; see `check_file`."""
+    from hilum.data.table import boxes_path, parquet_path
+
+    check_file(parquet_path(path), option=option, read=read)
+    check_file(boxes_path(path), option=option)

@@ -11,7 +11,7 @@ from hilum.data.cache import Cached
 from hilum.data.table import Table
 from hilum.errors import DataError
 from hilum.findings import NO_FINDING, named
-from hilum.progress import Watcher
+from hilum.progress import Watcher, count
 
 
 @dataclass(frozen=True)
@@ -63,31 +63,42 @@ def load(
         UsageError: The table does not know a finding.
         DataError: No row answers the task, no image can be read, or an image has two classes of `multiclass`.
     """
+    chosen = answering(table, kind=kind, findings=findings, negatives=negatives, watch=watch)
+    return prepare(chosen, size=size, fit=fit, watch=watch)
+
+
+def answering(table: Table, *, kind: str, findings: Sequence[str], negatives: str, watch: Watcher) -> Table:
+    """Selects a task's rows, without a look at any image; arguments and errors as of `load`."""
     chosen, notes = _answering(table, kind=kind, findings=findings, negatives=negatives)
     for note in notes:
         watch.finish(f"note: {note}")
-    watch.stage("Preparing images", len(chosen))
+    return replace(chosen, notes=(*chosen.notes, *notes))
+
+
+def prepare(table: Table, *, size: int, fit: str, watch: Watcher) -> Examples:
+    """Prepares the images of every row; arguments and errors as of `load`."""
+    watch.stage("Preparing images", len(table))
     cached = cache.build(
-        chosen, size=size, fit=fit, on_progress=lambda done, total: watch.advance(done, total)
+        table, size=size, fit=fit, on_progress=lambda done, total: watch.advance(done, total)
     )
     readable = cached.slots >= 0
     if not readable.any():
         first = cached.quarantine.iloc[0]
         raise DataError(
-            f"none of {len(chosen):,} images could be read (first: {first['image']}: {first['reason']}); "
+            f"none of {len(table):,} images could be read (first: {first['image']}: {first['reason']}); "
             "say where they lie with --images DIR, or --remap OLD=NEW if they were moved"
         )
-    unreadable = len(chosen) - int(readable.sum())
+    unreadable = len(table) - int(readable.sum())
     watch.finish(
-        f"{int(readable.sum()):,} images prepared ({cached.hits:,} were in the cache)"
-        + (f", {unreadable:,} cannot be read and are left out" if unreadable else "")
+        f"{count(int(readable.sum()), 'image')} prepared ({cached.hits:,} in the cache before)"
+        + (f"; {count(unreadable, 'image')} cannot be read, left out" if unreadable else "")
     )
-    kept = chosen.select(readable)
+    kept = table.select(readable)
     pixels = replace(
         cached, slots=cached.slots[readable], width=cached.width[readable], height=cached.height[readable]
     )
     frame = kept.frame.assign(width=pixels.width.astype(np.int64), height=pixels.height.astype(np.int64))
-    return Examples(replace(kept, frame=frame, notes=(*kept.notes, *notes)), pixels, cached.quarantine)
+    return Examples(replace(kept, frame=frame), pixels, cached.quarantine)
 
 
 def _answering(

@@ -187,6 +187,10 @@ class _Evaluation:
             return _Side(values, np.isnan(values) if name == "age" else values == 0, name, text=False)
         finding = named(name)
         if finding not in (*self._table.findings, NO_FINDING):
+            if any(name in allowed for allowed in _VALUES.values()) or (frame[list(_TEXT)] == name).any(
+                axis=None
+            ):
+                raise self._refusal(f"{name} is text, which stands in quotes: '{name}'")
             known = nearest(name.replace("_", " "), (*COLUMNS, *self._table.findings))
             raise self._refusal(f"there is no column or finding {name!r}; there are: {known}")
         values = self._table.labels([finding])[:, 0].astype(float)

@@ -90,6 +90,14 @@ def split(
     return _described(table.with_split(parts.tolist()), settings, table, names)
 
 
+def check_list(settings: SplitSettings) -> None:
+    """Refuses a list that is not there."""
+    if settings.method == "list" and not (settings.list and settings.list.is_file()):
+        raise UsageError(
+            f"there is no file {settings.list}; split.list is a CSV file with the columns image and split"
+        )
+
+
 def split_hash(table: Table) -> str:
     """Returns the SHA-256 over the sorted lines `source, image, split` (tabs between), in hexadecimal."""
     rows = table.frame[["source", "image", "split"]].to_numpy(object)
@@ -135,10 +143,8 @@ def _given(table: Table) -> NDArray[np.str_]:
 
 
 def _listed(table: Table, settings: SplitSettings) -> NDArray[np.str_]:
-    if settings.list is None or not settings.list.is_file():
-        raise UsageError(
-            f"there is no file {settings.list}; split.list is a CSV file with the columns image and split"
-        )
+    check_list(settings)
+    assert settings.list is not None
     cells = read_csv(settings.list)
     require_columns(cells, ("image", "split"), path=settings.list)
     split_, odd = parse_choice(cells["split"], SPLIT_MEANINGS, column="split")

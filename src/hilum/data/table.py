@@ -191,8 +191,8 @@ class Table:
         Raises:
             UsageError: The path does not end in `.parquet`.
         """
-        path = _parquet_path(path)
-        boxes_path = path.with_suffix(".boxes.parquet")
+        path = parquet_path(path)
+        boxes_file = boxes_path(path)
         boxes = _to_parquet(self.boxes, {}) if len(self.boxes) else None
         # The hash ties the two files together: a crash between the two writes is noticed when reading.
         metadata = {
@@ -208,10 +208,10 @@ class Table:
             "boxes_sha256": hashlib.sha256(boxes).hexdigest() if boxes else "",
         }
         if boxes:
-            files.write_bytes(boxes_path, boxes)
+            files.write_bytes(boxes_file, boxes)
         files.write_bytes(path, _to_parquet(self.frame, metadata))
         if not boxes:
-            boxes_path.unlink(missing_ok=True)
+            boxes_file.unlink(missing_ok=True)
 
     @staticmethod
     def read(path: Path, *, images: Path | None = None) -> "Table":
@@ -227,7 +227,12 @@ class Table:
             DataError: The file is no table, damaged, or of an unknown format number, or `images` holds none
                 of the table's images.
         """
-        path = _parquet_path(path)
+        if path.suffix != ".parquet":
+            raise UsageError(
+                f"{path} is no table, whose name ends in .parquet; "
+                f"`hilum data index {path} -o table.parquet` makes one of a data set"
+            )
+        path = parquet_path(path)
         if not path.is_file():
             raise UsageError(f"there is no table {path}; `hilum data index` makes one")
         frame, metadata = _from_parquet(path)
@@ -242,7 +247,7 @@ class Table:
                     )
                     for source in metadata["sources"]
                 ),
-                boxes=_read_boxes(path.with_suffix(".boxes.parquet"), metadata["boxes_sha256"]),
+                boxes=_read_boxes(boxes_path(path), metadata["boxes_sha256"]),
                 notes=tuple(metadata["notes"]),
             )
         except (KeyError, TypeError, AttributeError):
@@ -311,6 +316,19 @@ def make_frame(
     matrix = np.asarray(labels, float).reshape(len(index), len(findings))
     values = pd.DataFrame(matrix, index, list(findings))
     return pd.concat([pd.DataFrame({name: columns[name] for name in COLUMNS}), values], axis=1)
+
+
+def parquet_path(path: Path) -> Path:
+    """Refuses a path that cannot be a table's; returns it."""
+    path = Path(path)
+    if path.suffix != ".parquet" or path.name.endswith(".boxes.parquet"):
+        raise UsageError(f"{path} cannot be a table; its name must end in .parquet and not in .boxes.parquet")
+    return path
+
+
+def boxes_path(path: Path) -> Path:
+    """The file beside a table that holds its boxes."""
+    return path.with_suffix(".boxes.parquet")
 
 
 def absolute(path: Path) -> Path:
@@ -454,13 +472,6 @@ def _check_boxes(boxes: pd.DataFrame, frame: pd.DataFrame, findings: tuple[str, 
     _refuse(
         pd.Series(~inside.all(axis=1)), "the box is empty or reaches outside the image (fractions 0 to 1)"
     )
-
-
-def _parquet_path(path: Path) -> Path:
-    path = Path(path)
-    if path.suffix != ".parquet" or path.name.endswith(".boxes.parquet"):
-        raise UsageError(f"{path} cannot be a table; its name must end in .parquet and not in .boxes.parquet")
-    return path
 
 
 def _to_parquet(frame: pd.DataFrame, metadata: dict[str, Any]) -> bytes:

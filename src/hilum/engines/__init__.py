@@ -135,10 +135,20 @@ class Engine(Protocol):
     - `fit` writes `state` whole or not at all, at each epoch's end, from time to time within long epochs and when it is
       asked to stop, and goes on from it if asked to resume, as if it had never stopped.
     - A KeyboardInterrupt after the first epoch ends training with the best weights so far; before it, it propagates.
+    - `check` refuses, before any data are read, what `fit` would refuse whatever the data.
     - `export` writes `model.onnx` by the graph contract and the native weights.
     """
 
     name: str
+
+    def check(self, recipe: Recipe, *, devices: int = 1) -> None:
+        """Refuses what cannot be trained here whatever the data.
+
+        Raises:
+            UsageError: It does not have the architecture, or not so many devices.
+            TrainingError: There are no such weights.
+        """
+        ...
 
     def fit(
         self,

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hilum.progress import count as count
 from hilum.stats import Estimate
 
 Entry = Mapping[str, Any]
@@ -99,12 +100,6 @@ def per_cent(part: float, whole: float) -> str:
 def small(value: float) -> str:
     """Writes a number with two digits that tell, `0.05`, `9.5`, `12`."""
     return f"{value:.2g}" if value < 10 else f"{value:,.0f}"
-
-
-def count(number_of: int, noun: str) -> str:
-    """Writes `1 image`, `5,000 images`, `2 classes`."""
-    plural = noun + ("es" if noun.endswith(("s", "x")) else "s")
-    return f"{number_of:,} {noun if number_of == 1 else plural}"
 
 
 def shorten(name: str, length: int) -> str:

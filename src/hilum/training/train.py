@@ -15,16 +15,17 @@ import numpy as np
 import pandas as pd
 
 from hilum import bundle, files, recipe as recipes
-from hilum.architectures import architecture
+from hilum.architectures import ENGINES, architecture
 from hilum.bundle import Bundle
 from hilum.data import balance, cache, phantom
 from hilum.data.audit import leaks as leaks_of, same_pictures
 from hilum.data.batches import training_batches
 from hilum.data.examples import Examples, load
-from hilum.data.split import split
+from hilum.data.split import check_list, split
 from hilum.data.table import Table
 from hilum.engines import Engine, Hooks, Progress, Trained, Validation, load_engine
 from hilum.engines.processes import find_processes
+from hilum.engines.sources import check_weights
 from hilum.errors import BundleError, DataError, NotANumberError, RecipeError, TrainingError, UsageError
 from hilum.progress import Silent, Watcher
 from hilum.recipe import Recipe
@@ -110,10 +111,7 @@ def train(
     """
     leads = find_processes(devices).leads
     watch = (watch if leads else None) or Silent()
-    found = load_engine(engine) if isinstance(engine, str) else engine
-    architecture(recipe.model.architecture, found.name)
-    if leads:
-        _check_folder(folder, recipe, resume=resume)
+    found = check(recipe, folder, engine=engine, resume=resume, devices=devices)
     task = recipe.task
     examples = load(
         table,
@@ -150,6 +148,26 @@ def train(
                 final = seal.seal(last, folder / FINAL)
         log.info("sealed bundle %s", sealed.hash)
     return Run(folder, sealed, trained.history, trained.best_epoch, trained.stopped, final, trained.profile)
+
+
+def check(
+    recipe: Recipe, folder: Path, *, engine: str | Engine = "torch", resume: bool = False, devices: int = 1
+) -> Engine:
+    """Refuses all that can be refused before any data are read; arguments and errors as of `train`.
+
+    Returns:
+        The engine, loaded.
+    """
+    name = engine if isinstance(engine, str) else engine.name
+    if name in ENGINES:  # before their frameworks are loaded, which takes seconds
+        architecture(recipe.model.architecture, name)
+        check_weights(recipe.model.weights, engine=name, architecture=recipe.model.architecture)
+    check_list(recipe.split)
+    if find_processes(devices).leads:
+        _check_folder(folder, recipe, resume=resume)
+    found = load_engine(engine) if isinstance(engine, str) else engine
+    found.check(recipe, devices=devices)
+    return found
 
 
 def draw_phantoms(recipe: Recipe, watch: Watcher | None = None) -> Table:

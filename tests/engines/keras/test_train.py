@@ -415,6 +415,13 @@ def test_three_exclusive_classes_are_learned_by_softmax(cached, tmp_path):
     assert trained.history["val_accuracy"].max() > 0.9
 
 
+def test_what_needs_no_data_is_refused_without_them():
+    with pytest.raises(UsageError, match="the keras engine trains in one process"):
+        KerasEngine().check(settings(), devices=2)
+    with pytest.raises(TrainingError, match="nor a file that exists"):
+        KerasEngine().check(settings("model.weights=none.npz"))
+
+
 def test_several_processes_are_refused_in_words(cached, tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_NTASKS", "2")
 

@@ -9,7 +9,8 @@ from huggingface_hub import constants as hub
 from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
 
-from hilum.engines.torch import weights
+from hilum import recipe
+from hilum.engines.torch import TorchEngine, weights
 from hilum.engines.torch.backbones import make_backbone
 from hilum.errors import HilumError, TrainingError, UsageError
 
@@ -205,6 +206,11 @@ def test_a_pickle_is_refused(tmp_path):
 
     with pytest.raises(TrainingError, match=r"from .safetensors and .npz files, not '.pth'"):
         initialise("resnet18.tv_in1k", tmp_path / "w.pth")
+
+
+def test_a_model_that_timm_lacks_is_told_before_any_data_are_read():
+    with pytest.raises(UsageError, match="timm has no model 'resnet19'"):
+        TorchEngine().check(recipe.load("nih-infiltration", ["model.architecture=timm:resnet19"]))
 
 
 def test_a_missing_file_is_told_from_the_two_words():

@@ -20,7 +20,7 @@ from hilum.data.audit.parts import Comparison, compare, leaks
 from hilum.data.cache import Cached
 from hilum.data.table import Table
 from hilum.errors import DataError, ImageError
-from hilum.progress import Silent, Watcher
+from hilum.progress import Silent, Watcher, count
 
 __all__ = [
     "FAULT",
@@ -76,7 +76,7 @@ def audit(table: Table, *, directory: Path | None = None, watch: Watcher | None 
     )
     ordered = tuple(sorted(made, key=lambda check: SEVERITIES.index(check.severity)))
     counts = severities(ordered)
-    watch.finish(", ".join(f"{number:,} {kind}{'s' * (number != 1)}" for kind, number in counts.items()))
+    watch.finish(", ".join(count(number, kind) for kind, number in counts.items()))
     return Audit(table, ordered, comparisons, found, seen.num_read, table.notes)
 
 
@@ -142,7 +142,7 @@ def _pairs(
         pairs = _compared_in_full(table, cached, rows, pairs, watch)
         files.write_text(kept, json.dumps([asdict(pair) for pair in pairs]))
         found = pairs
-    watch.finish(f"{len(found):,} pair{'s' * (len(found) != 1)} of the same picture")
+    watch.finish(f"{count(len(found), 'pair')} of the same picture")
     return tuple(replace(pair, first=int(rows[pair.first]), second=int(rows[pair.second])) for pair in found)
 
 

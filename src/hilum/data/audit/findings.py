@@ -9,6 +9,7 @@ import pandas as pd
 from hilum.data.audit.association import Association
 from hilum.data.audit.parts import Comparison
 from hilum.data.table import Table
+from hilum.progress import count
 
 FORMAT = 1
 """Number of the form of `audit.json`."""
@@ -88,7 +89,7 @@ class Audit:
         unknown = [check for check in self.checks if check.severity == LEAK and check.skipped]
         if self.leaks:
             number = severities(self.checks)[LEAK]
-            return f"The split leaks: {number:,} {'case' if number == 1 else 'cases'}."
+            return f"The split leaks: {count(number, 'case')}."
         if len(unknown) == sum(check.severity == LEAK for check in self.checks):
             return f"Whether a split leaks was not looked for: {unknown[0].skipped}."
         if unknown:

@@ -417,7 +417,9 @@ def rows_to_keep(
             f"none of the {len(found):,} images that the labels name was found under {place}; "
             "give the folder of these images with --images, or mend written paths with --remap OLD=NEW"
         )
-    return ~found, (f"no image was found under {place.name}: the table holds labels only",)
+    return ~found, (
+        f"no image was found under {place.name}: the table holds labels only; --images DIR says where images lie",
+    )
 
 
 def locate_by_stem(names: pd.Series, folder: Path, *, suffix: str) -> tuple[pd.Series, NDArray[np.bool_]]:

@@ -46,6 +46,8 @@ from hilum.data.table import Source, Table, make_frame
 from hilum.errors import DataError, LayoutError, UsageError, nearest
 from hilum.findings import NO_FINDING, VOCABULARY, in_order, named
 
+SEPARATORS = "|;,"
+"""What may join findings in the column label."""
 _OPTIONAL = ("patient", "study", "view", "sex", "age", "split")
 
 
@@ -65,13 +67,14 @@ def read(request: Request) -> Table:
     if columns is None:
         raise UsageError(
             f"{request.source} needs a column map: its columns are {', '.join(header)}; "
-            "without one, columns named image and label, or image and findings, were expected"
+            "without one (--column image=COLUMN, and --column label=COLUMN or --column finding=COLUMN), columns named "
+            "image and label, or image and findings, were expected"
         )
     return read_mapped(request, columns)
 
 
 READER = Reader(
-    expects="a CSV file with a column map, or with columns named image and label, or image and findings",
+    expects="a CSV file with a column map (--column), or with columns named image and label, or image and findings",
     matches=matches,
     read=read,
     general=True,
@@ -121,8 +124,16 @@ def parse_columns(pairs: Sequence[str], *, separator: str = "|", positive: Seque
 def read_mapped(request: Request, columns: ColumnMap) -> Table:
     """Reads the CSV file `request.source` by a column map."""
     path = request.source
-    if bool(columns.label) == bool(columns.findings):
-        raise UsageError("a column map needs either label or findings")
+    if columns.label and columns.findings:
+        raise UsageError(
+            f"--column label={columns.label} and --column finding={columns.findings[0]} were both given: one column of "
+            "joined findings, or a column for each finding, is expected"
+        )
+    if not columns.label and not columns.findings:
+        raise UsageError(
+            "a column map needs the findings: --column label=COLUMN where one column joins them, else "
+            "--column finding=COLUMN for each"
+        )
     frame = read_csv(path)
     asked = {
         name: getattr(columns, name) for name in ("image", "label", *_OPTIONAL) if getattr(columns, name)
@@ -237,9 +248,27 @@ def _labels(
     }
     findings = in_order(findings_of(parts))
     if not findings:
-        raise DataError(f"the column {columns.label!r} of {path} names no finding")
+        raise DataError(
+            f"the column {columns.label!r} of {path} names no finding; name another with --column label=COLUMN"
+        )
+    notes = _joined_otherwise(parts, columns, path)
     labels = encode(cells, findings, separator=columns.separator, path=path)
-    return findings, labels, ticked(cells, separator=columns.separator), ()
+    return findings, labels, ticked(cells, separator=columns.separator), notes
+
+
+def _joined_otherwise(parts: set[str], columns: ColumnMap, path: Path) -> tuple[str, ...]:
+    """Looks for what joins findings besides the separator: refused where that is sure, else a note."""
+    notes = []
+    for sign in (sign for sign in SEPARATORS if sign != columns.separator):
+        joined = sorted(part for part in parts if sign in part and named(part) not in VOCABULARY)
+        alone = {named(part) for part in parts if sign not in part} | VOCABULARY.keys()
+        mend = f"where {sign!r} joins findings, give --separator '{sign}'"
+        for part in joined:
+            if all(named(piece) in alone for piece in part.split(sign) if piece.strip()):
+                raise DataError(f"the column {columns.label!r} of {path} holds {part!r}: {mend}")
+        if joined:
+            notes.append(f"labels such as {joined[0]!r} are taken for one finding; {mend}")
+    return tuple(notes)
 
 
 def _labels_of_columns(
@@ -249,9 +278,13 @@ def _labels_of_columns(
     if columns.positive:
         values, notes = _told_by(frame, columns)
     else:
-        values = {
-            named(name): numbers_or_empty(frame[name], path=request.source) for name in columns.findings
-        }
+        try:
+            values = {
+                named(name): numbers_or_empty(frame[name], path=request.source) for name in columns.findings
+            }
+        except DataError as error:
+            mapped = "" if request.columns else ", beside a column map (--column)"
+            raise DataError(f"{error}; or name the cell that means present with --positive{mapped}") from None
     normal = values.pop(NO_FINDING, np.zeros(len(frame))) == 1
     if not values:
         raise UsageError(

@@ -9,6 +9,7 @@ import numpy as np
 from hilum.data.batches import Batches
 from hilum.engines import Hooks, Trained, Validation
 from hilum.engines.keras import backend as backend, export, train
+from hilum.engines.sources import check_weights
 from hilum.recipe import Recipe
 
 
@@ -27,6 +28,11 @@ class KerasEngine:
     def __init__(self, callbacks: Sequence[Any] = (), *, verbose: int = 0) -> None:
         self.callbacks = tuple(callbacks)
         self.verbose = verbose
+
+    def check(self, recipe: Recipe, *, devices: int = 1) -> None:
+        """Refuses weights that nobody has, and more than one process."""
+        check_weights(recipe.model.weights, engine=self.name, architecture=recipe.model.architecture)
+        train.check_devices(devices)
 
     def fit(
         self,

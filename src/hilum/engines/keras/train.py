@@ -57,10 +57,7 @@ def fit(
     verbose: int = 0,
 ) -> Trained:
     """Trains a model; see `hilum.engines.Engine.fit`, and `KerasEngine` for the last two."""
-    if find_processes(devices).number > 1:
-        raise UsageError(
-            "the keras engine trains in one process; leave out --devices, or train with --engine torch"
-        )
+    check_devices(devices)
     _be_deterministic(recipe.train.deterministic)
     with _memory_in_words(recipe):
         run = Run(recipe, batches, class_weights=class_weights, state=state)
@@ -76,6 +73,14 @@ def fit(
                 raise
             stopped = "interrupted"
         return run.trained(stopped)
+
+
+def check_devices(devices: int) -> None:
+    """Refuses more than one process."""
+    if find_processes(devices).number > 1:
+        raise UsageError(
+            "the keras engine trains in one process; leave out --devices, or train with --engine torch"
+        )
 
 
 def logits(model: Classifier, images: np.ndarray) -> np.ndarray:

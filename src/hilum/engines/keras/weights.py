@@ -40,7 +40,7 @@ import tensorflow as tf
 from hilum.engines import InitialWeights
 from hilum.engines.keras import backend as backend, neutral
 from hilum.engines.keras.backbones import CUSTOM_CNN, FAMILIES, layers
-from hilum.engines.sources import RANDOM, misfit, named, triple, unfetched
+from hilum.engines.sources import RANDOM, check_weights, misfit, named, triple, unfetched
 from hilum.errors import TrainingError
 
 FOLDED = re.compile(r"\d+_(DEPTHWISE_)?CONV_2D_kernel")
@@ -62,29 +62,20 @@ def initialise(name: str, source: str, *, make: Make, images: np.ndarray) -> tup
     Raises:
         TrainingError: The weights cannot be fetched, read, or do not fit the architecture.
     """
+    check_weights(source, engine="keras", architecture=name)
     if source == "none":
         return make(name), RANDOM
     if source == "imagenet":
         return _from_hub(name, make)
     path = Path(source).expanduser()
-    if not path.is_file():
-        raise TrainingError(
-            f"model.weights = {source!r} is neither 'imagenet', 'none' nor a file that exists; give one of the three"
-        )
     if path.suffix == ".h5":
         return _from_hdf5(name, path, make)
     if path.suffix == ".keras":
         return _from_keras(name, path, make)
-    if path.suffix == ".npz":
-        return _from_npz(name, path, make, images)
-    raise TrainingError(
-        f"{path.name}: the keras engine reads weights from .weights.h5, .h5, .keras and .npz files, not {path.suffix!r}"
-    )
+    return _from_npz(name, path, make, images)
 
 
 def _from_hub(name: str, make: Make) -> tuple[Any, InitialWeights]:
-    if name == CUSTOM_CNN:
-        raise TrainingError(f"{name} has no ImageNet weights; set model.weights=none")
     try:
         with _quiet():
             backbone = make(name, pretrained=True)

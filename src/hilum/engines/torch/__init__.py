@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from hilum import architectures
 from hilum.data.batches import Batches
 from hilum.engines import Hooks, Trained, Validation
-from hilum.engines.torch import export, train
+from hilum.engines.torch import export, train, weights as initial_weights
 from hilum.recipe import Recipe
 
 
@@ -15,6 +16,12 @@ class TorchEngine:
     """See `hilum.engines.Engine`."""
 
     name = "torch"
+
+    def check(self, recipe: Recipe, *, devices: int = 1) -> None:
+        """Refuses a model that timm does not know, weights that nobody has, and more devices than there are."""
+        found = architectures.architecture(recipe.model.architecture, self.name)
+        initial_weights.check(found.engines[self.name], recipe.model.weights)
+        train.check_devices(devices)
 
     def fit(
         self,

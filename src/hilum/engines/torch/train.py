@@ -457,12 +457,16 @@ def resolve_precision(wanted: str) -> str:
     return "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
 
 
+def check_devices(devices: int) -> None:
+    """Refuses more processes than this machine has GPUs, where it has any."""
+    here, gpus = find_processes(devices).devices, torch.cuda.device_count()
+    if gpus and here > gpus:
+        raise UsageError(f"--devices {here}, but this machine has {gpus} GPU(s); ask for as many")
+
+
 def _fabric(processes: Processes, precision: str) -> Fabric:
+    check_devices(processes.devices)
     gpus = torch.cuda.device_count()
-    if gpus and processes.devices > gpus:
-        raise UsageError(
-            f"--devices {processes.devices}, but this machine has {gpus} GPU(s); ask for as many"
-        )
     # Lightning speaks of itself on the terminal, through handlers of its own.
     for name in ("lightning.fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -37,7 +37,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from hilum.engines import InitialWeights
-from hilum.engines.sources import RANDOM, misfit, named, triple, unfetched
+from hilum.engines.sources import RANDOM, check_weights, misfit, named, triple, unfetched
 from hilum.engines.torch import neutral
 from hilum.engines.torch.backbones import CUSTOM_CNN, LIBRARY, timm_config
 from hilum.errors import HilumError, TrainingError
@@ -62,33 +62,34 @@ def initialise(name: str, source: str, *, make: Make, images: Tensor) -> tuple[n
     Raises:
         TrainingError: The weights cannot be fetched, read, or do not fit the architecture.
     """
+    check(name, source)
     if source == "none":
         return make(name), RANDOM
     if source == "imagenet":
         return _from_hub(name, make)
     path = Path(source).expanduser()
-    if not path.is_file():
-        raise TrainingError(
-            f"model.weights = {source!r} is neither 'imagenet', 'none' nor a file that exists; give one of the three"
-        )
     if path.suffix == ".safetensors":
         return _from_safetensors(name, path, make)
-    if path.suffix == ".npz":
-        return _from_npz(name, path, make, images)
-    raise TrainingError(
-        f"{path.name}: weights are read from .safetensors and .npz files, not {path.suffix!r}"
-    )
+    return _from_npz(name, path, make, images)
 
 
-def _from_hub(name: str, make: Make) -> tuple[nn.Module, InitialWeights]:
-    if name == CUSTOM_CNN:
-        raise TrainingError(f"{name} has no ImageNet weights; set model.weights=none")
-    config = timm_config(name)
-    if not config.has_weights:
+def check(name: str, source: str) -> None:
+    """Refuses what needs no look at the weights: a name that timm does not know, weights that nobody has.
+
+    Raises:
+        UsageError: timm has no such model.
+        TrainingError: There are no such weights.
+    """
+    check_weights(source, engine="torch", architecture=name)
+    if name != CUSTOM_CNN and not timm_config(name).has_weights and source == "imagenet":
         raise TrainingError(
             f"timm has no weights for {name}; give model.weights the path of a .safetensors or .npz file, or "
             "model.weights=none"
         )
+
+
+def _from_hub(name: str, make: Make) -> tuple[nn.Module, InitialWeights]:
+    config = timm_config(name)
     try:
         with _quick_and_quiet():
             backbone = make(name, pretrained=True)
