@@ -19,8 +19,6 @@ TOP, HEIGHT = 0.62, 2.1
 BEST_SHARE = 0.25
 """Of the complete trials that are drawn as the best ones."""
 MOST_CURVES = 60
-SPREAD = 30
-"""Numbers whose largest is so many times the smallest stand on a logarithmic axis."""
 
 
 def plots(study: Study) -> Iterator[Plot]:
@@ -56,16 +54,18 @@ def plots(study: Study) -> Iterator[Plot]:
         )
     if study.importances:
         key, largest = max(study.importances.items(), key=lambda pair: pair[1])
-        said = f"{_dimension(study, key).name} explains {100 * largest:.0f} % of what differs".capitalize()
+        share_words = f"explains {100 * largest:.0f}\N{NO-BREAK SPACE}% of the variance"
+        said = f"{_dimension(study, key).name.capitalize()} alone {share_words}"
         yield Plot(
             "importances",
             importances(study, title=said),
             said,
-            f"Share of the variance of {figure} over the search space, estimated by a random forest of "
-            f"{words.count(len(study.ranked), 'complete trial')} (fANOVA, Hutter et al. 2014); of few trials a hint.",
+            f"Share of the variance of {figure} over the search space that each key explains alone, by a random "
+            f"forest of {words.count(len(study.ranked), 'complete trial')} (fANOVA, Hutter et al. 2014); of few "
+            "trials a hint.",
         )
     if any(len(curve) > 1 for curve in study.curves.values()):
-        said = f"{figure[0].upper()}{figure[1:]} epoch by epoch"
+        said = f"The best trial was best in epoch {best['best_epoch']} of {best['epochs']}"
         yield Plot(
             "curves",
             curves(study, title=said),
@@ -78,7 +78,7 @@ def plots(study: Study) -> Iterator[Plot]:
 @style.styled
 def history(study: Study, *, title: str) -> "Figure":
     """Draws the figure by trial, with the best so far."""
-    drawing, frame = _frame(title, _trained_on(study), width=style.FULL - 0.72 - 0.6, left=0.72)
+    drawing, frame = _frame(title, _trained_on(study), width=style.FULL - 0.72 - 0.15, left=0.72)
     trials = study.trials
     complete = trials[trials["state"] == "complete"]
     pruned = trials[(trials["state"] == "pruned") & trials["value"].notna()]
@@ -120,13 +120,15 @@ def slices(study: Study, some: Sequence[Dimension]) -> "Figure":
     """Draws the figure by each of up to three keys, a panel each."""
     left, gap = 0.72, 0.3
     width = (style.FULL - left - 0.1 - 2 * gap) / 3
-    drawing = style.figure(left + 0.1 + len(some) * (width + gap), TOP + HEIGHT + 0.52)
+    top = 0.36
+    drawing = style.figure(left + 0.1 + len(some) * (width + gap), top + HEIGHT + 0.52)
     ranked = study.ranked
     for number, dimension in enumerate(some):
         across = left + number * (width + gap)
-        frame = style.axes(drawing, left=across, top=TOP, width=width, height=HEIGHT)
+        frame = style.axes(drawing, left=across, top=top, width=width, height=HEIGHT)
         places = _places(dimension, ranked[dimension.key])
-        style.write(drawing, _effect(study, dimension), left=across - 0.1 * bool(number), top=0.34, bold=True)
+        best = words.cut(f"Best at {show(ranked.iloc[0][dimension.key])}", 20)
+        style.write(drawing, best, left=across, top=0.17, bold=True)
         values = ranked["value"].to_numpy()
         for place in sorted(set(places)) if dimension.choices else ():
             middle = float(np.median(values[places == place]))
@@ -202,6 +204,9 @@ def parallel(study: Study, *, best: int, title: str) -> "Figure":
 def importances(study: Study, *, title: str) -> "Figure":
     """Draws the share of variance that each key explains."""
     shares = dict(sorted(study.importances.items(), key=lambda pair: -pair[1]))
+    rest = 1 - sum(shares.values())
+    shares = {_dimension(study, key).name: share for key, share in shares.items()}
+    shares |= {"several keys together": rest} if rest > 0.005 else {}
     top, left = 0.58, 1.62
     drawing = style.figure(style.FULL, top + rows.PITCH * len(shares) + 0.1)
     style.heading(drawing, title, f"Share of the variance of {study.figure} over the search space")
@@ -213,10 +218,11 @@ def importances(study: Study, *, title: str) -> "Figure":
         height=rows.PITCH * len(shares),
         rows=len(shares),
     )
-    for place, (key, share) in enumerate(shares.items()):
-        rows.name(drawing, _dimension(study, key).name, place, left=style.MARGIN, top=top)
-        frame.barh(place, share, height=0.66, color=style.BLUE, linewidth=0)
-        rows.beside(frame, f"{100 * share:.0f} %", share, place)
+    for place, (name, share) in enumerate(shares.items()):
+        rows.name(drawing, name, place, left=style.MARGIN, top=top)
+        colour = style.BLUE if place < len(study.importances) else style.SLATE
+        frame.barh(place, share, height=0.66, color=colour, linewidth=0)
+        rows.beside(frame, f"{100 * share:.0f}\N{NO-BREAK SPACE}%", share, place)
     frame.set_xlim(0, max(shares.values()))
     return drawing
 
@@ -229,7 +235,7 @@ def curves(study: Study, *, title: str) -> "Figure":
         :MOST_CURVES
     ]
     subtitle = f"{len(shown)} of {len(study.trials)} trials" if len(shown) < len(study.trials) else ""
-    drawing, frame = _frame(title, subtitle or _trained_on(study), left=0.72, width=style.FULL - 0.72 - 0.6)
+    drawing, frame = _frame(title, subtitle or _trained_on(study), left=0.72, width=style.FULL - 0.72 - 0.15)
     early = set(study.trials.loc[study.trials["state"] == "pruned", "trial"])
     for number in reversed(shown):
         curve = study.curves[number]
@@ -283,7 +289,7 @@ def _dimension(study: Study, key: str) -> Dimension:
 def _effect(study: Study, dimension: Dimension) -> str:
     """What is best of a key, in a few words."""
     best = study.ranked.iloc[0][dimension.key]
-    return words.cut(f"{dimension.name.capitalize()}: best at {show(best)}", 28)
+    return f"{dimension.name.capitalize()}: best at {show(best)}"
 
 
 def _places(dimension: Dimension, values: "pd.Series[Any]") -> np.ndarray:
@@ -291,7 +297,7 @@ def _places(dimension: Dimension, values: "pd.Series[Any]") -> np.ndarray:
     if dimension.choices:
         known = _in_order(dimension)
         return np.array([known.index(value) for value in values], float)
-    return values.to_numpy(float)
+    return np.asarray(values, float)
 
 
 def _in_order(dimension: Dimension) -> list[Any]:
@@ -326,7 +332,7 @@ def _heights(dimension: Dimension, values: "pd.Series[Any]") -> np.ndarray:
     low, high = dimension.low, dimension.high
     if dimension.log:
         places, low, high = np.log(places), float(np.log(low)), float(np.log(high))
-    return np.asarray((places - low) / (high - low))
+    return np.asarray((places - low) / (high - low), float)
 
 
 def _marks(dimension: Dimension) -> list[tuple[float, str]]:

@@ -292,7 +292,9 @@ class Trials:
             return {}
         with _quiet():
             evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-            found = optuna.importance.get_param_importances(self._study, evaluator=evaluator, params=varied)
+            found = optuna.importance.get_param_importances(
+                self._study, evaluator=evaluator, params=varied, normalize=False
+            )
         return {key: float(share) for key, share in found.items()}
 
     def _all(self, *states: str) -> list[Any]:
