@@ -60,7 +60,7 @@ def _warnings(study: Study) -> Iterator[str]:
     for each in study.dimensions:
         best = study.ranked.iloc[0][each.key]
         numbers = [corner for corner in each.corners if isinstance(corner, int | float)]
-        if len(numbers) == len(each.corners) > 1 and not isinstance(numbers[0], bool):
+        if len(numbers) == len(each.corners) and len(each.choices) != 2 and len(numbers) > 1:
             reach = (max(numbers) - min(numbers)) * (0.0 if each.choices else 0.02)
             if best <= min(numbers) + reach or best >= max(numbers) - reach:
                 yield (

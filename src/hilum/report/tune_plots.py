@@ -32,23 +32,22 @@ def plots(study: Study) -> Iterator[Plot]:
         said,
         f"Each trial's {figure} at its best epoch, and the best so far. {_less(study)}",
     )
-    if len(study.ranked) > 1:
-        titles = [_effect(study, each) for each in study.dimensions]
-        for number, first in enumerate(range(0, len(study.dimensions), 3), start=1):
-            some = study.dimensions[first : first + 3]
-            said = ". ".join(titles[first : first + 3])
-            yield Plot(
-                "slices" if number == 1 else f"slices_{number}",
-                slices(study, some),
-                said,
-                "Each complete trial by one key at a time, the others varying too. The dash is the median of a choice.",
-            )
-    if len(study.dimensions) > 1 and len(study.ranked) > 3:
+    varied = [each for each in study.dimensions if len(set(map(str, study.ranked[each.key]))) > 1]
+    for place, first in enumerate(range(0, len(varied), 3), start=1):
+        some = varied[first : first + 3]
+        yield Plot(
+            "slices" if place == 1 else f"slices_{place}",
+            slices(study, some),
+            ". ".join(_effect(study, each) for each in some),
+            "Each complete trial by one key at a time, the others varying too. The dash is the median of a choice.",
+        )
+    if len(varied) > 1 and len(study.ranked) > 3:
         share = max(1, round(BEST_SHARE * len(study.ranked)))
-        said = f"Where the best {share} of {len(study.ranked)} complete trials lie"
+        which = f"best {share}" if share > 1 else "best"
+        said = f"Where the {which} of {len(study.ranked)} complete trials {'lie' if share > 1 else 'lies'}"
         yield Plot(
             "parallel",
-            parallel(study, best=share, title=said),
+            parallel(study, varied, best=share, title=said),
             said,
             "A line is a trial, through the value of each key to its figure. Blue: the best quarter; bold: the best.",
         )
@@ -146,14 +145,13 @@ def slices(study: Study, some: Sequence[Dimension]) -> "Figure":
 
 
 @style.styled
-def parallel(study: Study, *, best: int, title: str) -> "Figure":
-    """Draws each complete trial as a line through its values to its figure."""
+def parallel(study: Study, axes: Sequence[Dimension], *, best: int, title: str) -> "Figure":
+    """Draws each complete trial as a line through its values to its figure; the best ones stand out."""
     ranked, left, right = study.ranked, 0.75, 0.75
     width = style.FULL - left - right
     drawing = style.figure(style.FULL, TOP + 0.25 + HEIGHT + 0.12)
     style.heading(drawing, title, _trained_on(study))
     frame = style.axes(drawing, left=left, top=TOP + 0.25, width=width, height=HEIGHT)
-    axes = [each for each in study.dimensions if len(set(ranked[each.key].map(str))) > 1]
     heights = [_heights(each, ranked[each.key]) for each in axes]
     values = ranked["value"].to_numpy(float)
     low, high = _limits(values)
@@ -206,7 +204,7 @@ def importances(study: Study, *, title: str) -> "Figure":
     shares = dict(sorted(study.importances.items(), key=lambda pair: -pair[1]))
     rest = 1 - sum(shares.values())
     shares = {_dimension(study, key).name: share for key, share in shares.items()}
-    shares |= {"several keys together": rest} if rest > 0.005 else {}
+    shares |= {"keys together": rest} if rest > 0.005 else {}
     top, left = 0.58, 1.62
     drawing = style.figure(style.FULL, top + rows.PITCH * len(shares) + 0.1)
     style.heading(drawing, title, f"Share of the variance of {study.figure} over the search space")
