@@ -101,7 +101,7 @@ def tune(
         try:
             if workers == 1:
                 trainer = Trainer(job, load_engine(engine), examples, watch)
-                trainer.engine_fits()
+                trainer.check()
                 work(queue, trainer, lambda: teller.tell(stays=False))
             else:
                 teller.begin()

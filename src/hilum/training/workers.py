@@ -1,6 +1,7 @@
 """Jobs -> trials trained in this process or in several on this machine, begun anew where a worker dies."""
 
 import contextlib
+import logging
 import math
 import multiprocessing
 import os
@@ -8,6 +9,7 @@ import shutil
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -54,7 +56,7 @@ class Trainer:
     examples: Examples
     watch: Watcher
 
-    def engine_fits(self) -> None:
+    def check(self) -> None:
         """Refuses, before the first trial, labels from which nothing can be learned."""
         self._fitting(self.job.recipe, Path()).check()
 
@@ -126,11 +128,13 @@ def supervise(queue: Trials, job: Job, workers: int, tell: Callable[[], None]) -
                     continue
                 if place in crew:
                     process, connection = crew.pop(place)
-                    died = process.exitcode != 0
-                    if died and not queue.has_worked(worker_name(process.pid or 0)):
-                        fruitless += 1
-                        if fruitless >= MOST_FRUITLESS:
-                            raise TrainingError(_why(process, connection))
+                    _raise_told(connection)
+                    fruitless += process.exitcode != 0 and not queue.has_worked(worker_name(process.pid or 0))
+                    if fruitless >= MOST_FRUITLESS:
+                        raise TrainingError(
+                            f"workers end before their first trial (exit status {process.exitcode}); --workers 1 needs "
+                            "less memory and says more"
+                        )
                     queue.requeue_dead()
                 if queue.waiting:
                     crew[place] = _start(job, place, workers)
@@ -138,17 +142,16 @@ def supervise(queue: Trials, job: Job, workers: int, tell: Callable[[], None]) -
             tell()
             time.sleep(POLL)
         tell()
-    except KeyboardInterrupt:
+    except BaseException:
         for process, _ in crew.values():
-            process.terminate()
+            process.kill()
         for process, _ in crew.values():
             process.join()
             queue.give_back(worker_name(process.pid or 0))
         raise
-    finally:
-        for process, _ in crew.values():
-            process.join(10)
-            process.kill()
+    for process, _ in crew.values():
+        process.join(10)
+        process.kill()
 
 
 def _start(job: Job, place: int, workers: int) -> tuple[BaseProcess, Connection]:
@@ -171,6 +174,8 @@ def _start(job: Job, place: int, workers: int) -> tuple[BaseProcess, Connection]
 def _worker(job: Job, connection: Connection) -> None:
     """What a worker process does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.disable(logging.WARNING)  # other libraries' notices: what a user must know, the parent says
+    warnings.simplefilter("ignore")
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         task = job.recipe.task
@@ -184,7 +189,7 @@ def _worker(job: Job, connection: Connection) -> None:
             watch=Silent(),
         )
         trainer = Trainer(job, load_engine(job.engine), examples, Silent())
-        trainer.engine_fits()
+        trainer.check()
         work(Trials(job.plan), trainer)
     except Exception as error:
         words = str(error) if isinstance(error, HilumError) else f"{type(error).__name__}: {error}"
@@ -200,14 +205,11 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _why(process: BaseProcess, connection: Connection) -> str:
+def _raise_told(connection: Connection) -> None:
+    """Raises what a worker said before it ended, if it did."""
     with contextlib.suppress(EOFError):
         if connection.poll():
-            return str(connection.recv())
-    return (
-        f"workers end before their first trial (exit status {process.exitcode}); "
-        "--workers 1 needs less memory and says more"
-    )
+            raise TrainingError(str(connection.recv()))
 
 
 def _cores() -> int:
