@@ -125,7 +125,7 @@ class Trials:
         self._me = worker_name(os.getpid())
         self._pruner = optuna.pruners.NopPruner()
         if plan.prune:
-            self._pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=plan.warm_up)
+            self._pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=plan.warm_up + 1)
         with _quiet():
             self._storage = _storage(plan.url, self._again)
             direction = "minimize" if plan.minimise else "maximize"
