@@ -117,7 +117,7 @@ def history(study: Study, *, title: str) -> "Figure":
 @style.styled
 def slices(study: Study, some: Sequence[Dimension]) -> "Figure":
     """Draws the figure by each of up to three keys, a panel each."""
-    left, gap = 0.72, 0.3
+    left, gap = 0.72, 0.36
     width = (style.FULL - left - 0.1 - 2 * gap) / 3
     top = 0.36
     drawing = style.figure(left + 0.1 + len(some) * (width + gap), top + HEIGHT + 0.52)
@@ -177,7 +177,8 @@ def parallel(study: Study, axes: Sequence[Dimension], *, best: int, title: str) 
     for place, each in enumerate(axes):
         frame.axvline(place, color=style.FAINT, linewidth=0.7, clip_on=False)
         align = "left" if place == 0 else "center"
-        name = words.cut(each.name, max(8, int(step / 0.085)))
+        room = step + (0.6 * left if place == 0 else 0)
+        name = words.cut(each.name, max(8, int(room / 0.09)))
         across = style.MARGIN if place == 0 else left + place * step
         style.write(drawing, name, left=across, top=TOP + 0.12, align=align, bold=True)
         for height, text in _marks(each):
@@ -316,6 +317,12 @@ def _scale(frame: "Axes", dimension: Dimension) -> None:
     if dimension.log:
         frame.set_xscale("log")
         frame.set_xlim(dimension.low / 1.15, dimension.high * 1.15)
+        ends = np.log10([dimension.low, dimension.high])
+        ticks = 10.0 ** np.arange(np.ceil(ends[0] - 1e-9), np.floor(ends[1] + 1e-9) + 1)
+        ticks = ticks if len(ticks) > 1 else np.array([dimension.low, dimension.high])
+        ticks = ticks[:: -(-len(ticks) // 4)]
+        frame.set_xticks(ticks, [show(float(tick)) for tick in ticks])
+        frame.minorticks_off()
         return
     room = 0.04 * (dimension.high - dimension.low)
     frame.set_xlim(dimension.low - room, dimension.high + room)
