@@ -168,28 +168,34 @@ def _without_test(examples: Examples) -> Examples:
 
 
 def _definition(plan: Plan, recipe: Recipe, examples: Examples, engine: str) -> dict[str, Any]:
-    """What all who work at a study have in common, as text by name."""
+    """What all who work at a study have in common."""
     return {
-        **{key: show(value) for key, value in recipe.flat().items()},
-        **{f"--vary {each.key}": str(each) for each in plan.dimensions},
+        **recipe.flat(),
+        **{f"--vary {each.key}": _exact(each) for each in plan.dimensions},
         "--search": plan.search,
-        "--prune": show(plan.prune),
+        "--prune": plan.prune,
         "--engine": engine,
         "training and validation images": split_hash(examples.table)[:16],
         "their labels": fingerprint(examples.table, recipe.task.findings)[:16],
     }
 
 
+def _exact(dimension: Dimension) -> str:
+    if dimension.choices:
+        return ", ".join(map(str, dimension.choices))
+    return f"{dimension.low}..{dimension.high}{':log' * dimension.log}"
+
+
 def _begin(plan: Plan, definition: Mapping[str, Any], folder: Path, watch: Watcher) -> Trials:
     """Opens the study, refuses one that was begun otherwise, and says where it stands."""
     stored = folder / DEFINITION
     if stored.exists():
-        with contextlib.suppress(ValueError):
-            _refuse_changes(json.loads(stored.read_text(encoding="utf-8")), definition, str(folder))
+        _refuse_changes(_read_definition(stored), definition, str(folder))
     folder.mkdir(parents=True, exist_ok=True)
     queue = Trials(plan)
     if not queue.new:
-        _refuse_changes(queue.definition, definition, f"the study {plan.name!r}")
+        where, mend = f"the study {plan.name!r} in the storage", " and another name, --set name=NAME"
+        _refuse_changes(queue.definition, definition, where, mend)
     files.write_text(stored, json.dumps(definition, indent=2) + "\n")
     queue.plan(definition)
     queue.requeue_dead()
@@ -201,7 +207,17 @@ def _begin(plan: Plan, definition: Mapping[str, Any], folder: Path, watch: Watch
     return queue
 
 
-def _refuse_changes(before: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> None:
+def _read_definition(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise UsageError(f"{path} is damaged; give a new folder")
+    return found
+
+
+def _refuse_changes(before: Mapping[str, Any], wanted: Mapping[str, Any], where: str, mend: str = "") -> None:
     """Names the first thing in which a study was begun otherwise."""
     if not before:
         return
@@ -209,8 +225,7 @@ def _refuse_changes(before: Mapping[str, Any], wanted: Mapping[str, Any], where:
         if before.get(key) != wanted.get(key):
             was, now = before.get(key, "nothing"), wanted.get(key, "nothing")
             raise RecipeError(
-                f"{where} was begun with {key} = {was}, not {now}; run it as it was begun, or give another folder "
-                "(of a shared storage also another name, --set name=NAME)"
+                f"{where} was begun with {key} = {was}, not {now}; run it as it was begun, or give another folder{mend}"
             )
 
 
