@@ -200,7 +200,7 @@ def _begin(plan: Plan, definition: Mapping[str, Any], folder: Path, watch: Watch
     queue.plan(definition)
     queue.requeue_dead()
     done, waiting, running = len(queue.outcomes()), queue.waiting, queue.running
-    if done or running:
+    if done or running or queue.begun_again:
         again = f", {queue.begun_again} begun again" if queue.begun_again else ""
         elsewhere = f", {running} under way elsewhere" if running else ""
         watch.finish(f"going on: {done} of {queue.planned} trials done, {waiting} to do{elsewhere}{again}")
