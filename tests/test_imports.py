@@ -33,6 +33,7 @@ ALONE = {
     "grain": "hilum.data.batches",
     "tensorboard": "hilum.training.tracking",
     "mlflow": "hilum.training.tracking",
+    "optuna": "hilum.training.trials",
     "typer": "hilum.cli",
     "rich": "hilum.cli",
 }
@@ -50,6 +51,7 @@ AFTER_THE_BUNDLE = (
     "report",
     "runs",
     "compare",
+    "study",
 )
 # package -> what it never imports
 NEVER = {
@@ -117,6 +119,7 @@ def test_what_comes_after_the_bundle_loads_no_framework():
             "cli",
             "data.readers",
             "training.tracking",
+            "training.tune",
         )
     ]
     code = f"import sys, {', '.join(modules_after)}; print(*sys.modules)"

@@ -9,7 +9,12 @@ from typing import Annotated, Any, Optional
 import typer
 
 from hilum import __version__
-from hilum.cli import bundle as bundle_commands, data as data_commands, runs as runs_command
+from hilum.cli import (
+    bundle as bundle_commands,
+    data as data_commands,
+    runs as runs_command,
+    tune as tune_command,
+)
 from hilum.cli.data import read_table
 from hilum.cli.group import Group
 from hilum.cli.options import (
@@ -391,6 +396,9 @@ def explain(
         raise typer.Exit(1)
 
 
+app.command(
+    epilog="Example: hilum tune kermany-densenet121 --data chest_xray --vary train.learning_rate=1e-5,1e-4,1e-3"
+)(tune_command.tune)
 app.command(epilog="Example: hilum runs runs --sort val_auroc")(runs_command.runs)
 app.command(epilog="Example: hilum compare runs/torch runs/keras -o compared")(runs_command.compare)
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 import shutil
 import signal
 import threading
@@ -11,25 +10,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from hilum import bundle, files, recipe as recipes
 from hilum.architectures import ENGINES, architecture
 from hilum.bundle import Bundle
-from hilum.data import balance, cache, phantom
-from hilum.data.audit import leaks as leaks_of, same_pictures
-from hilum.data.batches import training_batches
-from hilum.data.examples import Examples, load
-from hilum.data.split import check_list, split
+from hilum.data import cache, phantom
+from hilum.data.examples import Examples
+from hilum.data.split import check_list
 from hilum.data.table import Table
-from hilum.engines import Engine, Hooks, Progress, Trained, Validation, load_engine
+from hilum.engines import Engine, Hooks, Progress, Trained, load_engine
 from hilum.engines.processes import find_processes
 from hilum.engines.sources import check_weights
-from hilum.errors import BundleError, DataError, NotANumberError, RecipeError, TrainingError, UsageError
+from hilum.errors import BundleError, NotANumberError, RecipeError, TrainingError, UsageError
 from hilum.progress import Silent, Watcher
 from hilum.recipe import Recipe
-from hilum.training.calibrate import check_classes
+from hilum.training.fitting import Fitting, divide
 from hilum.training.seal import Sealing
 from hilum.training.tracking import open_trackers
 
@@ -43,7 +39,6 @@ BAD_BATCH = "bad_batch.csv"
 BUNDLE = "bundle"
 FINAL = "final"
 STATE = Path("state") / "last.safetensors"
-NUM_WORKERS = os.cpu_count() or 1
 MAY_CHANGE = ("train.epochs", "train.patience")
 
 
@@ -112,21 +107,9 @@ def train(
     leads = find_processes(devices).leads
     watch = (watch if leads else None) or Silent()
     found = check(recipe, folder, engine=engine, resume=resume, devices=devices)
-    task = recipe.task
-    examples = load(
-        table,
-        kind=task.kind,
-        findings=task.findings,
-        negatives=task.negatives,
-        size=recipe.data.size,
-        fit=recipe.data.fit,
-        watch=watch,
-    )
-    pictures = same_pictures(examples.cached.pixels, examples.cached.slots)
-    parted = split(examples.table, recipe.split, findings=task.findings, pictures=pictures)
-    leaks = _leaks(parted.table, pictures, allow=allow_leak)
-    examples = Examples(parted.table, examples.cached, examples.quarantine)
-    fitting = _Fitting(found, recipe, examples, folder / STATE, resume, devices, profile)
+    divided = divide(recipe, table, allow_leak=allow_leak, watch=watch)
+    examples, parted, leaks = divided.examples, divided.parted, divided.leaks
+    fitting = Fitting(found, recipe, examples, folder / STATE, resume, devices, profile)
     if not leads:
         fitting.fit(Hooks())
         raise SystemExit(0)
@@ -188,66 +171,7 @@ def draw_phantoms(recipe: Recipe, watch: Watcher | None = None) -> Table:
     return Table.read(stored)
 
 
-@dataclass(frozen=True)
-class _Fitting:
-    """What the engine is given."""
-
-    engine: Engine
-    recipe: Recipe
-    examples: Examples
-    state: Path
-    resume: bool
-    devices: int
-    profile: bool
-
-    @property
-    def labels(self) -> np.ndarray:
-        """Of the whole table."""
-        return self.examples.table.labels(self.recipe.task.findings)
-
-    @property
-    def rows(self) -> np.ndarray:
-        """The rows to train on, balanced."""
-        task, seed = self.recipe.task, self.recipe.train.seed
-        rows = self.examples.rows("train")
-        return balance.balanced_rows(rows, self.labels, self.recipe.balance, kind=task.kind, seed=seed)
-
-    @property
-    def balance(self) -> str:
-        """What balancing did, in a line."""
-        task, before = self.recipe.task, self.labels[self.examples.rows("train")]
-        return balance.description(
-            before, self.labels[self.rows], self.recipe.balance, kind=task.kind, findings=task.findings
-        )
-
-    def fit(self, hooks: Hooks) -> Trained:
-        """Trains."""
-        recipe, labels, rows = self.recipe, self.labels, self.rows
-        val_rows = self.examples.rows("val")
-        check_classes(labels[rows], recipe.task.findings, recipe.task.kind)
-        batches = training_batches(
-            self.examples.cached,
-            rows,
-            labels,
-            batch_size=recipe.train.batch_size,
-            augment=recipe.augment,
-            seed=recipe.train.seed,
-            num_workers=NUM_WORKERS,
-        )
-        return self.engine.fit(
-            recipe,
-            batches,
-            Validation(self.examples.cached.images(val_rows), labels[val_rows]),
-            class_weights=balance.class_weights(labels[rows], recipe.balance, kind=recipe.task.kind),
-            state=self.state,
-            resume=self.resume,
-            devices=self.devices,
-            hooks=hooks,
-            profile=self.profile,
-        )
-
-
-def _watched(fitting: _Fitting, folder: Path, track: Sequence[str], watch: Watcher) -> Trained:
+def _watched(fitting: Fitting, folder: Path, track: Sequence[str], watch: Watcher) -> Trained:
     """Trains, telling the watcher, history.csv, the log and the trackers; SIGTERM stops it at the batch's end."""
     epochs, images = fitting.recipe.train.epochs, len(fitting.rows)
     monitor = fitting.recipe.train.monitor
@@ -317,17 +241,6 @@ def _sealed_before(folder: Path, trained: Trained, recipe: Recipe) -> tuple[Bund
         trained.history
     ) and sealed.manifest.recipe == recipe.model_dump(mode="json")
     return (sealed, final) if same else (None, None)
-
-
-def _leaks(table: Table, pictures: np.ndarray, *, allow: bool) -> tuple[str, ...]:
-    """What leaks between the parts of a split, in sentences; refused where it is not allowed."""
-    found = leaks_of(table, pictures)
-    if found and not allow:
-        raise DataError(
-            f"the split leaks: {'; '.join(found)}. `hilum data audit` lists them all, and with --without-leaks writes "
-            "a table to train on; --allow-leak trains all the same, and every report says so"
-        )
-    return found
 
 
 def _check_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:

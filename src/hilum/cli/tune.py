@@ -1,0 +1,128 @@
+"""`hilum tune`: which values of a recipe's keys do best on validation."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from hilum.cli.options import (
+    EngineName,
+    EngineOption,
+    ImagesOption,
+    LayoutOption,
+    RemapOption,
+    SetOption,
+    SourceOption,
+)
+
+EXIT_INTERRUPTED = 130
+
+
+class SearchName(StrEnum):
+    """The searches that exist."""
+
+    grid = "grid"
+    tpe = "tpe"
+
+
+def tune(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name (hilum recipes) or a TOML file.")],
+    vary: Annotated[
+        list[str],
+        typer.Option(
+            "--vary",
+            help="KEY=a,b,c tries choices, KEY=low..high a range, KEY=low..high:log by its logarithm; may be repeated.",
+            show_default=False,
+        ),
+    ],
+    data: SourceOption = None,
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "-o", "--output", help="The study's folder; tuned/RECIPE if not given.", show_default=False
+        ),
+    ] = None,
+    search: Annotated[
+        SearchName, typer.Option("--search", help="Every combination of choices, or where it promises most.")
+    ] = SearchName.grid,
+    trials: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            "--trials", min=1, help="With --search tpe: how many; 20 if not given.", show_default=False
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes on this machine.")] = 1,
+    storage: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--storage",
+            help="Address of a database, for other machines to join by the same command; a file in the folder if not "
+            "given.",
+            show_default=False,
+        ),
+    ] = None,
+    prune: Annotated[
+        Optional[bool],  # noqa: UP045
+        typer.Option(
+            "--prune/--no-prune",
+            help="End trials early that do worse than half of those before; if not given, with tpe alone.",
+            show_default=False,
+        ),
+    ] = None,
+    engine: EngineOption = EngineName.torch,
+    changes: SetOption = None,
+    layout: LayoutOption = None,
+    images: ImagesOption = None,
+    remap: RemapOption = None,
+    allow_leak: Annotated[
+        bool, typer.Option("--allow-leak", help="Search though patients or pictures stand in two parts.")
+    ] = False,
+) -> None:
+    """Search for the values of a recipe's keys that do best on validation.
+
+    The test is not read. Run the same command again to go on, or with more --trials; best.toml is for hilum train.
+    """
+    from hilum import recipe as recipes, study
+    from hilum.cli.data import read_table
+    from hilum.cli.terminal import RESEARCH, Terminal
+    from hilum.errors import UsageError, require
+
+    require("optuna", extra="tune")
+    if trials is not None and search is SearchName.grid:
+        raise UsageError("--trials goes with --search tpe; a grid has as many trials as combinations")
+    settings, varied = recipes.load(recipe, changes or ()), study.parse_vary(vary)
+    study.dimensions(settings, varied, search=search.value)
+    if data is None and not settings.data.phantoms:
+        raise UsageError(f"recipe {settings.name} needs --data: a data set's folder, CSV file or table")
+    table = read_table(data, layout=layout, images=images, remap=remap) if data else None
+    from hilum.training.train import draw_phantoms
+    from hilum.training.tune import BEST, tune as search_for
+
+    watch = Terminal()
+    found = search_for(
+        settings,
+        table if table is not None else draw_phantoms(settings, watch),
+        output or Path("tuned") / Path(recipe).stem,
+        vary=varied,
+        search=search.value,
+        trials=trials or 20,
+        workers=workers,
+        engine=engine.value,
+        storage=storage,
+        prune=prune,
+        allow_leak=allow_leak,
+        watch=watch,
+    )
+    best = found.ranked.iloc[0]
+    values = ", ".join(f"{each.key}={study.show(best[each.key])}" for each in found.dimensions)
+    again = f", {found.begun_again} begun again after a worker died" if found.begun_again else ""
+    watch.say(
+        f"{len(found.trials)} of {found.planned} trials done{again}; best {found.figure} {best['value']:.4f} on "
+        f"validation, trial {best['trial']}: {values}. {RESEARCH}"
+    )
+    typer.echo(f"page: {found.folder / 'tune.html'}")
+    if found.interrupted:
+        watch.say("interrupted; the same command goes on")
+        raise typer.Exit(EXIT_INTERRUPTED)
+    watch.say(f"next: hilum train {found.folder / BEST}{f' --data {data}' if data else ''}")

@@ -1,0 +1,135 @@
+"""The page of a study: whole, self-contained, escaped, and true to its trials."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hilum import recipe
+from hilum.report import tune as page, tune_plots
+from hilum.study import Study, dimensions
+
+VARY = {
+    "train.learning_rate": (1e-5, 1e-2),
+    "model.dropout": (0.0, 0.7),
+    "train.batch_size": [8, 16, 32, 64],
+    "train.optimizer": ["adamw", "sgd"],
+    "model.hidden": [[], [64], [128, 64]],
+    "train.epochs": (3, 12),
+}
+HOSTILE = "<script>alert(1)</script>: it broke"
+
+
+def a_study(folder, *, number=40, planned=40, monitor="val_auroc", vary=VARY, states=True):
+    """Trials drawn at random whose figure depends on the learning rate."""
+    rng = np.random.default_rng(0)
+    base = recipe.load("demo", [f"train.monitor={monitor}"])
+    found = dimensions(base, vary, search="tpe")
+    rows, curves = [], {}
+    for trial in range(1, number + 1):
+        point = {}
+        for each in found:
+            low, high = (
+                (np.log([each.low, each.high]) if each.log else (each.low, each.high))
+                if not each.choices
+                else (0, 0)
+            )
+            drawn = np.exp(rng.uniform(low, high)) if each.log else rng.uniform(low, high)
+            choices = each.choices or (round(drawn) if each.whole else float(drawn),)
+            point[each.key] = choices[rng.integers(len(choices))]
+        goal = 0.85 - 0.05 * abs(np.log10(point.get("train.learning_rate", 1e-3)) + 3) + rng.normal(0, 0.01)
+        goal = 1 - goal if monitor == "val_loss" else goal
+        epochs = int(point.get("train.epochs", 6))
+        state = (
+            rng.choice(["complete", "pruned", "failed"], p=[0.7, 0.2, 0.1])
+            if states and trial > 4
+            else "complete"
+        )
+        curve = tuple(goal - (0.3 if monitor != "val_loss" else -0.3) * np.exp(-np.arange(epochs) / 2))
+        curve = curve[: 2 if state == "pruned" else 0 if state == "failed" else epochs]
+        best = (min if monitor == "val_loss" else max)(curve, default=np.nan)
+        curves[trial] = curve
+        rows.append(
+            {
+                "trial": trial,
+                "state": state,
+                "value": best,
+                "best_epoch": len(curve) or pd.NA,
+                "epochs": len(curve) or pd.NA,
+                "seconds": 3.0,
+                "reason": HOSTILE if state == "failed" else "",
+                **point,
+            }
+        )
+    shares = {each.key: share for each, share in zip(found, (0.7, 0.1, 0.05), strict=False)}
+    images = {"train": (779, 686), "val": (111, 93)}
+    return Study(folder, base, found, "tpe", "torch", planned, pd.DataFrame(rows), curves, 2, shares, images)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    page.write(folder, a_study(folder, planned=50))
+    return folder
+
+
+def text_of(folder):
+    return (folder / "tune.html").read_text(encoding="utf-8")
+
+
+def test_the_first_screen_says_what_was_found_on_whom_and_what_is_missing(written):
+    study, text = a_study(written, planned=50), text_of(written)
+    best = study.ranked.iloc[0]
+
+    first = text[: text.index('id="figures"')]
+    assert "Research use only" in first
+    assert f"{best['value']:.3f}" in first
+    assert "validation images of 93 patients" in first
+    assert "40 of 50 trials are done. The same command goes on." in first
+    assert "2 begun again after a worker died" in first
+    assert "flatters" in first
+
+
+def test_every_kind_of_figure_is_drawn_and_written(written):
+    names = {path.stem for path in (written / "plots").glob("*.png")}
+
+    assert names == {"history", "slices", "slices_2", "parallel", "importances", "curves"}
+    assert text_of(written).count('role="img"') == len(names)
+
+
+def test_text_from_outside_is_escaped_and_nothing_is_loaded_from_elsewhere(written):
+    text = text_of(written)
+
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+    assert not [
+        link for link in re.findall(r'(?:src|href)="([^"]*)"', text) if not link.startswith(("data:", "#"))
+    ]
+
+
+def test_the_table_is_best_first(written):
+    study, text = a_study(written), text_of(written)
+
+    table = text[text.index('id="trials"') :]
+    shown = [int(number) for number in re.findall(r'scope="row">Trial (\d+)', table)]
+    assert shown == study.ranked["trial"].tolist()
+
+
+def test_a_best_value_at_the_end_of_what_was_tried_is_said(tmp_path):
+    vary = {"train.learning_rate": [1e-3, 1e-4, 1e-5], "train.batch_size": [8, 16]}
+
+    page.write(tmp_path, a_study(tmp_path, vary=vary, states=False))
+
+    assert "The best learning rate, 0.001, lies at the end of what was tried" in text_of(tmp_path)
+    assert "The best batch size" not in text_of(tmp_path), "of two values each is an end"
+
+
+@pytest.mark.parametrize("monitor", ["val_loss", "val_auroc"])
+def test_one_trial_alone_is_enough_for_a_page(tmp_path, monitor):
+    study = a_study(tmp_path, number=1, monitor=monitor, vary={"train.batch_size": [8, 16]})
+
+    page.write(tmp_path, study)
+
+    assert next(tune_plots.plots(study)).name == "history"
+    assert ("Less is better" in text_of(tmp_path)) == (monitor == "val_loss")
