@@ -1,6 +1,6 @@
 """A bundle and a table with prepared images -> the rows that are scored, and what they are to the bundle."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +17,13 @@ from hilum.manifest import Manifest
 from hilum.runtime import Graph, Outputs
 
 BLOCK = 32
+UNITED = {
+    "train": "images that trained one or more of the ensemble's {} members",
+    "val": "images that tuned one or more of the ensemble's {} members and trained none",
+    "test": "images that neither trained nor tuned any of the ensemble's {} members",
+    "all": "all images, those that trained the ensemble's {} members included",
+}
+"""Of an ensemble whose members were divided differently: what each part is."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +60,20 @@ def choose(examples: Examples, bundle: Bundle, split: str) -> Part:
     if divided is not None:
         examples = Examples(divided, examples.cached, examples.quarantine)
         rows, name, description = examples.rows(split), split, training.split_description
+        if len({member.manifest.training.split_hash for member in bundle.manifest.members}) > 1:
+            description = UNITED[split].format(len(bundle.manifest.members))
     else:
         rows, name = examples.rows(split), split
         if not len(rows) and not any(examples.table.frame["split"]):
             rows, name = examples.rows("all"), "all"
         whose = "all images" if name == "all" else f"the {name} part of the source's own split"
         description = f"external data, {whose}: not the data that the model was trained on"
+    if not len(rows) and divided is not None and bundle.manifest.members:
+        raise DataError(
+            f"no image is in the {split} part of every member: each trained or tuned one of the ensemble's "
+            f"{len(bundle.manifest.members)} members. Evaluate it on data from elsewhere; what cross-validation says "
+            "of its members is in the evaluation beside them"
+        )
     if not len(rows):
         present = sorted(set(examples.table.frame["split"]) - {""})
         raise DataError(
@@ -69,7 +84,45 @@ def choose(examples: Examples, bundle: Bundle, split: str) -> Part:
 
 
 def divided_as_in_training(examples: Examples, manifest: Manifest) -> Table | None:
-    """The table with the split that the model was trained with, or None for other data."""
+    """The table with the split that the model was trained with, or None for other data.
+
+    Of an ensemble an image belongs to train if it trained a member, to val if it tuned one, and else to the test.
+
+    Raises:
+        DataError: What trained one member of an ensemble is known of these data, and of another not.
+    """
+    table = examples.table
+    if not manifest.members or split_hash(table) == manifest.training.split_hash:
+        return _divided(examples, manifest)
+    divided = [_divided(examples, member.manifest) for member in manifest.members]
+    if all(one is None for one in divided):
+        return None
+    sources = {source.name for source in table.sources}
+    for member, one in zip(manifest.members, divided, strict=True):
+        if one is None and sources & set(member.manifest.seen.sources):
+            raise DataError(
+                f"these data trained some members of the ensemble, and member {member.hash[:16]} was trained on a data "
+                "set of the same name, divided in a way that these data do not show: its training images cannot be "
+                "left out. Give data that no member was trained on"
+            )
+    return united(table, [one for one in divided if one is not None])
+
+
+def united(table: Table, divided: Sequence[Table]) -> Table:
+    """The table with train and val of several divisions of it united, train first; the test is what is in neither.
+
+    Args:
+        table: Any table.
+        divided: Its rows with a split each, in the same order.
+    """
+    parts = np.full(len(table), "test", dtype=object)
+    for part in ("val", "train"):
+        for one in divided:
+            parts[one.frame["split"].to_numpy() == part] = part
+    return table.with_split(parts.tolist())
+
+
+def _divided(examples: Examples, manifest: Manifest) -> Table | None:
     table, cached = examples.table, examples.cached
     if split_hash(table) == manifest.training.split_hash:
         return table

@@ -1,6 +1,6 @@
 """The command line: one function a command, thin over the library, which is imported inside."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import isnan
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -153,6 +153,52 @@ def train(
     if profile:
         _show_profile(run.profile)
     typer.echo(f"next: hilum evaluate {run.folder}", err=True)
+
+
+@app.command(
+    epilog="Example: hilum crossval kermany-densenet121 --data chest_xray -o runs/cv --folds 5",
+)
+def crossval(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name (hilum recipes) or a TOML file.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The cross-validation's folder.", show_default=False)
+    ],
+    data: SourceOption = None,
+    folds: Annotated[int, typer.Option("--folds", help="How many parts, by patient.")] = 5,
+    repeats: Annotated[int, typer.Option("--repeats", help="How often they are drawn anew.")] = 1,
+    engine: EngineOption = EngineName.torch,
+    changes: SetOption = None,
+    layout: LayoutOption = None,
+    images: ImagesOption = None,
+    remap: RemapOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a model a fold, score every image by the model that never saw its patient, and seal the ensemble.
+
+    The same command again goes on where it stood. A test that the source has of its own (split.method folders, official
+    or list) is in no fold and stays untouched; hilum evaluate DIR/ensemble reads it.
+    """
+    from hilum import files
+    from hilum.cli.terminal import Terminal
+    from hilum.report import tables
+    from hilum.training.crossval import cross_validate, folder_of
+
+    check_folder(output)
+    settings, table, watch = _recipe_and_table(
+        recipe, changes, lambda: read_table(data, layout=layout, images=images, remap=remap) if data else None
+    )
+    result = cross_validate(
+        settings, table, output, folds=folds, repeats=repeats, engine=engine.value, watch=watch
+    )
+    for number, one in enumerate(result.evaluations, start=1):
+        with files.replacing(folder_of(output, number, repeats=repeats) / "predictions.parquet") as temporary:
+            tables.predictions(one).to_parquet(temporary, index=False)
+    _report(result.evaluation, output / "evaluation", Terminal(), as_json=as_json)
+    if not as_json:
+        _show_folds(result.evaluation.folds)
+    typer.echo(f"ensemble: {result.ensemble.folder} ({result.ensemble.hash[:16]})", err=True)
+    if result.ensemble.manifest.training.split_method != "patient":
+        typer.echo(f"next, once: hilum evaluate {output / 'ensemble'}", err=True)
 
 
 @app.command(
@@ -414,18 +460,11 @@ def _train(
     profile: bool = False,
     allow_leak: bool = False,
 ) -> Any:
-    from hilum import recipe as recipes
-    from hilum.cli.terminal import RESEARCH, Terminal
-    from hilum.errors import UsageError
+    from hilum.cli.terminal import RESEARCH
 
-    recipe = recipes.load(recipe_name, changes or ())
-    if table is None and not recipe.data.phantoms:
-        raise UsageError(f"recipe {recipe.name} needs --data: a data set's folder, CSV file or table")
+    recipe, table, watch = _recipe_and_table(recipe_name, changes, lambda: table)
     from hilum.training import train as training
 
-    watch = Terminal()
-    if table is None:
-        table = training.draw_phantoms(recipe, watch)
     run = training.train(
         recipe,
         table,
@@ -448,6 +487,38 @@ def _train(
         f"bundle {run.bundle.folder} ({run.bundle.hash[:16]}). {RESEARCH}"
     )
     return run
+
+
+def _recipe_and_table(name: str, changes: list[str] | None, read: Callable[[], Any]) -> tuple[Any, Any, Any]:
+    """The recipe, the table that it is trained on (phantoms where it needs no data), and who watches."""
+    from hilum import recipe as recipes
+    from hilum.cli.terminal import Terminal
+    from hilum.errors import UsageError
+
+    recipe, table, watch = recipes.load(name, changes or ()), read(), Terminal()
+    if table is None and not recipe.data.phantoms:
+        raise UsageError(f"recipe {recipe.name} needs --data: a data set's folder, CSV file or table")
+    if table is None:
+        from hilum.training import train as training
+
+        table = training.draw_phantoms(recipe, watch)
+    return recipe, table, watch
+
+
+def _show_folds(folds: Any) -> None:
+    """Shows how folds and repeats differ."""
+    from hilum.cli.terminal import show
+    from hilum.report import folds as told
+
+    grid = told.table(folds)
+    show(
+        [
+            [name, *(" ".join(filter(None, (cell.value, cell.interval))) for cell in cells)]
+            for name, cells in grid.rows
+        ],
+        header=[grid.corner.lower(), *(column.name for column in grid.columns)],
+        right=range(1, 1 + len(grid.columns)),
+    )
 
 
 def _check_saved_model(path: Path, engine: EngineName) -> None:
@@ -544,7 +615,7 @@ def _report(result: Any, folder: Path, watch: Any, *, as_json: bool) -> None:
     for finding, scores in result.metrics["findings"].items():
         if scores["auroc"].get("reason"):
             watch.say(f"{finding}: AUROC {scores['auroc']['reason']}")
-    where = f"{result.split} split" if result.split != "all" else "all images"
+    where = words.part(result.split)
     watch.say(
         f"{result.data}, {where}: {len(result.images):,} images of {len(set(result.patients)):,} patients. {RESEARCH}"
     )

@@ -103,7 +103,7 @@ class Sealing:
             num_test=len(self.examples.rows("test")),
             num_patients=training_table.num_patients,
             balance=self.balance,
-            data_fingerprint=_fingerprint(training_table, self.recipe.task.findings),
+            data_fingerprint=fingerprint(training_table, self.recipe.task.findings),
             split_method=self.parted.method,
             split_description=self.parted.description,
             split_hash=self.parted.hash,
@@ -158,8 +158,8 @@ def _seen(examples: Examples, typical_distance: float) -> Seen:
     )
 
 
-def _fingerprint(table: Table, findings: tuple[str, ...]) -> str:
-    """SHA-256 over the training images' names and labels, whatever their order."""
+def fingerprint(table: Table, findings: tuple[str, ...]) -> str:
+    """SHA-256 over the images' names and labels, whatever their order."""
     names, values = table.frame[["source", "image"]].to_numpy(str), table.labels(findings).tolist()
     lines = sorted("\t".join([*name, *map(str, value)]) for name, value in zip(names, values, strict=True))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
