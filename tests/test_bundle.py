@@ -296,7 +296,7 @@ def test_temperature_divides_the_logit():
     np.testing.assert_allclose(found, [[0.5, 1 / (1 + np.exp(-1))], [0.75, 1 / (1 + np.exp(1))]])
 
 
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("number", [1, 2, 3])
 def test_a_bundle_of_an_older_format_still_reads(sealed, number):
     shutil.copyfile(SAMPLES / f"bundle_format_{number}.json", sealed / "bundle.json")
     reseal(sealed)

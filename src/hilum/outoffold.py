@@ -240,10 +240,11 @@ def _facts(repeat: Repeat) -> tuple[tuple[str, str], ...]:
 
 
 def _warnings(examples: Examples, folds: Folds, kept: int, *, classes: bool) -> tuple[str, ...]:
-    warnings = [
+    first = (
         f"Cross-validation: {folds.number} models, each scored on the patients that it never saw. The figures tell "
-        "what training by this recipe gives on these data; they are not those of one sealed bundle, nor of the ensemble."
-    ]
+        "what training by this recipe gives on these data; they are not those of one bundle, nor of the ensemble."
+    )
+    warnings = [first]
     if not classes:
         warnings.append(
             "Decisions are at one threshold, the mean of the folds' on the logit scale; where a patient was in another "

@@ -513,7 +513,7 @@ def _show_folds(folds: Any) -> None:
     grid = told.table(folds)
     show(
         [
-            [name, *(" ".join(filter(None, (cell.value, cell.interval))) for cell in cells)]
+            [name, *(f"{cell.value} ({cell.interval})" if cell.interval else cell.value for cell in cells)]
             for name, cells in grid.rows
         ],
         header=[grid.corner.lower(), *(column.name for column in grid.columns)],

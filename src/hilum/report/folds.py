@@ -32,24 +32,24 @@ def section(evaluation: Evaluation) -> Section | None:
     if folds is None:
         return None
     lead = (
-        f"The patients were divided into {folds.number} folds, each with its share of the findings. For each fold a model "
-        "was trained and tuned on the other folds; it scored this one."
+        f"The patients were divided into {folds.number} folds, each with its share of the findings. For each fold a "
+        "model was trained and tuned on the other folds; it scored this one."
     )
     if folds.repeats > 1:
-        lead += f" All of it was done {folds.repeats} times, with folds drawn anew; the other sections show the first time."
+        lead += f" All of it was done {folds.repeats} times with folds drawn anew; other sections show the first time."
     how = (
-        "Any two folds' models share most of their training images, and each fold's test images trained the other models: "
-        "the folds' figures are not independent. The standard deviation between folds (SD) is therefore no standard error, "
-        "and no interval can be made of it; it shows how much the figure varies from one model and test of this size to "
-        "the next (Bengio and Grandvalet 2004, Journal of Machine Learning Research 5:1089-1105). "
-        f"Intervals are {confidence(evaluation)} intervals by patient for the models as they are. All folds pooled rank "
-        "images of different models together, and may fall below the mean of the folds where those are calibrated "
-        "differently. Of each fold sensitivity and specificity are at the threshold of its own model."
+        "Any two folds' models share most of their training images, and each fold's test images trained the other "
+        "models: the folds' figures are not independent. The standard deviation between folds (SD) is therefore no "
+        "standard error, and no interval can be made of it; it shows how much the figure varies from one model and "
+        "test of this size to the next (Bengio and Grandvalet 2004, Journal of Machine Learning Research 5:1089-1105). "
+        f"Intervals are {confidence(evaluation)} intervals by patient for the models as they are. All folds together "
+        "rank images of different models in one order, and may fall below the mean of the folds where those are "
+        "calibrated differently. Of each fold sensitivity and specificity are at the threshold of its own model."
     )
     if folds.repeats > 1:
         how += (
-            " Repeats use the same patients again: the SD between them tells what the draw of the folds and training do, "
-            "and nothing of other patients."
+            " Repeats use the same patients again: the SD between them tells what the draw of the folds does, and "
+            "nothing of other patients."
         )
     return Section(lead, (_plot(evaluation, folds),), table(folds), how)
 
