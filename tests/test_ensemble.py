@@ -13,6 +13,7 @@ from hilum.bundle import Calibration
 from hilum.cli import app
 from hilum.data.table import Table
 from hilum.errors import BundleError, DataError, UsageError
+from hilum.recalibrate import recalibrate
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 32, 32)).astype(np.uint8)
 
@@ -230,7 +231,7 @@ def divided(sites, folder, parts):
     return variant(sites.run, folder, training=training)
 
 
-def test_an_ensemble_is_tested_on_what_no_member_was_trained_on(sites, tmp_path, monkeypatch):
+def test_an_ensemble_is_tested_on_what_no_member_was_trained_on(sites, tmp_path):
     parts = Table.read(sites.own).frame["split"].tolist()
     recipe = bundle.read(sites.run).manifest.recipe
     by_patient = {**recipe, "split": {**recipe["split"], "method": "patient", "val": 0.1, "test": 0.3}}
@@ -273,4 +274,26 @@ def test_elsewhere_an_ensemble_is_evaluated_like_any_other(two, sites, tmp_path)
     result = evaluate.evaluate(evaluate.subject(tmp_path / "e", Table.read(sites.site)), replicates=100)
 
     assert result.external is not None
-    assert result.title == "kermany-densenet121-ensemble (2 x densenet121)" or "densenet121" in result.title
+    assert result.bundle == bundle.read(tmp_path / "e").hash
+
+
+def test_who_calibrated_a_member_is_left_out_of_the_ensembles_figures(make_sites, tmp_path):
+    sites = make_sites()
+    parent, site = runtime.load(sites.run), Table.read(sites.site)
+    there = recalibrate(parent, site, tmp_path / "there", replicates=100).bundle
+
+    joined = ensemble.ensemble([there, parent.bundle], tmp_path / "e")
+
+    np.testing.assert_array_equal(joined.calibrated_on, there.calibrated_on)
+    result = evaluate.evaluate(evaluate.subject(tmp_path / "e", site), replicates=100)
+    assert len(result.images) == 150
+    assert any("calibrated this bundle are left out" in warning for warning in result.warnings)
+
+
+def test_an_ensemble_is_recalibrated_like_any_other(two, sites, tmp_path):
+    joined = runtime.load(ensemble.ensemble(two, tmp_path / "e"))
+
+    there = recalibrate(joined, Table.read(sites.site), tmp_path / "there", replicates=100).bundle
+
+    assert there.manifest.members == joined.bundle.manifest.members
+    assert there.graph == joined.bundle.graph

@@ -43,13 +43,20 @@ class _Predicted:
 
 
 def evaluate(
-    repeats: Sequence[Repeat], examples: Examples, *, replicates: int, seed: int, watch: Watcher
+    repeats: Sequence[Repeat],
+    examples: Examples,
+    *,
+    notes: Sequence[str] = (),
+    replicates: int,
+    seed: int,
+    watch: Watcher,
 ) -> list[Evaluation]:
     """Scores out-of-fold predictions.
 
     Args:
         repeats: One or more, of the same recipe and table.
         examples: The table and its images.
+        notes: What was left out of the table, a sentence each without its full stop.
         replicates: Bootstrap resamples of patients.
         seed: Of the resamples and of the choice of cases.
         watch: Told how it goes.
@@ -74,7 +81,11 @@ def evaluate(
     folds = differing(rows, number=len(repeats[0].bundles), repeats=len(repeats))
     cases = _cases(repeats[0], predicted[0], examples, seed, watch)
     return [
-        _evaluation(repeat, one, scores, examples, folds, cases if number == 1 else (), number)
+        replace(
+            _evaluation(repeat, one, scores, examples, folds, number),
+            cases=cases if number == 1 else (),
+            warnings=_warnings(examples, folds, notes),
+        )
         for number, (repeat, one, scores) in enumerate(zip(repeats, predicted, scored, strict=True), start=1)
     ]
 
@@ -166,7 +177,6 @@ def _evaluation(
     scores: Scores | ClassScores,
     examples: Examples,
     folds: Folds,
-    cases: tuple[Case, ...],
     number: int,
 ) -> Evaluation:
     manifest, table = repeat.bundles[0].manifest, examples.table
@@ -197,9 +207,7 @@ def _evaluation(
         thresholds=np.array(calibration.thresholds, float),
         threshold_rule=calibration.rule,
         scores=scores,
-        cases=cases,
         facts=_facts(repeat),
-        warnings=_warnings(examples, folds, kept, classes=manifest.task == "multiclass"),
         citations=evaluation.citations(manifest, table),
         metrics={
             "format": FORMAT,
@@ -239,13 +247,14 @@ def _facts(repeat: Repeat) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _warnings(examples: Examples, folds: Folds, kept: int, *, classes: bool) -> tuple[str, ...]:
+def _warnings(examples: Examples, folds: Folds, notes: Sequence[str]) -> tuple[str, ...]:
+    kept = len(examples.table) - folds.rows[-1].images
     first = (
         f"Cross-validation: {folds.number} models, each scored on the patients that it never saw. The figures tell "
         "what training by this recipe gives on these data; they are not those of one bundle, nor of the ensemble."
     )
     warnings = [first]
-    if not classes:
+    if "sensitivity" in folds.metrics:
         warnings.append(
             "Decisions are at one threshold, the mean of the folds' on the logit scale; where a patient was in another "
             "fold's validation, it had a small share in it. By fold, each is at the threshold of its own model."
@@ -256,7 +265,7 @@ def _warnings(examples: Examples, folds: Folds, kept: int, *, classes: bool) -> 
         )
     if len(examples.quarantine):
         warnings.append(f"{len(examples.quarantine):,} images could not be read and are left out.")
-    warnings += [f"{note}." for note in examples.table.notes]
+    warnings += [f"{note}." for note in notes]
     if any(source.name == "phantom" for source in examples.table.sources):
         warnings.append("Synthetic radiographs: it shows that the software works and nothing about patients.")
     return tuple(warnings)

@@ -48,7 +48,9 @@ def bundle_show(model: BundleArgument, expect: ExpectOption = None, as_json: Jso
             "split": "of each member its own, below" if manifest.members else training.split_description,
             "views, ages": f"{', '.join(seen.views) or 'unknown'}; "
             + (f"{seen.ages[0]:g} to {seen.ages[1]:g} years" if seen.ages else "unknown"),
-            "epochs": f"{training.epochs}, best {training.best_epoch}; {training.seconds:.0f} s",
+            "epochs": f"at most {training.epochs} each; {training.seconds:.0f} s in all"
+            if manifest.members
+            else f"{training.epochs}, best {training.best_epoch}; {training.seconds:.0f} s",
             **_members(manifest),
             **_recalibrations(manifest),
         }

@@ -118,7 +118,12 @@ def cross_validate(
         done.append(Repeat(tuple(runs), _folds([one.folder.parent for one in runs])))
     joined = _join(folder / ENSEMBLE, recipe, done[0], watch)
     evaluations = outoffold.evaluate(
-        done, examples, replicates=replicates, seed=recipe.train.seed, watch=watch
+        done,
+        examples,
+        notes=examples.table.notes[len(table.notes) :],
+        replicates=replicates,
+        seed=recipe.train.seed,
+        watch=watch,
     )
     watch.finish()
     return CrossValidation(folder, [one for repeat in done for one in repeat.bundles], joined, evaluations)
