@@ -164,8 +164,8 @@ def crossval(
         Path, typer.Option("-o", "--output", help="The cross-validation's folder.", show_default=False)
     ],
     data: SourceOption = None,
-    folds: Annotated[int, typer.Option("--folds", help="How many parts, by patient.")] = 5,
-    repeats: Annotated[int, typer.Option("--repeats", help="How often they are drawn anew.")] = 1,
+    folds: Annotated[int, typer.Option("--folds", min=2, max=100, help="How many parts, by patient.")] = 5,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="How often they are drawn anew.")] = 1,
     engine: EngineOption = EngineName.torch,
     changes: SetOption = None,
     layout: LayoutOption = None,

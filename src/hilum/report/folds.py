@@ -128,8 +128,8 @@ def forest(rows: Sequence[tuple[str, Fold]], *, title: str, subtitle: str, axis:
     ends = [0.5]
     for place, (label, row) in enumerate(rows):
         line, whole, estimate = top + pitch * (place + 0.5) + 0.045, row.fold == 0, row.figures["auroc"]
-        entry = estimate.to_dict()
-        told = words.estimate(entry) if words.is_known(entry) else words.reason(entry)
+        # Why a figure is missing has no room here; the table below says it.
+        told = words.estimate(estimate.to_dict())
         style.write(drawing, label, left=style.MARGIN, top=line, bold=whole)
         style.write(drawing, told, left=left + width + 0.2, top=line, bold=whole)
         colour = style.INK if whole else style.BLUE
