@@ -149,17 +149,15 @@ def test_it_goes_on_after_a_kill_to_the_same_bits(result, table, settings, tmp_p
     assert [one.graph for one in whole.bundles] == [one.graph for one in result.bundles[:2]]
     assert whole.ensemble.graph == result.ensemble.graph
     pd.testing.assert_frame_equal(tables.predictions(whole.evaluation), tables.predictions(result.evaluation))
-    shutil.rmtree(
-        whole.bundles[0].folder
-    )  # as if killed after the last epoch and before the bundle was sealed
-    monkeypatch.setattr(
-        crossval,
-        "train",
-        lambda *given, **options: train(*given, **options) if given[0].split.fold == 1 else None,
-    )
+    # As if killed after the last epoch and before the bundle was sealed: the fold is resumed, the other kept.
+    shutil.rmtree(whole.bundles[0].folder)
+    monkeypatch.setattr(crossval, "train", killed)
     once_more = cross_validate(settings, table, tmp_path / "cv", folds=2, replicates=100)
     assert once_more.bundles[0].graph == first.graph
     assert once_more.bundles[1].hash == whole.bundles[1].hash
+    assert {one.hash for one in once_more.ensemble.manifest.members} == {
+        one.hash for one in once_more.bundles
+    }
 
 
 def test_another_recipe_number_or_table_is_refused(result, table, settings):

@@ -1,6 +1,7 @@
 """A recipe and a Table -> a cross-validation: a model a fold, its out-of-fold predictions scored, and an ensemble."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -243,6 +244,8 @@ def _join(folder: Path, recipe: Recipe, repeat: Repeat, watch: Watcher) -> Bundl
         sealed = None
     if sealed is not None and {member.hash for member in sealed.manifest.members} == hashes:
         return sealed
+    # One of folds that were trained again since, or a damaged one; the ledger of test reads beside it stays.
+    shutil.rmtree(folder / BUNDLE, ignore_errors=True)
     tables = [Table.read(one.folder.parent / TABLE) for one in repeat.bundles]
     divided = united(tables[0], tables)
     folder.mkdir(parents=True, exist_ok=True)
