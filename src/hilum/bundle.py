@@ -35,6 +35,7 @@ from hilum.manifest import (
     Calibration,
     DataSource,
     Manifest,
+    Member,
     Recalibration,
     Seen,
     Training,
@@ -42,7 +43,7 @@ from hilum.manifest import (
 )
 
 __all__ = [
-    "FORMAT", "INTENDED_USE", "MOST_PROBABLE", "Bundle", "Calibration", "DataSource", "Golden", "Manifest",
+    "FORMAT", "INTENDED_USE", "MOST_PROBABLE", "Bundle", "Calibration", "DataSource", "Golden", "Manifest", "Member",
     "Recalibration", "Seen", "Training", "decide", "read", "write",
 ]  # fmt: skip
 
@@ -292,7 +293,7 @@ def _parse_golden(content: bytes, manifest: Manifest) -> Golden:
 
 
 def _parse_fingerprints(content: bytes | None, manifest: Manifest) -> np.ndarray:
-    if (content is None) != (manifest.recalibrated is None):
+    if (content is not None) != manifest.knows_images:
         raise BundleError(
             f"{MANIFEST} and {CALIBRATED_ON} do not agree on whether the bundle was recalibrated"
         )

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,9 +16,11 @@ from hilum.bundle import Manifest, decide
 from hilum.data.examples import answering
 from hilum.data.mapping import Mapped, map_findings
 from hilum.data.table import Table
+from hilum.ensemble import facts as facts_of_members
 from hilum.errors import UsageError
 from hilum.explain import Case, explain
 from hilum.external import External
+from hilum.folds import Folds
 from hilum.parts import Part
 from hilum.progress import Silent, Watcher, count
 from hilum.runtime import Model
@@ -59,6 +62,7 @@ class Evaluation:
         citations: Of data and of initial weights.
         metrics: The content of metrics.json.
         external: Of data from elsewhere: what was not seen, and the comparison with the model's own test.
+        folds: Of cross-validation: how its folds and repeats differ.
     """
 
     title: str
@@ -86,6 +90,7 @@ class Evaluation:
     citations: tuple[str, ...] = ()
     metrics: dict[str, Any] = field(default_factory=dict)
     external: External | None = None
+    folds: Folds | None = None
 
     @property
     def decisions(self) -> np.ndarray:
@@ -239,7 +244,7 @@ def evaluate(
         part, mapped, manifest, part.examples.quarantine, test_reads, notes=left_out, labels=labels
     )
     evaluation = Evaluation(
-        title=_title(manifest),
+        title=title(manifest),
         bundle=model.bundle.hash,
         task=manifest.task,
         findings=mapped.findings,
@@ -259,9 +264,9 @@ def evaluate(
         history=_history(subject.run),
         best_epoch=manifest.training.best_epoch,
         cases=_cases(model, part, labels, probabilities, mapped.findings, seed, watch),
-        facts=_facts(manifest, model.bundle.hash),
+        facts=facts(manifest, model.bundle.hash),
         warnings=(*watched, *(elsewhere.warnings(external) if external else ())),
-        citations=_citations(manifest, part.examples.table),
+        citations=citations(manifest, part.examples.table),
         metrics={
             "format": FORMAT,
             "bundle": model.bundle.hash,
@@ -318,15 +323,39 @@ def _cases(
     seed: int,
     watch: Watcher,
 ) -> tuple[Case, ...]:
-    """Explains some right calls, chosen at random, and the wrong calls that were made with most conviction.
-
-    Of `multiclass` the class that was called is explained.
-    """
+    """Explains what `choose_cases` chose."""
     manifest = model.bundle.manifest
-    table, classes = part.examples.table, manifest.task == "multiclass"
-    thresholds = [manifest.thresholds[manifest.findings.index(finding)] for finding in findings]
-    called = decide(probabilities, [] if classes else np.array(thresholds, float))
-    conviction = probabilities if classes else np.abs(probabilities - np.array(thresholds, float))
+    columns = [manifest.findings.index(finding) for finding in findings]
+    thresholds = (
+        np.array(manifest.thresholds, float)[columns] if manifest.calibration.thresholds else np.zeros(0)
+    )
+    chosen = choose_cases(labels, probabilities, thresholds, seed=seed)
+    watch.stage("Explaining cases", len(chosen))
+    cases: list[Case] = []
+    for number, (index, column) in enumerate(chosen, start=1):
+        row = int(part.rows[index])
+        cases += explain_row(model, part.examples.table, row, findings, labels[index], column)
+        watch.advance(number)
+    return tuple(cases)
+
+
+def choose_cases(
+    labels: np.ndarray, probabilities: np.ndarray, thresholds: Sequence[float] | np.ndarray, *, seed: int
+) -> list[tuple[int, int]]:
+    """Chooses some right calls at random, and the wrong calls that were made with most conviction.
+
+    Args:
+        labels: (n, k), NaN unknown.
+        probabilities: (n, k), calibrated.
+        thresholds: (k,); empty where the most probable class is called, which is then what is explained.
+        seed: Of the choice.
+
+    Returns:
+        Pairs of row and column.
+    """
+    classes = not len(thresholds)
+    called = decide(probabilities, thresholds)
+    conviction = probabilities if classes else np.abs(probabilities - np.asarray(thresholds))
     rng = np.random.default_rng(seed)
     chosen: list[tuple[int, int]] = []
     kinds = ((1, True), (0, True)) if classes else ((1, True), (0, False), (0, True), (1, False))
@@ -336,23 +365,24 @@ def _cases(
         if decision != bool(truth):
             pairs = pairs[np.argsort(-conviction[tuple(pairs.T)], kind="stable")]
         chosen += _one_an_image(pairs, 4 * CASES_EACH // len(kinds))
-    watch.stage("Explaining cases", len(chosen))
-    cases: list[Case] = []
-    for number, (index, column) in enumerate(chosen, start=1):
-        row, finding = int(part.rows[index]), findings[column]
-        image = str(table.frame["image"].iloc[row])
-        boxes = table.boxes[(table.boxes["image"] == image) & (table.boxes["finding"] == finding)]
-        cases += explain(
-            model,
-            table.location(row),
-            name=image,
-            findings=(finding,),
-            labels=(float(labels[index, column]),),
-            boxes=boxes[["x", "y", "width", "height"]].to_numpy(float),
-            truth=findings[labels[index].argmax()] if classes else "",
-        )
-        watch.advance(number)
-    return tuple(cases)
+    return chosen
+
+
+def explain_row(
+    model: Model, table: Table, row: int, findings: Sequence[str], labels: np.ndarray, column: int
+) -> list[Case]:
+    """Explains one finding of a table's image; `labels` are the row's, one a finding."""
+    image, finding = str(table.frame["image"].iloc[row]), findings[column]
+    boxes = table.boxes[(table.boxes["image"] == image) & (table.boxes["finding"] == finding)]
+    return explain(
+        model,
+        table.location(row),
+        name=image,
+        findings=(finding,),
+        labels=(float(labels[column]),),
+        boxes=boxes[["x", "y", "width", "height"]].to_numpy(float),
+        truth=findings[int(labels.argmax())] if model.bundle.manifest.task == "multiclass" else "",
+    )
 
 
 def _one_an_image(pairs: np.ndarray, number: int) -> list[tuple[int, int]]:
@@ -370,13 +400,14 @@ def _one_an_image(pairs: np.ndarray, number: int) -> list[tuple[int, int]]:
     return list(first.values())[:number]
 
 
-def _title(manifest: Manifest) -> str:
+def title(manifest: Manifest) -> str:
     """The recipe's name, and the network where the name says of none or of another."""
     architecture = manifest.training.architecture
     return manifest.name if architecture in manifest.name else f"{manifest.name} ({architecture})"
 
 
-def _facts(manifest: Manifest, bundle_hash: str) -> tuple[tuple[str, str], ...]:
+def facts(manifest: Manifest, bundle_hash: str) -> tuple[tuple[str, str], ...]:
+    """What a report tells of a model, (name, value) in reading order; of an ensemble, of its members."""
     training, seen = manifest.training, manifest.seen
     settings = recipes.parse(manifest.recipe)
     ages = f"{seen.ages[0]:g} to {seen.ages[1]:g} years" if seen.ages else "unknown"
@@ -388,11 +419,20 @@ def _facts(manifest: Manifest, bundle_hash: str) -> tuple[tuple[str, str], ...]:
         for one in manifest.recalibrations
     )
     intercepts = ", ".join(f"{value:.3f}" for value in manifest.calibration.intercepts)
-    return (
+    first = (
         ("Bundle", bundle_hash),
         ("Made", f"{manifest.created} by Hilum {manifest.versions.get('hilum', '')}"),
         ("Task", f"{manifest.task}: {', '.join(manifest.findings)}{negatives}"),
         ("Input", f"{manifest.size} x {manifest.size} pixels, grey, {manifest.fit}"),
+    )
+    if manifest.members:
+        mean = "the mean of the members' calibrated logits; maps likewise"
+        whole = ("Ensemble", f"{training.architecture}: {mean}")
+        leaks = (("Leaks", "; ".join(training.leaks)),) if training.leaks else ()
+        seen_ = ("Views and ages in training", f"{', '.join(seen.views) or 'unknown'}; {ages}")
+        return (*first, whole, *facts_of_members(manifest), seen_, *leaks, *recalibrated)
+    return (
+        *first,
         ("Network", f"{training.architecture}, {_network(settings)}"),
         ("Initial weights", training.initial_weights),
         ("Training images", f"{training.num_train:,} of {training.num_patients:,} patients"),
@@ -503,7 +543,8 @@ def _trained_on(subject: Subject, patients: np.ndarray) -> tuple[str, ...]:
     )
 
 
-def _citations(manifest: Manifest, table: Table) -> tuple[str, ...]:
+def citations(manifest: Manifest, table: Table) -> tuple[str, ...]:
+    """Whom the data and the initial weights are owed to."""
     owed = (*manifest.data, *(source for one in manifest.recalibrations for source in one.data))
     trained_on = [f"{source.citation} ({source.terms})" for source in owed]
     lines = trained_on + [f"{source.citation} ({source.terms})" for source in table.sources]

@@ -9,8 +9,9 @@ from scipy.special import expit, softmax
 
 FORMAT = 4
 READABLE = (1, 2, 3, 4)
-"""Format 1 says nothing of the link, which was the sigmoid; 1 and 2 know no intercept and no recalibration.
-Until 3 the limit of likeness was the largest distance on validation, by deviations without a floor."""
+"""Format 1 says nothing of the link, which was the sigmoid; 1 and 2 know no intercept and no recalibration. Until 3
+the limit of likeness was the largest distance on validation, by deviations without a floor, and no bundle was an
+ensemble."""
 MOST_PROBABLE = "most probable class"
 INTENDED_USE = "Research only: not a medical device, not for diagnosis or treatment of patients."
 
@@ -129,8 +130,19 @@ class Recalibration(Record):
         return f"recalibrated on {self.site}: {self.num_images:,} images of {self.num_patients:,} patients, {self.part}"
 
 
+class Member(Record):
+    """A bundle that an ensemble was made of: its hash, and all that it said of itself."""
+
+    hash: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    manifest: "Manifest"
+
+
 class Manifest(Record):
-    """What `bundle.json` says."""
+    """What `bundle.json` says.
+
+    `members` are those of an ensemble, in the order in which its graph holds them; empty for one model. Of an ensemble
+    `training` says what its members have in common, and otherwise what they have one by one.
+    """
 
     format: Literal[1, 2, 3, 4] = 4
     name: str
@@ -148,6 +160,7 @@ class Manifest(Record):
     recipe: dict[str, Any]
     versions: dict[str, str]
     recalibrations: tuple[Recalibration, ...] = ()
+    members: tuple[Member, ...] = ()
 
     @model_validator(mode="after")
     def _agrees(self) -> "Manifest":
@@ -159,12 +172,20 @@ class Manifest(Record):
             raise ValueError(f"temperatures and thresholds of {self.task} should be {expected} in number")
         if len(calibration.intercepts) not in (0, len(self.findings)):
             raise ValueError(f"{len(calibration.intercepts)} intercepts for {len(self.findings)} findings")
+        for member in self.members:
+            if member.manifest.members or member.manifest.findings != self.findings:
+                raise ValueError("a member is no single model of the same findings")
         return self
 
     @property
     def recalibrated(self) -> Recalibration | None:
         """The last recalibration, None for a bundle whose calibration comes from its training's validation."""
         return self.recalibrations[-1] if self.recalibrations else None
+
+    @property
+    def knows_images(self) -> bool:
+        """Whether images of another site calibrated it or a member, so that their fingerprints are sealed in it."""
+        return bool(self.recalibrations) or any(member.manifest.knows_images for member in self.members)
 
     @property
     def thresholds(self) -> tuple[float | None, ...]:

@@ -1,7 +1,7 @@
 """A bundle and a table -> the rows that are scored, with their images prepared, and what they are to the bundle."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,11 +17,19 @@ from hilum.data.split import split as divide, split_hash
 from hilum.data.table import Table
 from hilum.errors import DataError, HilumError
 from hilum.files import spreadsheet_safe
+from hilum.manifest import Manifest
 from hilum.progress import Watcher
 from hilum.runtime import Graph, Outputs
 
 BLOCK = 32
 TABLE, QUARANTINE = "table.parquet", "quarantine.csv"  # in a run's folder
+UNITED = {
+    "train": "images that trained one or more of the ensemble's {} members",
+    "val": "images that tuned one or more of the ensemble's {} members and trained none",
+    "test": "images that neither trained nor tuned any of the ensemble's {} members",
+    "all": "all images, those that trained the ensemble's {} members included",
+}
+"""Of an ensemble whose members were divided differently: what each part is."""
 
 
 @dataclass(frozen=True)
@@ -60,17 +68,25 @@ def choose(table: Table, bundle: Bundle, split: str, *, watch: Watcher) -> Part:
     Raises:
         DataError: No image belongs to the part or can be read, or all of its patients calibrated the bundle.
     """
-    training = bundle.manifest.training
+    manifest = bundle.manifest
     divided = divided_as_in_training(table, bundle, watch=watch)
     name = split
     if divided is not None:
-        table, description = divided, training.split_description
+        table, description = divided, manifest.training.split_description
+        if len({member.manifest.training.split_hash for member in manifest.members}) > 1:
+            description = UNITED[split].format(len(manifest.members))
     else:
         if not any(table.frame["split"]):
             name = "all"
         whose = "all images" if name == "all" else f"the {name} part of the source's own split"
         description = f"external data, {whose}: not the data that the model was trained on"
     inside = np.full(len(table), True) if name == "all" else table.frame["split"].to_numpy(str) == name
+    if not inside.any() and divided is not None and manifest.members:
+        raise DataError(
+            f"no image is in the {split} part of every member: each trained or tuned one of the ensemble's "
+            f"{len(manifest.members)} members. Evaluate it on data from elsewhere; what cross-validation says of its "
+            "members is in the evaluation beside them"
+        )
     if not inside.any():
         present = sorted(set(table.frame["split"]) - {""})
         raise DataError(
@@ -79,7 +95,7 @@ def choose(table: Table, bundle: Bundle, split: str, *, watch: Watcher) -> Part:
     if len(bundle.calibrated_on):
         # Who calibrated is known by pictures, and a patient's may stand in several parts.
         inside = np.isin(patients(table), patients(table)[inside])
-    examples = prepare(table.select(inside), size=bundle.manifest.size, fit=bundle.manifest.fit, watch=watch)
+    examples = prepare(table.select(inside), size=manifest.size, fit=manifest.fit, watch=watch)
     part = Part(examples, examples.rows(name), name, description, divided is not None)
     if not len(part.rows):
         first = examples.quarantine.iloc[0]
@@ -92,18 +108,56 @@ def choose(table: Table, bundle: Bundle, split: str, *, watch: Watcher) -> Part:
 def divided_as_in_training(table: Table, bundle: Bundle, *, watch: Watcher) -> Table | None:
     """The table with the split that the model was trained with, or None for other data.
 
-    Images are prepared only where nothing else tells: for a bundle away from its run, and data of the same name.
+    Images are prepared only where nothing else tells: for a bundle away from its run, and data of the same name. Of an
+    ensemble an image belongs to train if it trained a member, to val if it tuned one, and else to the test.
 
     Args:
         table: The rows that answer the bundle's task.
         bundle: The bundle.
         watch: Told of the preparation.
+
+    Raises:
+        DataError: What trained one member of an ensemble is known of these data, and of another not.
     """
-    manifest, training = bundle.manifest, bundle.manifest.training
-    if split_hash(table) == training.split_hash:
+    manifest = bundle.manifest
+    if split_hash(table) == manifest.training.split_hash:
         return table
     if (stored := _stored(bundle)) is not None:
         return _divided_as(table, stored, _quarantined(bundle))
+    if not manifest.members:
+        return _divided_anew(table, manifest, watch)
+    divided = [_divided_anew(table, member.manifest, watch) for member in manifest.members]
+    known = [one for one in divided if one is not None]
+    sources = {source.name for source in table.sources}
+    for member, one in zip(manifest.members, divided, strict=True):
+        if known and one is None and sources & set(member.manifest.seen.sources):
+            raise DataError(
+                f"these data trained some members of the ensemble, and member {member.hash[:16]} was trained on a data "
+                "set of the same name, divided in a way that these data do not show: its training images cannot be "
+                "left out. Give data that no member was trained on"
+            )
+    return united(known[0], known) if known else None
+
+
+def united(table: Table, divided: Sequence[Table]) -> Table:
+    """The table with train and val of several divisions of it united, train first; the test is what is in neither.
+
+    Args:
+        table: Any table.
+        divided: Its rows with a split each, in the same order.
+    """
+    parts = np.full(len(table), "test", dtype=object)
+    for part in ("val", "train"):
+        for one in divided:
+            parts[one.frame["split"].to_numpy() == part] = part
+    return table.with_split(parts.tolist())
+
+
+def _divided_anew(table: Table, manifest: Manifest, watch: Watcher) -> Table | None:
+    """The readable rows with the split of a training that may have been on them, or None where it was on others."""
+    training = manifest.training
+    if split_hash(table) == training.split_hash:
+        return table
     fewest = training.num_train + training.num_val + training.num_test
     if len(table) < fewest or not set(manifest.seen.sources) <= set(table.frame["source"]):
         return None

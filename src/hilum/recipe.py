@@ -94,9 +94,20 @@ class SplitSettings(Section):
     """Seed of the random choice."""
     list: Path | None = None
     """For `list`: a CSV file with the columns image and split."""
+    folds: Annotated[int, Field(ge=0, le=100)] = 0
+    """For cross-validation: all that is not the source's own test is divided into so many folds by patient, of which
+    one is the test; 0 is none. `hilum crossval` sets this key and the next."""
+    fold: Annotated[int, Field(ge=1)] = 1
+    """Which of the folds is the test."""
 
     @model_validator(mode="after")
     def _fits(self) -> "SplitSettings":
+        if self.folds == 1 or self.fold > max(self.folds, 1):
+            raise ValueError(
+                f"fold {self.fold} of {self.folds}: folds from 2 on, and a fold among them, expected"
+            )
+        if self.folds and self.method == "image":
+            raise ValueError("folds are drawn by patient; method = 'image' does not go with them")
         if self.method == "list" and not self.list:
             raise ValueError("method = 'list' needs list = 'FILE.csv' with the columns image and split")
         if self.val + self.test >= 1:

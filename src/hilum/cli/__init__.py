@@ -165,6 +165,55 @@ def train(
 
 
 @app.command(
+    epilog="Example: hilum crossval kermany-densenet121 --data chest_xray -o runs/cv --folds 5",
+)
+def crossval(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name (hilum recipes) or a TOML file.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The cross-validation's folder.", show_default=False)
+    ],
+    data: SourceOption = None,
+    folds: Annotated[int, typer.Option("--folds", min=2, max=100, help="How many parts, by patient.")] = 5,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="How often they are drawn anew.")] = 1,
+    engine: EngineOption = EngineName.torch,
+    changes: SetOption = None,
+    layout: LayoutOption = None,
+    images: ImagesOption = None,
+    remap: RemapOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a model a fold, score every image by the model that never saw its patient, and seal the ensemble.
+
+    The same command again goes on where it stood. A test that the source has of its own (split.method folders, official
+    or list) is in no fold and stays untouched; hilum evaluate DIR/ensemble reads it.
+    """
+    from hilum import files
+    from hilum.cli.terminal import Terminal
+    from hilum.report import tables
+    from hilum.training import train as training
+    from hilum.training.crossval import cross_validate, folder_of
+
+    check_folder(output)
+    settings, watch = _recipe(recipe, changes, needs_data=not data)
+    if data:
+        table = read_table(data, layout=layout, images=images, remap=remap)
+    else:
+        table = training.draw_phantoms(settings, watch)
+    result = cross_validate(
+        settings, table, output, folds=folds, repeats=repeats, engine=engine.value, watch=watch
+    )
+    for number, one in enumerate(result.evaluations, start=1):
+        with files.replacing(folder_of(output, number, repeats=repeats) / "predictions.parquet") as temporary:
+            tables.predictions(one).to_parquet(temporary, index=False)
+    _report(result.evaluation, output / "evaluation", Terminal(), as_json=as_json)
+    if not as_json:
+        _show_folds(result.evaluation.folds)
+    typer.echo(f"ensemble: {result.ensemble.folder} ({result.ensemble.hash[:16]})", err=True)
+    if result.ensemble.manifest.training.split_method != "patient":
+        typer.echo(f"next, once: hilum evaluate {output / 'ensemble'}", err=True)
+
+
+@app.command(
     epilog="Examples: hilum evaluate runs/k        (the test split of the run's own data);  "
     "hilum evaluate runs/k --data SITE        (an external test, beside the own one)"
 )
@@ -440,16 +489,11 @@ def _train(
     profile: bool = False,
     allow_leak: bool = False,
 ) -> Any:
-    from hilum import recipe as recipes
-    from hilum.cli.terminal import RESEARCH, Terminal
-    from hilum.errors import UsageError
+    from hilum.cli.terminal import RESEARCH
 
-    recipe = recipes.load(recipe_name, changes or ())
-    if read is None and not recipe.data.phantoms:
-        raise UsageError(f"recipe {recipe.name} needs --data: a data set's folder, CSV file or table")
+    recipe, watch = _recipe(recipe_name, changes, needs_data=read is None)
     from hilum.training import train as training
 
-    watch = Terminal()
     found = training.check(recipe, folder, engine=engine.value, resume=resume, devices=devices)
     run = training.train(
         recipe,
@@ -473,6 +517,34 @@ def _train(
         f"bundle {run.bundle.folder} ({run.bundle.hash[:16]}). {RESEARCH}"
     )
     return run
+
+
+def _recipe(name: str, changes: list[str] | None, *, needs_data: bool) -> tuple[Any, Any]:
+    """The recipe, which draws its own phantoms where no data are given, and who watches."""
+    from hilum import recipe as recipes
+    from hilum.cli.terminal import Terminal
+    from hilum.errors import UsageError
+
+    recipe = recipes.load(name, changes or ())
+    if needs_data and not recipe.data.phantoms:
+        raise UsageError(f"recipe {recipe.name} needs --data: a data set's folder, CSV file or table")
+    return recipe, Terminal()
+
+
+def _show_folds(folds: Any) -> None:
+    """Shows how folds and repeats differ."""
+    from hilum.cli.terminal import show
+    from hilum.report import folds as told
+
+    grid = told.table(folds)
+    show(
+        [
+            [name, *(f"{cell.value} ({cell.interval})" if cell.interval else cell.value for cell in cells)]
+            for name, cells in grid.rows
+        ],
+        header=[grid.corner.lower(), *(column.name for column in grid.columns)],
+        right=range(1, 1 + len(grid.columns)),
+    )
 
 
 def _check_saved_model(path: Path, engine: EngineName) -> None:
@@ -577,7 +649,7 @@ def _report(result: Any, folder: Path, watch: Any, *, as_json: bool) -> None:
     for finding, scores in result.metrics["findings"].items():
         if scores["auroc"].get("reason"):
             watch.say(f"{finding}: AUROC {scores['auroc']['reason']}")
-    where = f"{result.split} split" if result.split != "all" else "all images"
+    where = words.part(result.split)
     watch.say(
         f"{result.data}, {where}: {count(len(result.images), 'image')} of "
         f"{count(len(set(result.patients)), 'patient')}. {RESEARCH}"

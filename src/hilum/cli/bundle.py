@@ -1,4 +1,4 @@
-"""`hilum bundle`: sealed models, shown, verified, and calibrated for another site."""
+"""`hilum bundle`: sealed models, shown, verified, joined, and calibrated for another site."""
 
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -18,7 +18,7 @@ from hilum.progress import count
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Sealed models: show, verify, calibrate for another site.",
+    help="Sealed models: show, verify, join, calibrate for another site.",
 )
 
 
@@ -43,12 +43,16 @@ def bundle_show(model: BundleArgument, expect: ExpectOption = None, as_json: Jso
             "input": f"{manifest.size} x {manifest.size} pixels, {manifest.fit}",
             "model": f"{training.architecture} ({training.engine}, {training.precision})",
             "initial weights": training.initial_weights,
-            "trained on": f"{count(training.num_train, 'image')} of {count(training.num_patients, 'patient')} "
+            "trained on": ("each on at most " if manifest.members else "")
+            + f"{count(training.num_train, 'image')} of {count(training.num_patients, 'patient')} "
             f"({', '.join(seen.sources)}); validation {training.num_val:,}, test {training.num_test:,}",
-            "split": training.split_description,
+            "split": "of each member its own, below" if manifest.members else training.split_description,
             "views, ages": f"{', '.join(seen.views) or 'unknown'}; "
             + (f"{seen.ages[0]:g} to {seen.ages[1]:g} years" if seen.ages else "unknown"),
-            "epochs": f"{training.epochs}, best {training.best_epoch}; {training.seconds:.0f} s",
+            "epochs": f"at most {training.epochs} each; {training.seconds:.0f} s in all"
+            if manifest.members
+            else f"{training.epochs}, best {training.best_epoch}; {training.seconds:.0f} s",
+            **_members(manifest),
             **_recalibrations(manifest),
         }
     )
@@ -178,6 +182,43 @@ def bundle_recalibrate(
     typer.echo(f"bundle: {result.bundle.folder} ({result.bundle.hash})")
     moved = f" --images {images}" if images else ""
     watch.say(f"next: hilum evaluate {output} --data {data}{moved} --internal {model}")
+
+
+@app.command("ensemble", epilog="Example: hilum bundle ensemble runs/a runs/b runs/c -o abc")
+def bundle_ensemble(
+    models: Annotated[
+        list[Path], typer.Argument(help="Bundles, or runs' folders that hold one.", show_default=False)
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The new bundle's folder.", show_default=False)
+    ],
+    name: Annotated[
+        str, typer.Option("--name", help="What to call it; the members' name with -ensemble if not given.")
+    ] = "",
+) -> None:
+    """Join several bundles into one, whose logits and maps are the mean of theirs.
+
+    Calibrated logits are averaged, and thresholds likewise. The members need the same findings, task, size and fit.
+    """
+    from hilum import bundle, ensemble
+    from hilum.cli.terminal import RESEARCH, Terminal
+
+    watch = Terminal()
+    members = [bundle.read(model) for model in models]
+    twice = len(members) - len({member.hash for member in members})
+    if twice:
+        watch.say("note: a bundle stands there more than once and counts as often")
+    sealed = ensemble.ensemble(members, output, name=name, watch=watch)
+    _show_calibration(sealed.manifest)
+    watch.say(f"{sealed.manifest.training.architecture}. {RESEARCH}")
+    typer.echo(f"bundle: {sealed.folder} ({sealed.hash})")
+
+
+def _members(manifest: Any) -> dict[str, str]:
+    """Of an ensemble, what its members are."""
+    from hilum import ensemble
+
+    return {name.lower(): told for name, told in ensemble.facts(manifest)}
 
 
 def _recalibrations(manifest: Any) -> dict[str, str]:

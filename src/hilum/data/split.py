@@ -72,7 +72,9 @@ def split(
         raise DataError("the table has no rows to divide")
     labels = table.labels(names)
     groups = _linked(patients(table), pictures)
-    if settings.method in ("folders", "official"):
+    if settings.folds:
+        parts = _fold(table, settings, labels, groups)
+    elif settings.method in ("folders", "official"):
         parts = _kept_test(table, settings, labels, groups)
     elif settings.method == "given":
         parts = _given(table)
@@ -103,6 +105,22 @@ def split_hash(table: Table) -> str:
     rows = table.frame[["source", "image", "split"]].to_numpy(object)
     lines = sorted("\t".join(row) for row in rows)
     return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
+
+
+def _fold(
+    table: Table, settings: SplitSettings, labels: NDArray[np.float32], groups: NDArray[np.object_]
+) -> NDArray[np.str_]:
+    """One fold is the test; the source's own test, where the method keeps one, is in no part."""
+    own = np.full(len(table), "")
+    if settings.method in ("folders", "official"):
+        own = _kept_test(table, settings, labels, groups)
+    elif settings.method == "list":
+        own = _listed(table, settings)
+    among = own != "test"
+    test = draw_folds(groups, labels, among, number=settings.folds, seed=settings.seed) == settings.fold
+    rest = among & ~test
+    val = carve(groups, labels, rest, size=settings.val * rest.sum(), salt=f"{settings.seed} val")
+    return np.where(test, "test", np.where(val, "val", np.where(rest, "train", "")))
 
 
 def _kept_test(
@@ -246,6 +264,46 @@ def carve(
     return drawn
 
 
+def draw_folds(
+    groups: NDArray[np.object_],
+    labels: NDArray[np.float32],
+    among: NDArray[np.bool_],
+    *,
+    number: int,
+    seed: int,
+) -> NDArray[np.int64]:
+    """Divides rows into folds of whole groups, each with its share of each label.
+
+    Each fold is carved in turn out of what the folds before it left, so that sizes and labels differ by what one group
+    holds, and not by a rest that the last one gets.
+
+    Args:
+        groups: Name of each row's group (rows,).
+        labels: (rows, findings): 1, 0 or NaN.
+        among: bool (rows,): what to divide.
+        number: Of folds.
+        seed: Another one gives another draw.
+
+    Returns:
+        int64 (rows,): 1 to `number`, 0 for what was not to be divided.
+
+    Raises:
+        DataError: There are fewer groups than folds.
+    """
+    found = len(np.unique(groups[among].astype(str)))
+    if found < number:
+        raise DataError(
+            f"{found:,} patients cannot be divided into {number:,} folds; give fewer folds or more data"
+        )
+    folds = np.zeros(len(groups), np.int64)
+    for fold in range(1, number):
+        left = among & (folds == 0)
+        size = left.sum() / (number - fold + 1)
+        folds[carve(groups, labels, left, size=float(size), salt=f"{seed} fold {fold}")] = fold
+    folds[among & (folds == 0)] = number
+    return folds
+
+
 def _stratify(counts: NDArray[np.float64], sizes: NDArray[np.int64], *, fraction: float) -> NDArray[np.bool_]:
     """Divides groups in two by iterative stratification (Sechidis, Tsoumakas and Vlahavas, ECML PKDD 2011).
 
@@ -285,7 +343,9 @@ def _stratify(counts: NDArray[np.float64], sizes: NDArray[np.int64], *, fraction
 
 def _check_filled(table: Table, settings: SplitSettings, parts: NDArray[np.str_]) -> None:
     asked = {"train": 1.0, "val": settings.val, "test": settings.test}
-    if settings.method in ("list", "given"):
+    if settings.folds:
+        asked |= {"test": 1.0}
+    elif settings.method in ("list", "given"):
         asked = {"train": 1.0}
     for part, fraction in asked.items():
         if fraction > 0 and part not in parts:
@@ -319,6 +379,12 @@ def _described(table: Table, settings: SplitSettings, source: Table, findings: S
 
 def _description(settings: SplitSettings) -> str:
     val = f"{settings.val:.0%}"
+    if settings.folds:
+        kept = "" if settings.method == "patient" else "; the source's own test is in no fold"
+        return (
+            f"fold {settings.fold} of {settings.folds} by patient, stratified, seed {settings.seed}; "
+            f"validation is {val} of the other folds{kept}"
+        )
     return {
         "patient": f"by patient: {settings.test:.0%} test, {val} validation, stratified, seed {settings.seed}",
         "folders": f"the source's own test; validation is {val} of the rest, by patient, seed {settings.seed}",

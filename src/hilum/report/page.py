@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hilum import files
 from hilum.evaluate import Evaluation
 from hilum.explain import Case
-from hilum.report import panels, plots, shift, story, style, tables
+from hilum.report import folds, panels, plots, shift, story, style, tables
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,15 +58,17 @@ def write(folder: Path, evaluation: Evaluation) -> Path:
     Returns:
         The path of `report.html`, which is written last.
     """
-    external = shift.section(evaluation)
+    external, told_of_folds = shift.section(evaluation), folds.section(evaluation)
     sections = {
         "external": list(external.plots if external else ()),
+        "folds": list(told_of_folds.plots if told_of_folds else ()),
         "discrimination": list(plots.discrimination(evaluation)),
         "calibration": list(plots.calibration(evaluation)),
         "decisions": list(plots.decisions(evaluation)),
         "training": list(plots.training(evaluation)),
     }
-    page, card = _page(evaluation, sections, external), _card(evaluation, external)
+    page = _page(evaluation, sections, external, told_of_folds)
+    card = _card(evaluation, external, told_of_folds)
     with files.replacing_folder(folder / "plots") as folder_of_plots:
         for plot in (plot for section in sections.values() for plot in section):
             (folder_of_plots / f"{plot.name}.png").write_bytes(style.png(plot.figure))
@@ -97,7 +99,10 @@ def render(template: str, **names: object) -> str:
 
 
 def _page(
-    evaluation: Evaluation, sections: dict[str, list[plots.Plot]], external: shift.Section | None
+    evaluation: Evaluation,
+    sections: dict[str, list[plots.Plot]],
+    external: shift.Section | None,
+    told_of_folds: folds.Section | None,
 ) -> str:
     limit = panels.scale_limit(evaluation.cases)
     return render(
@@ -106,6 +111,7 @@ def _page(
         noun=plots.noun(evaluation),
         story=story.tell(evaluation),
         external=external,
+        folds=told_of_folds,
         plots={name: [inline(plot) for plot in section] for name, section in sections.items()},
         groups=[(name, [_show(case, limit) for case in cases]) for name, cases in _groups(evaluation.cases)],
         confidence=plots.confidence(evaluation),
@@ -120,7 +126,7 @@ def _page(
     )
 
 
-def _card(evaluation: Evaluation, external: shift.Section | None) -> str:
+def _card(evaluation: Evaluation, external: shift.Section | None, told_of_folds: folds.Section | None) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -136,6 +142,7 @@ def _card(evaluation: Evaluation, external: shift.Section | None) -> str:
         evaluation=evaluation,
         story=story.tell(evaluation),
         external=external,
+        folds=told_of_folds,
         ranking=tables.ranking(evaluation),
         calls=tables.calls(evaluation),
         cohort=tables.cohort(evaluation),

@@ -86,8 +86,7 @@ def _what(evaluation: Evaluation) -> str:
 def _whom(evaluation: Evaluation) -> str:
     images = words.count(len(evaluation.images), "image")
     patients = words.count(len(np.unique(evaluation.patients)), "patient")
-    part = "all images" if evaluation.split == "all" else f"{evaluation.split} split"
-    text = f"{images} of {patients}, {evaluation.data}, {part}."
+    text = f"{images} of {patients}, {evaluation.data}, {words.part(evaluation.split)}."
     if len(evaluation.findings) > 1:
         return text
     entries = plots.scores_of(evaluation, evaluation.findings[0])
@@ -250,9 +249,13 @@ def _intervals(evaluation: Evaluation) -> str:
         if isinstance(entry, dict) and entry.get("method")
     )
     how = f" ({'; '.join(methods)})" if methods else ""
+    lack = (
+        "how much training runs differ"
+        if evaluation.folds is None
+        else "that the folds' models would differ anew"
+    )
     return (
-        f"Intervals are {plots.confidence(evaluation)} confidence intervals{how}. "
-        "They do not include how much training runs differ."
+        f"Intervals are {plots.confidence(evaluation)} confidence intervals{how}. They do not include {lack}."
     )
 
 

@@ -112,6 +112,11 @@ def cut(name: str, length: int) -> str:
     return name if len(name) <= length else f"{name[: length - 1]}…"
 
 
+def part(split: str) -> str:
+    """Names what was evaluated: `test split`, `all images`, `out-of-fold predictions`."""
+    return {"all": "all images", "out-of-fold": "out-of-fold predictions"}.get(split, f"{split} split")
+
+
 def truth(label: float) -> str:
     """Names a label: `present`, `absent` or `unknown`."""
     return "unknown" if math.isnan(label) else "present" if label >= 0.5 else "absent"

@@ -159,7 +159,7 @@ def _seen(examples: Examples, typical_distance: float) -> Seen:
 
 
 def fingerprint(table: Table, findings: tuple[str, ...]) -> str:
-    """SHA-256 over the training images' names and labels, whatever their order."""
+    """SHA-256 over the images' names and labels, whatever their order."""
     names, values = table.frame[["source", "image"]].to_numpy(str), table.labels(findings).tolist()
     lines = sorted("\t".join([*name, *map(str, value)]) for name, value in zip(names, values, strict=True))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -1,0 +1,116 @@
+"""The folds of a cross-validation, scored one by one -> how they and its repeats differ."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from hilum.stats import ClassScores, Estimate, Scores
+
+METRICS = ("auroc", "average_precision", "sensitivity", "specificity")
+OF_CLASSES = ("auroc", "accuracy")
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One fold, or all folds of a repeat together.
+
+    Attributes:
+        repeat: From 1 on.
+        fold: From 1 on; 0 for all folds of the repeat.
+        images: How many were scored.
+        patients: Of how many patients.
+        figures: Metric -> estimate, of several findings the mean; of a fold at its own model's thresholds.
+    """
+
+    repeat: int
+    fold: int
+    images: int
+    patients: int
+    figures: Mapping[str, Estimate]
+
+
+@dataclass(frozen=True)
+class Folds:
+    """All folds and repeats of a cross-validation, the folds of a repeat first and then the repeat as a whole."""
+
+    number: int
+    repeats: int
+    rows: tuple[Fold, ...]
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of the figures."""
+        return tuple(self.rows[0].figures)
+
+    def values(self, metric: str, *, whole: bool) -> list[list[float]]:
+        """A metric's known values, a list a repeat: of its folds, or of the repeat as a whole."""
+        return [
+            [
+                float(value)
+                for row in self.rows
+                if row.repeat == repeat
+                and (row.fold == 0) == whole
+                and (value := row.figures[metric].value) is not None
+            ]
+            for repeat in range(1, self.repeats + 1)
+        ]
+
+    def mean_of_folds(self, metric: str) -> float | None:
+        """The mean over all folds of all repeats."""
+        values = [*chain(*self.values(metric, whole=False))]
+        return float(np.mean(values)) if values else None
+
+    def mean_of_repeats(self, metric: str) -> float | None:
+        """The mean over repeats of what each gives as a whole."""
+        values = [*chain(*self.values(metric, whole=True))]
+        return float(np.mean(values)) if values else None
+
+    def between_folds(self, metric: str) -> float | None:
+        """Standard deviation between the folds of one repeat, the variance averaged over repeats."""
+        variances = [np.var(values, ddof=1) for values in self.values(metric, whole=False) if len(values) > 1]
+        return float(np.sqrt(np.mean(variances))) if variances else None
+
+    def between_repeats(self, metric: str) -> float | None:
+        """Standard deviation between repeats as wholes."""
+        values = [*chain(*self.values(metric, whole=True))]
+        return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The form of metrics.json."""
+        return {
+            "folds": self.number,
+            "repeats": self.repeats,
+            "rows": [
+                {
+                    "repeat": row.repeat,
+                    "fold": row.fold or None,
+                    "images": row.images,
+                    "patients": row.patients,
+                    **{name: estimate.to_dict() for name, estimate in row.figures.items()},
+                }
+                for row in self.rows
+            ],
+            **{
+                name: {metric: getattr(self, name)(metric) for metric in self.metrics}
+                for name in ("mean_of_folds", "between_folds", "mean_of_repeats", "between_repeats")
+            },
+        }
+
+
+def figures(scores: Scores | ClassScores) -> dict[str, Estimate]:
+    """Takes of some scores what is told of a fold."""
+    if isinstance(scores, ClassScores):
+        known = {**scores.classes.macro.metrics, "accuracy": scores.accuracy}
+        return {name: known[name] for name in OF_CLASSES}
+    one = list(scores.findings.values())
+    metrics = one[0].metrics if len(one) == 1 else scores.macro.metrics
+    return {name: metrics[name] for name in METRICS}
+
+
+def differing(rows: Sequence[Fold], *, number: int, repeats: int) -> Folds:
+    """Puts rows in order: each repeat's folds, and then the repeat as a whole."""
+    ordered = sorted(rows, key=lambda row: (row.repeat, row.fold == 0, row.fold))
+    return Folds(number, repeats, tuple(ordered))

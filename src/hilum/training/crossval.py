@@ -1,0 +1,260 @@
+"""A recipe and a Table -> a cross-validation: a model a fold, its out-of-fold predictions scored, and an ensemble."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hilum import bundle, ensemble, files, outoffold, recipe as recipes
+from hilum.architectures import architecture
+from hilum.bundle import Bundle
+from hilum.data.audit import leaks as leaks_of, same_pictures
+from hilum.data.examples import Examples, load
+from hilum.data.split import split, split_hash
+from hilum.data.table import Table
+from hilum.engines import Engine, load_engine
+from hilum.errors import BundleError, DataError, RecipeError, UsageError
+from hilum.evaluate import Evaluation
+from hilum.outoffold import Repeat
+from hilum.parts import united
+from hilum.progress import Silent, Watcher
+from hilum.recipe import Recipe
+from hilum.training.seal import fingerprint
+from hilum.training.train import BUNDLE, RECIPE, TABLE, train
+
+FORMAT = 1
+PLAN = "crossval.json"
+ENSEMBLE = "ensemble"
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """A finished cross-validation.
+
+    Attributes:
+        folder: Where everything lies.
+        bundles: The sealed models, fold by fold and repeat by repeat.
+        ensemble: Of the first repeat's folds.
+        evaluations: Of the out-of-fold predictions, one a repeat.
+    """
+
+    folder: Path
+    bundles: list[Bundle]
+    ensemble: Bundle
+    evaluations: list[Evaluation]
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """That of the first repeat; it tells of the folds of all."""
+        return self.evaluations[0]
+
+
+def cross_validate(
+    recipe: Recipe,
+    table: Table,
+    folder: Path,
+    *,
+    folds: int = 5,
+    repeats: int = 1,
+    engine: str | Engine = "torch",
+    replicates: int = 2000,
+    watch: Watcher | None = None,
+) -> CrossValidation:
+    """Trains a model a fold and scores each image by the model that never saw its patient.
+
+    Folds are drawn by patient, each with its share of the findings; patients who share a picture stay together.
+    Validation is carved from the other folds. Where the recipe's split keeps the source's own test, that is in no fold.
+    The same call again goes on where it stood: finished folds are kept, an unfinished one is resumed.
+
+    Args:
+        recipe: What to train; of `split`, `val` and `seed` hold, and `method` says whether a test is kept.
+        table: On what.
+        folder: Of the cross-validation; new, or one that was begun with the same recipe, data, folds and engine.
+        folds: How many.
+        repeats: How often they are drawn anew, each with the next seed.
+        engine: One of `architectures.ENGINES`, or an engine itself.
+        replicates: Bootstrap resamples of patients.
+        watch: Told how it goes.
+
+    Raises:
+        UsageError: The folder holds something else, or the numbers are not possible.
+        RecipeError: The folder was begun with another recipe, or this one names a fold itself.
+        DataError: There are too few patients, or the source's own test leaks into the rest.
+        TrainingError: See `train`.
+    """
+    watch, folder = watch or Silent(), Path(folder)
+    found = load_engine(engine) if isinstance(engine, str) else engine
+    architecture(recipe.model.architecture, found.name)
+    _check(recipe, folds, repeats)
+    examples = load(
+        table,
+        kind=recipe.task.kind,
+        findings=recipe.task.findings,
+        negatives=recipe.task.negatives,
+        size=recipe.data.size,
+        fit=recipe.data.fit,
+        watch=watch,
+    )
+    _check_kept_test(recipe, examples)
+    plan = {
+        "format": FORMAT,
+        "folds": folds,
+        "repeats": repeats,
+        "engine": found.name,
+        "data": fingerprint(examples.table, recipe.task.findings),
+        "recipe": recipe.flat(),
+    }
+    _begin(folder, plan)
+    done = []
+    for repeat in range(1, repeats + 1):
+        place = folder_of(folder, repeat, repeats=repeats)
+        runs = [
+            _train(_of_fold(recipe, repeat, fold, folds), table, place / f"fold-{fold}", found, watch)
+            for fold in range(1, folds + 1)
+        ]
+        done.append(Repeat(tuple(runs), _folds([one.folder.parent for one in runs])))
+    joined = _join(folder / ENSEMBLE, recipe, done[0], watch)
+    evaluations = outoffold.evaluate(
+        done,
+        examples,
+        notes=examples.table.notes[len(table.notes) :],
+        replicates=replicates,
+        seed=recipe.train.seed,
+        watch=watch,
+    )
+    watch.finish()
+    return CrossValidation(folder, [one for repeat in done for one in repeat.bundles], joined, evaluations)
+
+
+def folder_of(folder: Path, repeat: int, *, repeats: int) -> Path:
+    """Where the folds of a repeat lie."""
+    return folder if repeats == 1 else folder / f"repeat-{repeat}"
+
+
+def _check(recipe: Recipe, folds: int, repeats: int) -> None:
+    if folds < 2 or repeats < 1:
+        raise UsageError(
+            f"{folds} folds, {repeats} repeats: two or more folds and one or more repeats expected"
+        )
+    if recipe.split.folds:
+        raise RecipeError(
+            f"split.folds = {recipe.split.folds}: the recipe names one fold; cross-validation sets split.folds and "
+            "split.fold itself, so leave them out"
+        )
+    if recipe.split.method == "image":
+        raise RecipeError(
+            "split.method = 'image' does not go with cross-validation: folds are drawn by patient"
+        )
+
+
+def _check_kept_test(recipe: Recipe, examples: Examples) -> None:
+    """Refuses a source's own test that shares patients or pictures with what is divided into folds."""
+    if recipe.split.method == "patient":
+        return
+    pictures = same_pictures(examples.cached.pixels, examples.cached.slots)
+    parted = split(examples.table, recipe.split, findings=recipe.task.findings, pictures=pictures)
+    found = leaks_of(parted.table, pictures)
+    if found:
+        raise DataError(
+            f"the source's own test leaks: {'; '.join(found)}. `hilum data audit` lists them all, and with "
+            "--without-leaks writes a table to cross-validate on; or give split.method=patient"
+        )
+
+
+def _begin(folder: Path, plan: dict[str, Any]) -> None:
+    """Writes the plan, or finds the same one there."""
+    stored = folder / PLAN
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file; give a new folder with -o")
+    if not stored.exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise UsageError(
+                f"{folder} already holds something else (no {PLAN}); give another folder with -o"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        files.write_text(stored, json.dumps(plan, indent=2) + "\n")
+        return
+    try:
+        before = json.loads(stored.read_text(encoding="utf-8"))
+        recipe = dict(before["recipe"])
+    except (ValueError, KeyError, TypeError):
+        raise DataError(f"{stored} is damaged; give another folder with -o") from None
+    for key, value in plan["recipe"].items():
+        if recipe.get(key) != value:
+            raise RecipeError(
+                f"{folder} was begun with {key} = {recipe.get(key)!r}, not {value!r}; go on with the same recipe, or "
+                "give another folder with -o"
+            )
+    for key in ("format", "folds", "repeats", "engine", "data"):
+        if before.get(key) != plan[key]:
+            what = "other images or labels" if key == "data" else f"{key} {before.get(key)}, not {plan[key]}"
+            raise UsageError(
+                f"{folder} was begun with {what}; go on with the same, or give another folder with -o"
+            )
+
+
+def _of_fold(recipe: Recipe, repeat: int, fold: int, folds: int) -> Recipe:
+    """The recipe of one fold; by itself it trains the same model again."""
+    values = recipe.model_dump(mode="json")
+    values["split"] |= {"folds": folds, "fold": fold, "seed": recipe.split.seed + repeat - 1}
+    return recipes.parse(values)
+
+
+def _train(recipe: Recipe, table: Table, folder: Path, engine: Engine, watch: Watcher) -> Bundle:
+    """Trains a fold, goes on with it, or reads it where it is finished."""
+    name = f"fold {recipe.split.fold} of {recipe.split.folds}, {folder}"
+    try:
+        sealed = bundle.read(folder)
+    except UsageError:
+        sealed = None
+    except BundleError as error:
+        raise BundleError(f"{error}; or remove {folder}, and it is trained again") from None
+    if sealed is not None and sealed.manifest.training.stopped != "interrupted":
+        if sealed.manifest.recipe != recipe.model_dump(mode="json"):
+            raise RecipeError(f"{folder} is not of this cross-validation: its bundle has another recipe")
+        watch.finish(f"kept: {name} ({sealed.hash[:16]})")
+        return sealed
+    watch.finish(f"training {name}")
+    run = train(recipe, table, folder, engine=engine, resume=True, watch=watch)
+    if run.stopped == "interrupted":
+        raise KeyboardInterrupt
+    return run.bundle
+
+
+def _folds(runs: Sequence[Path]) -> np.ndarray:
+    """The fold in which each row was tested, int64 (rows,), 0 for none, as the runs' own tables say."""
+    own = [Table.read(run / TABLE).frame["split"].to_numpy() == "test" for run in runs]
+    if (np.sum(own, axis=0) > 1).any():
+        raise DataError(
+            f"folds in {runs[0].parent} overlap; they are not of one cross-validation: train them again"
+        )
+    return np.asarray(np.sum([number * one for number, one in enumerate(own, start=1)], axis=0), np.int64)
+
+
+def _join(folder: Path, recipe: Recipe, repeat: Repeat, watch: Watcher) -> Bundle:
+    """The ensemble of the folds, in a folder like a run's: its test is what no member was trained or tuned on."""
+    hashes = {one.hash for one in repeat.bundles}
+    try:
+        sealed = bundle.read(folder)
+    except (UsageError, BundleError):
+        sealed = None
+    if sealed is not None and {member.hash for member in sealed.manifest.members} == hashes:
+        return sealed
+    # One of folds that were trained again since, or a damaged one; the ledger of test reads beside it stays.
+    shutil.rmtree(folder / BUNDLE, ignore_errors=True)
+    tables = [Table.read(one.folder.parent / TABLE) for one in repeat.bundles]
+    divided = united(tables[0], tables)
+    folder.mkdir(parents=True, exist_ok=True)
+    files.write_text(folder / RECIPE, recipe.to_toml())
+    divided.write(folder / TABLE)
+    return ensemble.ensemble(
+        repeat.bundles,
+        folder / BUNDLE,
+        name=f"{recipe.name}-ensemble",
+        split_hash=split_hash(divided),
+        watch=watch,
+    )
