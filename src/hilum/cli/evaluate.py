@@ -1,0 +1,239 @@
+"""`hilum evaluate` and `score`: figures with intervals, on the terminal and as a report."""
+
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from hilum.cli.data import read_table
+from hilum.cli.options import (
+    BundleArgument,
+    ExpectOption,
+    HowName,
+    ImagesOption,
+    JsonOption,
+    LayoutOption,
+    LevelName,
+    RemapOption,
+    SourceOption,
+    check_report,
+)
+from hilum.progress import count
+
+HEADLINES = {
+    "AUROC": "auroc",
+    "average precision": "average_precision",
+    "accuracy": "accuracy",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "PPV": "ppv",
+    "NPV": "npv",
+    "F1": "f1",
+    "ECE": "ece",
+}
+
+
+def evaluate(
+    model: BundleArgument,
+    data: SourceOption = None,
+    split: Annotated[
+        str, typer.Option("--split", help="train, val, test, or all; data from elsewhere has no test: all.")
+    ] = "test",
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "-o",
+            "--output",
+            help="The folder for the report; if not given RUN/evaluation, of other parts RUN/evaluation-PART, of other "
+            "data RUN/external/NAME.",
+            show_default=False,
+        ),
+    ] = None,
+    layout: LayoutOption = None,
+    images: ImagesOption = None,
+    remap: RemapOption = None,
+    internal: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--internal",
+            help="With --data: the report of the model's own test, to compare with; RUN/evaluation if not given.",
+            show_default=False,
+        ),
+    ] = None,
+    expect: ExpectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score a model and write the report.
+
+    On data from elsewhere (--data): what is common is scored, what the model has not seen is named, and the figures
+    stand beside those of its own test, with the interval of the difference.
+    """
+    from hilum import bundle, evaluate as evaluation, external
+    from hilum.errors import UsageError
+
+    if internal and not data:
+        raise UsageError("--internal names the own test to compare other data with; give those with --data")
+    evaluation.check_split(split)
+    if output:
+        check_report(output, own_test=split == "test")
+    if data:  # before they are read
+        bundle.read(model, expect=expect)
+        if internal:
+            external.report_of(internal)
+    table = read_table(data, layout=layout, images=images, remap=remap) if data else None
+    evaluate_model(
+        model,
+        table,
+        split=split,
+        output=output,
+        as_json=as_json,
+        expect=expect,
+        images=images,
+        internal=internal,
+    )
+
+
+def score(
+    predictions: Annotated[
+        list[Path],
+        typer.Argument(
+            help="A .csv or .parquet file: image and a column a finding, or image, finding, probability; "
+            "of several the mean is scored."
+        ),
+    ],
+    labels: Annotated[
+        Path, typer.Option("--labels", help="A data set's folder, its CSV file, or a table (.parquet).")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder for the report.")] = Path(
+        "scored"
+    ),
+    threshold: Annotated[
+        float, typer.Option("--threshold", min=0, max=1, help="Present is called from here on.")
+    ] = 0.5,
+    level: Annotated[
+        LevelName, typer.Option("--level", help="Score images, or studies or patients as a whole.")
+    ] = (LevelName.image),
+    how: Annotated[HowName, typer.Option("--join", help="How a study's or patient's images are joined.")] = (
+        HowName.maximum
+    ),
+    prevalence: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            "--prevalence", help="Tell predictive values at this prevalence too.", show_default=False
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option("--split", help="A part of the labels' own split, or all.")] = "all",
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Score what is on both sides even if some images are not.")
+    ] = False,
+    layout: LayoutOption = None,
+    images: ImagesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score anybody's predictions against labels.
+
+    The same statistics and report as evaluate, for the probabilities of any system.
+    """
+    from hilum import score as scoring
+    from hilum.cli.terminal import Terminal
+
+    check_report(output, own_test=False)
+    found = scoring.mean([scoring.read(path) for path in predictions])
+    table = read_table(labels, layout=layout, images=images, remap=None)
+    watch = Terminal()
+    watch.stage("Scoring")
+    result = scoring.score(
+        found,
+        table,
+        threshold=threshold,
+        level=level.value,
+        how=how.value,
+        prevalence=prevalence,
+        allow_missing=allow_missing,
+        split=split,
+    )
+    show_report(result, output, watch, as_json=as_json)
+
+
+def evaluate_model(
+    model: Path,
+    table: Any,
+    *,
+    split: str,
+    output: Path | None,
+    as_json: bool,
+    expect: str | None = None,
+    images: Path | None = None,
+    internal: Path | None = None,
+) -> None:
+    """Scores a model and reports it; a table of data from elsewhere, or None for the run's own."""
+    from hilum import evaluate as evaluation
+    from hilum.cli.terminal import Terminal
+
+    watch = Terminal()
+    subject = evaluation.subject(model, table, expect=expect, images=images, internal=internal)
+    if output is None and table is None:
+        check_report(subject.output(split=split), own_test=split == "test")
+    result = evaluation.evaluate(subject, split=split, watch=watch)
+    folder = output or subject.output(result)
+    check_report(folder, own_test=result.split == "test" and result.external is None)
+    show_report(result, folder, watch, as_json=as_json)
+
+
+def show_report(result: Any, folder: Path, watch: Any, *, as_json: bool) -> None:
+    """Writes the report of an Evaluation and shows its figures."""
+    from hilum.cli.terminal import RESEARCH, show, show_json, show_pairs
+    from hilum.report import page, words
+
+    watch.stage("Writing the report")
+    report = page.write(folder, result)
+    watch.finish()
+    if as_json:
+        show_json(result.metrics)
+        return
+    for warning in result.warnings:
+        watch.say(f"warning: {warning}")
+    entries = list(result.metrics["findings"].items())
+    if len(entries) == 1:
+        finding, scores = entries[0]
+        pairs = {"finding": finding, "threshold": f"{scores['threshold']:.3f} ({result.threshold_rule})"}
+        pairs |= {label: words.estimate(scores.get(name)) for label, name in HEADLINES.items()}
+        show_pairs(pairs)
+    else:
+        entries.append(("macro mean", result.metrics["macro"]))
+        noun = "finding"
+        told: tuple[str, ...] = ("AUROC", "average precision")
+        if result.task == "multiclass":
+            noun, told = "class", ("AUROC", "sensitivity", "PPV")
+            show_pairs({"accuracy": f"{words.estimate(result.metrics['accuracy'])}, {result.threshold_rule}"})
+        show(
+            [
+                [
+                    finding,
+                    str(scores.get("positives", "")),
+                    *(words.estimate(scores.get(HEADLINES[label])) for label in told),
+                ]
+                for finding, scores in entries
+            ],
+            header=[noun, "positives", *(f"{label} (95 %)" for label in told)],
+            right=range(1, 2 + len(told)),
+        )
+    if result.external and result.external.contrasts:
+        show(
+            [
+                [name, words.NAMES[metric], *map(words.estimate, one.to_dict().values())]
+                for name, row in result.external.contrasts.items()
+                for metric, one in row.items()
+            ],
+            header=["", "figure", "own test", "here", "difference (95 %)"],
+            right=(2, 3, 4),
+        )
+    for finding, scores in result.metrics["findings"].items():
+        if scores["auroc"].get("reason"):
+            watch.say(f"{finding}: AUROC {scores['auroc']['reason']}")
+    where = words.part(result.split)
+    watch.say(
+        f"{result.data}, {where}: {count(len(result.images), 'image')} of "
+        f"{count(len(set(result.patients)), 'patient')}. {RESEARCH}"
+    )
+    typer.echo(f"report: {report}")

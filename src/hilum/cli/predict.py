@@ -1,0 +1,157 @@
+"""`hilum predict` and `explain`: what a bundle says of images, and where it looks."""
+
+from math import isnan
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from hilum.cli.options import (
+    BundleArgument,
+    ExpectOption,
+    JsonOption,
+    check_file,
+    check_folder,
+)
+from hilum.progress import count
+
+
+def predict(
+    model: BundleArgument,
+    paths: Annotated[list[Path], typer.Argument(help="Image files, folders of them, ARCHIVE.zip::MEMBER.")],
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("-o", "--output", help="A .csv or .json file.", show_default=False),
+    ] = None,
+    maps: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--maps", help="A folder for pictures of the maps, as hilum explain makes.", show_default=False
+        ),
+    ] = None,
+    expect: ExpectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell what a model sees in radiographs. Exit status 1 if a file could not be read."""
+    from hilum import predict as prediction, runtime
+    from hilum.cli.terminal import RESEARCH, Terminal, show, show_json
+    from hilum.errors import UsageError
+
+    if output is not None and output.suffix not in (".csv", ".json"):
+        raise UsageError(f"predictions are written to .csv or .json files, not {output.name!r}")
+    if output is not None:
+        check_file(output, read=paths)
+    if maps is not None:
+        check_folder(maps, option="--maps")
+    found = prediction.find_images(paths)
+    loaded = runtime.load(model, expect=expect)
+    watch = Terminal()
+    watch.stage("Predicting", len(found))
+    results = prediction.predict(loaded, found, on_progress=watch.advance)
+    unreadable = sum(bool(result.error) for result in results)
+    watch.finish(
+        f"{count(len(results) - unreadable, 'image')} predicted, {unreadable:,} could not be read. {RESEARCH}"
+    )
+    _say_recalibrated(loaded)
+    if output is not None:
+        prediction.write(output, loaded, results)
+        watch.say(f"written: {output}")
+    if maps is not None:
+        _write_panels(
+            loaded,
+            [location for location, result in zip(found, results, strict=True) if not result.error],
+            maps,
+        )
+    if as_json:
+        show_json(prediction.to_dict(loaded, results))
+    elif output is None:
+        frame = prediction.to_frame(loaded, results)
+        readable = frame[frame["decision"] != prediction.UNREADABLE]
+        show(
+            [
+                [
+                    row.image,
+                    row.finding,
+                    f"{row.probability:.3f}",
+                    "" if isnan(row.threshold) else f"{row.threshold:.3f}",
+                    row.decision,
+                ]
+                for row in readable.itertuples()
+            ],
+            header=["image", "finding", "probability", "threshold", "decision"],
+            right=(2, 3),
+        )
+    _say_warnings(results)
+    if unreadable:
+        raise typer.Exit(1)
+
+
+def explain(
+    model: BundleArgument,
+    paths: Annotated[list[Path], typer.Argument(help="Image files, folders of them, ARCHIVE.zip::MEMBER.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder for the pictures.")] = Path(
+        "maps"
+    ),
+    finding: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--finding", help="Only this finding; may be repeated.", show_default=False),
+    ] = None,
+    expect: ExpectOption = None,
+) -> None:
+    """Draw where a model sees a finding.
+
+    A PNG an image and finding: the radiograph, the radiograph under its map, the map with its scale.
+    """
+    from hilum import explain as explanation, predict as prediction, runtime
+
+    check_folder(output)
+    found = prediction.find_images(paths)
+    loaded = runtime.load(model, expect=expect)
+    wanted = explanation.choose(loaded, finding)
+    results = prediction.predict(loaded, found)
+    _say_recalibrated(loaded)
+    _say_warnings(results)
+    readable = [location for location, result in zip(found, results, strict=True) if not result.error]
+    _write_panels(loaded, readable, output, wanted)
+    if len(readable) < len(found):
+        raise typer.Exit(1)
+
+
+def _say_warnings(results: list[Any]) -> None:
+    """Prints why files could not be read, and what a reader of the others must know."""
+    from hilum import predict as prediction
+    from hilum.cli.terminal import Terminal
+
+    watch = Terminal()
+    for result in results:
+        if result.error:
+            watch.say(f"{result.image}: {result.error}")
+    for line in prediction.common_warnings(results):
+        watch.say(line)
+
+
+def _say_recalibrated(model: Any) -> None:
+    """Says of a recalibrated bundle on what."""
+    from hilum.cli.terminal import Terminal
+
+    if model.bundle.manifest.recalibrated:
+        Terminal().say(f"the bundle was {model.bundle.manifest.recalibrated.summary}")
+
+
+def _write_panels(
+    model: Any, sources: list[Any], folder: Path, findings: tuple[str, ...] | None = None
+) -> None:
+    """Writes a picture an image and finding; every image can be read."""
+    from hilum import explain as explanation
+    from hilum.cli.terminal import Terminal
+    from hilum.report import pictures
+
+    watch = Terminal()
+    watch.stage("Explaining", len(sources))
+    written = 0
+    names = pictures.names([str(source) for source in sources])
+    for number, (source, name) in enumerate(zip(sources, names, strict=True), start=1):
+        cases = explanation.explain(model, source, findings=findings)
+        written += len(pictures.write(folder, cases, name=name, bundle=model.bundle.hash))
+        watch.advance(number)
+    watch.finish(f"{count(written, 'picture')} written to {folder}")
