@@ -124,6 +124,8 @@ class BalanceSettings(Section):
     `downsample`: images of commoner classes are left out at random, for the whole training."""
     number: Annotated[int, Field(ge=0)] = 0
     """For `downsample`: the most images a class keeps; 0 is as many as the rarest class has."""
+    weigh_rest: bool = False
+    """For `downsample`: whether what stays unequal weighs in the loss as by `class-weights`."""
 
     @model_validator(mode="after")
     def _number(self) -> "BalanceSettings":

@@ -218,3 +218,19 @@ def test_a_sentence_says_what_was_done_to_each_of_several_classes(settings, sent
     rows = balanced_rows(np.arange(len(labels)), labels, settings, kind="multiclass", seed=0)
 
     assert description(labels, labels[rows], settings, kind="multiclass", findings="abcd") == sentence
+
+
+def test_what_downsampling_leaves_unequal_may_weigh_in_the_loss():
+    settings = BalanceSettings(method="downsample", number=30, weigh_rest=True)
+    before = labels_of([0] * 90 + [1] * 10, "binary")
+    rows = balanced_rows(np.arange(100), before, settings, kind="binary", seed=0)
+
+    weights = class_weights(before[rows], settings, kind="binary")
+
+    np.testing.assert_allclose(weights, [[40 / 60, 40 / 20]])
+    assert description(before, before[rows], settings, kind="binary", findings=["Pneumonia"]) == (
+        "downsampled: Pneumonia absent 90 -> 30, present 10 kept; "
+        "weighted in the loss: Pneumonia absent 0.67, present 2.00"
+    )
+    oversampled = BalanceSettings(method="oversample", weigh_rest=True)
+    assert (class_weights(before, oversampled, kind="binary") == 1).all()

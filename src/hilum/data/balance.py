@@ -66,7 +66,7 @@ def class_weights(
 
     Args:
         labels: (images, findings) of the training split, 1, 0 or NaN.
-        settings: Any other method gives ones.
+        settings: Any other method gives ones, but for `downsample` with `weigh_rest`, which weighs as `class-weights`.
         kind: `binary`, `multilabel` or `multiclass`.
 
     Returns:
@@ -76,12 +76,13 @@ def class_weights(
     absent, present = (labels == 0).sum(axis=0), (labels == 1).sum(axis=0)
     weights = np.ones((labels.shape[1], 2), np.float32)
     both = (absent > 0) & (present > 0)
+    weighs = settings.method == "class-weights" or (settings.method == "downsample" and settings.weigh_rest)
     if settings.method == "positive-weights":
         weights[both, 1] = absent[both] / present[both]
-    elif settings.method == "class-weights" and kind == "multiclass":
+    elif weighs and kind == "multiclass":
         occurs = present > 0
         weights[occurs, 1] = present.sum() / (occurs.sum() * present[occurs])
-    elif settings.method == "class-weights":
+    elif weighs:
         counts = np.stack([absent, present], axis=1)[both]
         weights[both] = counts.sum(axis=1, keepdims=True) / (2 * counts)
     return weights
@@ -109,18 +110,20 @@ def description(
     """
     if settings.method == "none":
         return "classes not balanced"
-    names = _names(kind, findings)
+    names, done = _names(kind, findings), []
     if settings.method in ("downsample", "oversample"):
         sizes = [_sizes(labels, kind=kind).ravel().tolist() for labels in (before, after)]
         parts = [
             f"{name} {old:,} kept" if old == new else f"{name} {old:,} -> {new:,}"
             for name, old, new in zip(names, *sizes, strict=True)
         ]
-        return f"{settings.method}d: {', '.join(parts)}"
-    weights = class_weights(before, settings, kind=kind)
+        done.append(f"{settings.method}d: {', '.join(parts)}")
+        if settings.method == "oversample" or not settings.weigh_rest:
+            return done[0]
+    weights = class_weights(after, settings, kind=kind)
     values = weights[:, 1] if kind == "multiclass" else weights.ravel()
     weighted = ", ".join(f"{name} {value:,.2f}" for name, value in zip(names, values, strict=True))
-    return f"weighted in the loss: {weighted}"
+    return "; ".join([*done, f"weighted in the loss: {weighted}"])
 
 
 def _classes(labels: NDArray[np.float32], *, kind: str) -> NDArray[np.int64]:
