@@ -66,6 +66,13 @@ def test_the_class_that_was_called_is_explained(result):
     assert len({case.image for case in wrong}) == len(wrong)
 
 
+def test_the_wrong_call_made_with_most_conviction_comes_first(result):
+    wrong = np.flatnonzero((result.labels * result.decisions).sum(axis=1) == 0)
+    surest = wrong[result.probabilities[wrong].max(axis=1).argmax()]
+
+    assert next(case for case in result.cases if case.label == 0).image == result.images[surest]
+
+
 def test_images_of_no_class_are_left_out_and_counted(classes):
     subject = evaluate.subject(classes.bundle, Table.read(classes.table))
 

@@ -3,6 +3,7 @@ from hypothesis import given, strategies as st
 
 from hilum import recipe
 from hilum.errors import RecipeError
+from hilum.findings import NIH_FINDINGS
 from hilum.recipe import Recipe, shipped
 
 
@@ -29,6 +30,126 @@ def test_any_text_and_number_survives_a_round_trip(tmp_path_factory, description
     path.write_text(original.to_toml(), encoding="utf-8")
 
     assert recipe.load(path) == original
+
+
+PNEUMONIA_OR_NOTHING = {
+    "task.kind": "binary",
+    "task.findings": ["Pneumonia"],
+    "task.negatives": "no-finding",
+    "train.optimizer": "adam",
+    "train.learning_rate": 1e-4,
+}
+DENSENET_HEAD = {
+    "model.architecture": "densenet121",
+    "model.weights": "imagenet",
+    "model.freeze": "backbone",
+    "model.pool": "average",
+    "model.hidden": [128],
+    "model.activation": "relu",
+    "model.dropout": 0.5,
+}
+TURNED_SHIFTED_MIRRORED = {
+    "augment.rotation": 20,
+    "augment.shift": 0.2,
+    "augment.shear": 10,
+    "augment.zoom": 0.2,
+    "augment.flip": True,
+    "train.batch_size": 32,
+    "train.epochs": 30,
+    "train.patience": 10,
+    "train.plateau_patience": 5,
+    "train.plateau_factor": 0.5,
+    "train.keep_final": True,
+    "balance.method": "class-weights",
+    "model.pool": "flatten",
+    "model.dropout": 0.5,
+}
+PUBLISHED = {
+    "nih-pneumonia": {
+        **PNEUMONIA_OR_NOTHING,
+        **DENSENET_HEAD,
+        "data.size": 224,
+        "model.l2": 1e-4,
+        "balance.method": "downsample",
+        "balance.number": 1450,
+        "train.schedule": "plateau",
+        "train.unfreeze_after": 5,
+        "train.backbone_rate": 0.1,
+    },
+    "kermany-densenet121": {
+        **PNEUMONIA_OR_NOTHING,
+        **DENSENET_HEAD,
+        "data.size": 224,
+        "balance.method": "class-weights",
+        "train.schedule": "plateau",
+    },
+    "nih-infiltration": {
+        "task.findings": ["Infiltration"],
+        "task.negatives": "all-others",
+        "model.architecture": "mobilenetv2",
+        "model.weights": "imagenet",
+        "model.freeze": "backbone",
+        "model.pool": "average",
+        "model.hidden": [64],
+        "model.activation": "relu",
+        "train.optimizer": "adam",
+        "train.learning_rate": 1e-3,
+        "train.loss": "auto",
+    },
+    "kermany-vgg16": {
+        **PNEUMONIA_OR_NOTHING,
+        **TURNED_SHIFTED_MIRRORED,
+        "model.architecture": "vgg16",
+        "model.weights": "imagenet",
+        "model.freeze": "backbone",
+        "model.hidden": [512],
+    },
+    "kermany-custom-cnn": {
+        **PNEUMONIA_OR_NOTHING,
+        **TURNED_SHIFTED_MIRRORED,
+        "model.architecture": "custom_cnn",
+        "model.weights": "none",
+        "model.hidden": [512, 256],
+    },
+    "nih-multilabel": {"task.kind": "multilabel", "task.findings": list(NIH_FINDINGS), "train.loss": "auto"},
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_recipe_says_what_the_published_notebook_trained(name):
+    flat = recipe.load(name).flat()
+
+    assert {key: flat[key] for key in PUBLISHED[name]} == PUBLISHED[name]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "data.size=320",
+        "model.architecture=densenet169",
+        "model.architecture=efficientnet_b0",
+        "model.architecture=resnet50",
+        "model.pool=max",
+        "model.block=cbam",
+        "balance.method=oversample",
+        "train.loss=focal",
+        "model.freeze=0.5",
+        "split.method=given",
+        "split.method=image",
+        "model.scaling=unit",
+        "augment.flip=true",
+        "augment.brightness=0.2",
+    ],
+)
+def test_what_published_notebooks_suggest_to_change_is_one_key(change):
+    before, after = (
+        recipe.load("kermany-densenet121").flat(),
+        recipe.load("kermany-densenet121", [change]).flat(),
+    )
+
+    key, _, value = change.partition("=")
+    assert str(after[key]).lower() == value
+    assert {name for name in after if after[name] != before[name]} <= {key}
 
 
 def test_set_changes_a_key():

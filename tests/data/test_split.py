@@ -223,6 +223,28 @@ def test_a_source_without_its_own_division_is_refused(method):
         split(table(patients, splits="train"), SplitSettings(method=method))
 
 
+def test_given_parts_are_taken_as_they_are_and_few_that_steer_are_told():
+    splits = ["test"] * 30 + ["val"] * 16 + ["train"] * 74
+    made = table([f"p{row // 2}" for row in range(120)], splits=splits)
+    divided = split(made, SplitSettings(method="given"))
+    assert divided.table.frame["split"].tolist() == splits
+    assert not divided.leaky
+    assert any("only 16 images steer" in note for note in divided.notes)
+
+
+def test_given_parts_that_share_patients_are_called_leaky():
+    made = table([f"p{row // 2}" for row in range(60)], splits=["test", "train", "val"] * 20)
+    assert split(made, SplitSettings(method="given")).leaky
+
+
+@pytest.mark.parametrize(
+    ("splits", "told"), [("", "0 in train, 0 in val"), (["train", "test"] * 5, "0 in val")]
+)
+def test_a_source_without_all_three_parts_is_refused_by_given(splits, told):
+    with pytest.raises(DataError, match=told + ".*'folders'"):
+        split(table([f"p{row}" for row in range(10)], splits=splits), SplitSettings(method="given"))
+
+
 # A list
 
 
@@ -311,6 +333,30 @@ def test_kermanys_own_test_is_kept_whole(shared_data):
     assert not divided.leaky
     shares = divided.table.frame.groupby("split")["Pneumonia"].mean()
     assert shares["val"] == pytest.approx(shares["train"], abs=0.01)
+
+
+@pytest.mark.real
+def test_kermanys_sixteen_steer_where_they_are_asked_for(shared_data):
+    divided = split(readers.read(shared_data / "kermany_224"), SplitSettings(method="given"))
+    assert divided.table.frame["split"].value_counts().to_dict() == {"train": 5216, "test": 624, "val": 16}
+    assert any("only 16 images steer" in note for note in divided.notes)
+
+
+@pytest.mark.real
+def test_by_image_a_third_of_nihs_pneumonia_test_is_of_patients_seen_in_training(shared_data):
+    """As a published notebook divides: all pneumonias, 1,450 images without finding, 80 to 20 by image."""
+    made = readers.read(shared_data / "nih" / "Data_Entry_2017_v2020.csv")
+    pneumonia, normal = (made.labels([name])[:, 0] == 1 for name in ("Pneumonia", "No Finding"))
+    drawn = np.random.default_rng(0).choice(np.flatnonzero(normal), 1450, replace=False)
+    made = made.select(pneumonia | np.isin(np.arange(len(made)), drawn))
+    shares = {}
+    for method in ("image", "patient"):
+        settings_ = SplitSettings(method=method, val=0.01, test=0.2)
+        frame = split(made, settings_, findings=["Pneumonia"]).table.frame
+        seen = frame.loc[frame["split"] != "test", "patient"]
+        shares[method] = frame.loc[frame["split"] == "test", "patient"].isin(seen).mean()
+    assert 0.28 < shares["image"] < 0.37
+    assert shares["patient"] == 0
 
 
 @pytest.mark.real

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from sklearn.metrics import precision_recall_fscore_support
 
 from hilum.evaluate import Evaluation
-from hilum.report import page
+from hilum.report import page, tables
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 PLOTS = {
@@ -205,6 +206,20 @@ def test_accuracy_of_classes_is_the_share_put_into_the_right_one(written: tuple[
     assert f"The most probable class is called: accuracy {right:.3f}" in text
     assert "each class against the others" in text
     assert "threshold" not in text.split("</style>")[-1]
+
+
+def test_classification_report_is_scikit_learns(make_evaluation: Callable[..., Evaluation]) -> None:
+    evaluation = make_evaluation("binary", cases=())
+    known = ~np.isnan(evaluation.labels[:, 0])
+    expected = precision_recall_fscore_support(evaluation.labels[known, 0], evaluation.decisions[known, 0])
+
+    grid = tables.classification_report(evaluation)
+
+    found = [[cell.value for cell in cells] for _, cells in grid.rows[:2]]
+    assert [row[:3] for row in found] == [
+        [f"{value:.3f}" for value in row] for row in np.array(expected[:3]).T
+    ]
+    assert [row[3] for row in found] == [f"{count:,}" for count in expected[3]]
 
 
 def test_what_cannot_be_estimated_says_so_with_its_reason(bare: Path) -> None:

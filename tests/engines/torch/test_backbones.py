@@ -205,6 +205,13 @@ def test_a_batch_norm_is_a_layer_of_its_own():
     assert [len(layer.parameters) for layer in found[:3]] == [1, 2, 1]
 
 
+def test_the_custom_cnn_is_four_blocks_of_convolution_norm_and_pool():
+    blocks = list(make_backbone("custom_cnn", size=SIZE).blocks)
+
+    assert [type(block).__name__ for block in blocks] == ["Conv2d", "BatchNorm2d", "ReLU", "MaxPool2d"] * 4
+    assert [block.out_channels for block in blocks[::4]] == [32, 64, 128, 256]
+
+
 def test_dropout_of_the_custom_cnn_drops_whole_channels():
     backbone = make_backbone("custom_cnn", size=SIZE, dropout=0.5).train()
     torch.manual_seed(0)

@@ -71,6 +71,15 @@ def test_attention_looks_where_its_scores_are():
     assert float(maps[:, :, 1, 2].abs().sum()) > 0.9 * float(maps.abs().sum())
 
 
+def test_l2_is_the_sum_of_squares_of_the_hidden_kernels_alone():
+    head = make(hidden=(5, 4))
+
+    kernels = [parameter for name, parameter in head.named_parameters() if name.endswith("weight")]
+
+    assert len(kernels) == 3
+    torch.testing.assert_close(head.penalty(), sum(kernel.square().sum() for kernel in kernels[:2]))
+
+
 def test_flatten_reads_channel_row_column():
     chosen = ModelSettings(architecture="resnet18", weights="none", pool="flatten")
     first = initial_head(chosen, channels=CHANNELS, height=HEIGHT, width=WIDTH, outputs=3, seed=1)

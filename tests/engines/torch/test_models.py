@@ -93,14 +93,32 @@ def test_normalisation_is_in_the_graph():
         torch.testing.assert_close(model.features(grey), expected)
 
 
-def test_unit_scaling_gives_the_backbone_grey_values_as_they_are():
-    model, initial = build("resnet18", "model.scaling=unit")
+def test_unit_scaling_gives_the_backbone_the_grey_values_as_they_are():
+    settings = recipe.load("demo", ["model.scaling=unit", f"data.size={SIZE}"])
+    model, initial = models.build(settings, images=torch.rand(8, SIZE, SIZE))
+    model.eval()
     grey = images(1)
+    channels = next(model.backbone.parameters()).shape[1]
     with torch.inference_mode():
-        expected = model.backbone(grey.unsqueeze(1).expand(-1, 3, -1, -1))
+        torch.testing.assert_close(
+            model.features(grey), model.backbone(grey.unsqueeze(1).expand(-1, channels, -1, -1))
+        )
+    assert (initial.mean, initial.std) == ((0.0,) * 3, (1.0,) * 3)
 
-        torch.testing.assert_close(model.features(grey), expected)
-    assert (initial.mean, initial.std) == ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)), "as the bundle says"
+
+@pytest.mark.parametrize(
+    ("name", "million"),
+    [("kermany-vgg16", 27.6), ("kermany-custom-cnn", 8.9)],
+)
+def test_networks_of_published_notebooks_have_as_many_parameters_as_the_documents_say(name, million):
+    settings = recipe.load(name, ["model.weights=none", "model.freeze=none"])
+
+    with torch.device("meta"):
+        model, _ = models.build(settings, images=torch.rand(2, settings.data.size, settings.data.size))
+
+    assert sum(parameter.numel() for parameter in model.parameters()) / 1e6 == pytest.approx(
+        million, abs=0.05
+    )
 
 
 def test_a_frozen_backbone_keeps_weights_and_statistics():
