@@ -254,28 +254,6 @@ def listed(tmp_path, made, rows):
     return split(made, SplitSettings(method="list", list=path))
 
 
-def test_what_is_given_stays_and_few_that_steer_are_named():
-    parts = ["train"] * 40 + ["val"] * 16 + ["test"] * 30
-    made = table([f"p{number}" for number in range(86)], splits=parts)
-
-    divided = split(made, SplitSettings(method="given", val=0.5))
-
-    assert divided.table.frame["split"].tolist() == parts
-    assert any("only 16 images steer" in note for note in divided.notes)
-
-
-@pytest.mark.parametrize("lacking", ["val", "test", ""])
-def test_what_is_given_must_be_whole(lacking):
-    parts = [part if part != lacking else "train" for part in ["train", "val", "test"] * 10]
-    if not lacking:
-        parts[3] = ""
-
-    with pytest.raises(
-        DataError, match=r"each image in the source's own train, val or test.*method 'folders'"
-    ):
-        split(table([f"p{number}" for number in range(30)], splits=parts), SplitSettings(method="given"))
-
-
 def test_a_list_is_taken_as_it_is(tmp_path):
     made = table(["p", "q", "r"])
     rows = [("00002.png", "val"), ("00000.png", "Train"), ("00001.png", "test"), ("99999.png", "test")]
