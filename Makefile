@@ -36,8 +36,8 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8
 KERAS := tests/engines/keras || [ $$? -eq 5 ]
 
 test: env
-	$(PYTEST) --dist loadfile -m "not full"
-	$(PYTEST) --dist loadfile -m "not full" $(KERAS)
+	$(PYTEST) --dist loadfile --no-loadscope-reorder -m "not full"
+	$(PYTEST) --dist loadfile --no-loadscope-reorder -m "not full" $(KERAS)
 
 check: env
 	$(BIN)/ruff format --check .

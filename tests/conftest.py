@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,12 @@ def pytest_ignore_collect(collection_path, config):
 def pytest_report_header(config):
     """Says so."""
     return [] if _keras_alone(config) else "tests/engines/keras runs apart: pytest tests/engines/keras"
+
+
+def pytest_collection_modifyitems(items):
+    """Begins with the files whose tests take longest, so that no process is left alone with them at the end."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,9 @@ def side(engine, what, folder, **options):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("start", "end"), [("torch", "keras"), ("keras", "torch")])
+@pytest.mark.parametrize(
+    ("start", "end"), [("torch", "keras"), pytest.param("keras", "torch", marks=pytest.mark.full)]
+)
 def test_weights_carry_over_exactly(start, end, tmp_path):
     """All networks in one process a side: importing a framework takes longer than running it."""
     before = side(start, "give", tmp_path, architectures=CARRIED)

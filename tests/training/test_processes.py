@@ -79,7 +79,7 @@ def test_two_processes_give_what_one_gives(tmp_path, environment, frozen):
     assert together.stderr.count("Sealed") == 1, "only one process speaks"
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_two_processes_go_on_where_layers_thaw(tmp_path, environment, frozen):
     changes = {**frozen, "train.epochs": "2", "train.unfreeze_after": "1", "train.unfreeze_share": "0.3"}
     result = run(environment, tmp_path / "two", changes, "--devices", "2")
@@ -90,6 +90,7 @@ def test_two_processes_go_on_where_layers_thaw(tmp_path, environment, frozen):
     assert moved
 
 
+@pytest.mark.slow
 def test_sigterm_saves_at_the_batchs_end_and_resume_ends_as_if_it_had_not_come(tmp_path, environment):
     changes = {"train.epochs": "6", "model.dropout": "0.3", "model.hidden": "[8]"}
     whole = run(environment, tmp_path / "whole", changes)

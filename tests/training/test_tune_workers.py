@@ -113,7 +113,7 @@ def test_two_of_four_workers_are_killed_and_every_point_is_evaluated_once(start,
     assert "2 begun again after a worker died" in (tmp_path / "study" / "tune.html").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_killed_parent_takes_its_workers_along_and_the_same_command_goes_on(start, tmp_path):
     first = start("--workers", "2", *SLOW_TRIALS)
     workers = workers_at_work(tmp_path / "study", 2)
@@ -132,7 +132,7 @@ def test_a_killed_parent_takes_its_workers_along_and_the_same_command_goes_on(st
     check_whole(tmp_path / "study", again=2)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_ctrl_c_keeps_what_is_there_and_the_same_command_goes_on(start, tmp_path):
     first = start("--workers", "2", *SLOW_TRIALS)
     study = tmp_path / "study"

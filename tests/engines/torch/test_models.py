@@ -55,7 +55,14 @@ def test_a_map_sums_to_the_part_of_the_logit_that_comes_from_the_image(hidden):
     torch.testing.assert_close(maps.sum((2, 3)) + offset, logits, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("architecture", TORCH)
+# The larger ones of a family differ in size alone.
+LARGER = ("densenet169", "densenet201")
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [pytest.param(name, marks=[pytest.mark.full] if name in LARGER else []) for name in TORCH],
+)
 def test_every_architecture_exports_the_contract_graph(architecture, tmp_path):
     model, initial = build(architecture, hidden="[8]", findings=("Mass", "Nodule"))
     with torch.inference_mode():

@@ -365,7 +365,8 @@ def test_a_full_disk_is_told_and_the_last_state_stays(cached, tmp_path, monkeypa
 def test_the_profile_covers_the_time(cached, tmp_path):
     profile = fit(cached, tmp_path / "s.safetensors").profile
 
-    assert set(profile) == {"loader", "forward", "backward", "optimizer", "validation", "rest"}
+    assert set(profile) == {"features", "loader", "forward", "backward", "optimizer", "validation", "rest"}
+    assert profile["features"] == 0, "nothing is stored"
     assert all(seconds >= 0 for seconds in profile.values())
     assert profile["forward"] > 0
     assert profile["backward"] > 0
