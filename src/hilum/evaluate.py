@@ -507,6 +507,8 @@ def _warnings(
             f"{part.left_out:,} images of patients who calibrated this bundle are left out; "
             f"{len(part.rows):,} are scored."
         )
+    if part.internal and part.name in ("test", "all") and not test_reads:
+        warnings.append("The bundle stands outside its run: how often this test was read is not counted.")
     if test_reads > 1:
         warnings.append(
             f"This test split was evaluated {test_reads} times in this run; choices made between make it flatter."

@@ -81,6 +81,8 @@ def choose(table: Table, bundle: Bundle, split: str, *, watch: Watcher) -> Part:
         whose = "all images" if name == "all" else f"the {name} part of the source's own split"
         description = f"external data, {whose}: not the data that the model was trained on"
     inside = np.full(len(table), True) if name == "all" else table.frame["split"].to_numpy(str) == name
+    if divided is None and not inside.all():
+        description += f"; {inside.sum():,} of {len(table):,} images, with --split all all of them"
     if not inside.any() and divided is not None and manifest.members:
         raise DataError(
             f"no image is in the {split} part of every member: each trained or tuned one of the ensemble's "

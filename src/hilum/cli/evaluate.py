@@ -37,7 +37,11 @@ def evaluate(
     model: BundleArgument,
     data: SourceOption = None,
     split: Annotated[
-        str, typer.Option("--split", help="train, val, test, or all; data from elsewhere has no test: all.")
+        str,
+        typer.Option(
+            "--split",
+            help="train, val, test, or all; of data from elsewhere the part so named, or all where there are no parts.",
+        ),
     ] = "test",
     output: Annotated[
         Optional[Path],  # noqa: UP045

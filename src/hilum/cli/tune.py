@@ -125,4 +125,12 @@ def tune(
     if found.interrupted:
         watch.say("interrupted; the same command goes on")
         raise typer.Exit(EXIT_INTERRUPTED)
-    watch.say(f"next: hilum train {found.folder / BEST}{f' --data {data}' if data else ''}")
+    given = {
+        "--data": data,
+        "--images": images,
+        "--as": layout,
+        "--engine": engine if engine != "torch" else None,
+    }
+    told = "".join(f" {option} {value}" for option, value in given.items() if value)
+    told += "".join(f" --remap {each}" for each in remap or ())
+    watch.say(f"next: hilum train {found.folder / BEST}{told}")

@@ -368,7 +368,7 @@ def _described(table: Table, settings: SplitSettings, source: Table, findings: S
         fractions=(fractions[0], fractions[1], fractions[2]),
         hash=split_hash(table),
         leaky=settings.method == "image" or shared > 0,
-        description=_description(settings),
+        description=_description(settings, steering=int((parts == "val").sum())),
         notes=(
             *_notes_on_patients(table, shared),
             *_notes_on_source(settings, source),
@@ -377,7 +377,7 @@ def _described(table: Table, settings: SplitSettings, source: Table, findings: S
     )
 
 
-def _description(settings: SplitSettings) -> str:
+def _description(settings: SplitSettings, *, steering: int) -> str:
     val = f"{settings.val:.0%}"
     if settings.folds:
         kept = "" if settings.method == "patient" else "; the source's own test is in no fold"
@@ -389,7 +389,7 @@ def _description(settings: SplitSettings) -> str:
         "patient": f"by patient: {settings.test:.0%} test, {val} validation, stratified, seed {settings.seed}",
         "folders": f"the source's own test; validation is {val} of the rest, by patient, seed {settings.seed}",
         "official": f"the published lists' test; validation is {val} of the rest, by patient, seed {settings.seed}",
-        "given": "the source's own train, validation and test, as they are",
+        "given": f"the source's own train, validation ({steering:,} images) and test, as they are",
         "list": f"as listed in {Path(settings.list or '').name}",
         "image": f"LEAKY, by image: {settings.test:.0%} test, {val} validation, stratified, seed {settings.seed}",
     }[settings.method]

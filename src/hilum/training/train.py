@@ -116,6 +116,8 @@ def train(
     with _folder(folder, recipe, examples), _logged(folder / "log.txt"):
         for note in (*examples.table.notes, *parted.notes, fitting.balance):
             log.info("%s", note)
+        for note in parted.notes:
+            watch.finish(f"note: {note}")
         for leak in leaks:
             log.warning("--allow-leak: %s", leak)
             watch.finish(f"warning: --allow-leak: {leak}")
