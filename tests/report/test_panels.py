@@ -103,7 +103,7 @@ def test_lightness_of_both_ramps_rises_with_the_evidence() -> None:
         (1, 0.49, "False negative"),
         (0, 0.5, "False positive"),
         (0, 0.1, "True negative"),
-        (float("nan"), 0.9, "Called present, truth unknown"),
+        (float("nan"), 0.9, "Called present"),
     ],
 )
 def test_outcome(make_case: Callable[..., Case], label: float, probability: float, outcome: str) -> None:
@@ -117,7 +117,7 @@ def test_outcome(make_case: Callable[..., Case], label: float, probability: floa
         (0, True, "Wrong class"),
         (1, False, "Wrong class"),
         (0, False, "Right class"),
-        (float("nan"), True, "Called present, truth unknown"),
+        (float("nan"), True, "Called present"),
     ],
 )
 def test_outcome_of_a_class(make_case: Callable[..., Case], label: float, called: bool, outcome: str) -> None:

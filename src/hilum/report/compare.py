@@ -269,9 +269,15 @@ def _show(one: Exhibit, comparison: Comparison, limit: float) -> Shown:
     height, width = views[0].radiograph.shape[:2]
     pictures = [("", "Radiograph", jpeg(views[0].radiograph), "Radiograph")]
     for place, (view, name) in enumerate(zip(views, _names(comparison), strict=True)):
-        verdict = "right" if one.right[place] else "wrong"
         alt = f"Radiograph with the map of {name} for {one.finding}"
-        pictures.append((name, alt, jpeg(view.overlay), f"{sidebyside.call(one, place)}: {verdict}"))
+        pictures.append(
+            (
+                name,
+                alt,
+                jpeg(view.overlay),
+                f"{sidebyside.call(one, place)}: {sidebyside.verdict(one, place)}",
+            )
+        )
     return Shown(sidebyside.truth(one), one.image, tuple(pictures), width, height)
 
 

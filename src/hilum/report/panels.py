@@ -161,7 +161,7 @@ def scale_limit(cases: Sequence[Case]) -> float:
 def outcome(case: Case) -> str:
     """Returns one of `OUTCOMES` or `CLASS_OUTCOMES`, or what was called where the truth is unknown."""
     if math.isnan(case.label):
-        return f"Called {_called(case)}, truth unknown"
+        return f"Called {_called(case)}"
     present = case.label >= 0.5
     if case.threshold is None:
         return CLASS_OUTCOMES[0 if present == case.called else 1]

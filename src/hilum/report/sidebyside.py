@@ -175,11 +175,12 @@ def maps(exhibits: Sequence[Exhibit], names: Sequence[str], *, title: str) -> "F
             frame.imshow(picture, aspect="equal", interpolation="antialiased")
             frame.set_axis_off()
         for place, left in enumerate(lefts[1:]):
-            verdict, told = ("right" if one.right[place] else "wrong"), call(one, place)
-            style.write(drawing, words.cut(told, int(side / 0.068)), left=left, top=top + height + 0.15)
             style.write(
-                drawing, verdict, left=left, top=top + height + 0.3, bold=not one.right[place], colour=style.FAINT
-                if one.right[place] else style.INK,
+                drawing, words.cut(call(one, place), int(side / 0.068)), left=left, top=top + height + 0.15
+            )
+            style.write(
+                drawing, verdict(one, place, letters=int(side / 0.08)), left=left, top=top + height + 0.3,
+                bold=not one.right[place], colour=style.FAINT if one.right[place] else style.INK,
             )  # fmt: skip
         top += height + below
     panels.draw_scale(drawing, limit, left=style.MARGIN, top=top + 0.12, width=min(width - 0.1, 5.0))
@@ -201,6 +202,14 @@ def call(one: Exhibit, place: int) -> str:
     """What a model makes of an image, in words."""
     case = one.cases[place]
     return f"{words.probability(case.probability)}, called {one.called[place]}"
+
+
+def verdict(one: Exhibit, place: int, *, letters: int = 80) -> str:
+    """Whether a model is right of an image, and where there is room from which probability it calls a finding."""
+    limit = one.cases[place].threshold
+    said = "right" if one.right[place] else "wrong"
+    told = said if limit is None else f"{said}; present from {words.probability(limit)}"
+    return told if len(told) <= letters else said
 
 
 def _draw_matrix(frame: "Axes", matrix: Matrix, colour: str, *, small: bool = False) -> None:

@@ -114,7 +114,9 @@ def _fit(logits: Floats, classes: np.ndarray, *, fixed: float | None) -> Recalib
     if fixed is not None:
         reason = "the logits make no error, so that no slope is the best: the temperature is kept"
     elif found[0] <= smallest * (1 + 1e-6):
-        reason = "the model ranks images no better than chance here, or the wrong way round; its probabilities say nothing"
+        reason = (
+            "the model ranks images no better than chance here, or the wrong way round: do not use it here"
+        )
     elif found[0] >= largest * (1 - 1e-6):
         reason = "the logits are far too small for the labels: the slope is at its upper bound"
     return Recalibration(float(scale / found[0]), tuple(map(float, intercepts)), reason)
