@@ -187,6 +187,14 @@ def test_a_table_without_a_row_or_a_finding_has_a_page(tmp_path: Path) -> None:
         assert report.write(tmp_path / str(number), explore(table), title="nothing").is_file()
 
 
+def test_a_table_of_several_data_sets_says_first_what_its_differences_may_be(explored: Exploration) -> None:
+    other = dataclasses.replace(explored.sources[0], name="other")
+    joined = dataclasses.replace(explored, sources=(*explored.sources, other))
+
+    assert report.notable(joined)[0].startswith("The table joins 2 data sets, phantom and other: ")
+    assert report.notable(joined)[1:] == report.notable(explored)
+
+
 TABLES = {"many": (900, NIH_FINDINGS), "few": (60, NIH_FINDINGS), "one": (40, ("Mass",))}
 TABLES["long"] = (40, ("A finding with an endless name, longer than any", "Mass"))
 

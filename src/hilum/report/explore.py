@@ -137,7 +137,7 @@ def left_out(found: Exploration) -> dict[str, tuple[str, ...]]:
 
 def notable(found: Exploration) -> list[str]:
     """Returns what a reader should know before training, a sentence each, computed from the numbers."""
-    said = [remarks.imbalance(found), remarks.shift(found), remarks.unknowns(found)]
+    said = [remarks.joined(found), remarks.imbalance(found), remarks.shift(found), remarks.unknowns(found)]
     if found.views and "AP" in found.views.values and len(found.views.values) > 1:
         said.append(remarks.view_sentence(found))
     if found.follow_ups:

@@ -37,6 +37,17 @@ def balance_title(found: Exploration) -> str:
     return f"{which}{words.cut(most.name, NAME)}, {share} of the images"
 
 
+def joined(found: Exploration) -> str:
+    """Says what to make of figures over several data sets; nothing of one."""
+    if len(found.sources) < 2:
+        return ""
+    names = words.listed([source.name for source in found.sources])
+    return (
+        f"The table joins {len(found.sources)} data sets, {names}: whatever differs between classes here, views, ages, "
+        "sizes and findings that go together, may differ between the data sets alone. Explore each for itself too."
+    )
+
+
 def imbalance(found: Exploration) -> str:
     """Says how far the most and the least frequent finding are apart."""
     present = sorted((each for each in found.findings if each.present), key=lambda each: each.present)
