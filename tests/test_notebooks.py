@@ -155,7 +155,8 @@ def test_nih_infiltration_on_both_frameworks(shared_data, nih, tmp_path):
     assert (tmp_path / "saved_models" / "nih_infiltration_mobilenetv2.keras").is_file()
     assert "model.safetensors" in second.text
     compared = tmp_path / "runs" / "nih_infiltration_pytorch" / "compared"
-    models = {row["Model"] for row in csv.DictReader((compared / "performance_metrics.csv").open())}
+    rows = (compared / "performance_metrics.csv").read_text(encoding="utf-8").splitlines()
+    models = {row["Model"] for row in csv.DictReader(rows)}
     assert models == {"Keras", "Keras, plain", "PyTorch", "PyTorch, 1 logit"}
     assert len(second.pictures) >= 6
 
