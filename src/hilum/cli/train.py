@@ -132,7 +132,7 @@ def crossval(
     from hilum.training.crossval import cross_validate, folder_of
 
     check_folder(output)
-    settings, watch = _recipe(recipe, changes, needs_data=not data)
+    settings, watch = load_recipe(recipe, changes, needs_data=not data)
     if data:
         table = read_table(data, layout=layout, images=images, remap=remap)
     else:
@@ -166,7 +166,7 @@ def _train(
 ) -> Any:
     from hilum.cli.terminal import RESEARCH
 
-    recipe, watch = _recipe(recipe_name, changes, needs_data=read is None)
+    recipe, watch = load_recipe(recipe_name, changes, needs_data=read is None)
     from hilum.training import train as training
 
     found = training.check(recipe, folder, engine=engine.value, resume=resume, devices=devices)
@@ -194,7 +194,7 @@ def _train(
     return run
 
 
-def _recipe(name: str, changes: list[str] | None, *, needs_data: bool) -> tuple[Any, Any]:
+def load_recipe(name: str, changes: list[str] | None, *, needs_data: bool) -> tuple[Any, Any]:
     """The recipe, which draws its own phantoms where no data are given, and who watches."""
     from hilum import recipe as recipes
     from hilum.cli.terminal import Terminal

@@ -83,23 +83,22 @@ def tune(
 
     The test is not read. Run the same command again to go on, or with more --trials; best.toml is for hilum train.
     """
-    from hilum import recipe as recipes, study
+    from hilum import study
     from hilum.cli.data import read_table
-    from hilum.cli.terminal import RESEARCH, Terminal
+    from hilum.cli.terminal import RESEARCH
+    from hilum.cli.train import load_recipe
     from hilum.errors import UsageError, require
 
     require("optuna", extra="tune")
     if trials is not None and search is SearchName.grid:
         raise UsageError("--trials goes with --search tpe; a grid has as many trials as combinations")
-    settings, varied = recipes.load(recipe, changes or ()), study.parse_vary(vary)
+    varied = study.parse_vary(vary)
+    settings, watch = load_recipe(recipe, changes, needs_data=data is None)
     study.dimensions(settings, varied, search=search.value)
-    if data is None and not settings.data.phantoms:
-        raise UsageError(f"recipe {settings.name} needs --data: a data set's folder, CSV file or table")
     table = read_table(data, layout=layout, images=images, remap=remap) if data else None
     from hilum.training.train import draw_phantoms
     from hilum.training.tune import BEST, tune as search_for
 
-    watch = Terminal()
     found = search_for(
         settings,
         table if table is not None else draw_phantoms(settings, watch),

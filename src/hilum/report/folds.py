@@ -142,14 +142,6 @@ def forest(rows: Sequence[tuple[str, Fold]], *, title: str, subtitle: str, axis:
                 [estimate.value], [place], marker, color=colour, markersize=5.5, markeredgewidth=0, clip_on=False
             )  # fmt: skip
             ends.append(estimate.value)
-    low = float(np.floor(min(ends) * 10 + 1e-9) / 10)
     frame.axvline(0.5, color=style.SLATE, linewidth=0.7, linestyle=(0, (4, 3)), zorder=0)
-    frame.set_xlim(low - 0.015, 1.005)
-    frame.set_ylim(len(rows) - 0.5, -0.5)
-    frame.set_yticks([])
-    frame.spines["left"].set_visible(False)
-    frame.set_xticks(np.arange(round(low * 10), 11) / 10)
-    frame.grid(axis="x", color=style.HAIR, linewidth=0.6)
-    frame.set_axisbelow(True)
-    frame.set_xlabel(axis, labelpad=2)
+    style.rows_of_shares(frame, len(rows), lowest=min(ends), axis=axis)
     return drawing

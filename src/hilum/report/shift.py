@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from hilum.evaluate import Evaluation
 from hilum.external import ACCURACY, MEAN, METRICS, Contrast, Unseen
 from hilum.report import style, words
@@ -228,17 +226,9 @@ def forest(pairs: Sequence[Pair], *, title: str, subtitle: str, axis: str) -> "F
                 markeredgewidth=0,
                 clip_on=False,
             )
-    low = float(np.floor(min(lows) * 10 + 1e-9) / 10)
     if axis:
         frame.axvline(0.5, color=style.SLATE, linewidth=0.7, linestyle=(0, (4, 3)), zorder=0)
-    frame.set_xlim(low - 0.015, 1.005)
-    frame.set_ylim(len(pairs) - 0.5, -0.5)
-    frame.set_yticks([])
-    frame.spines["left"].set_visible(False)
-    frame.set_xticks(np.arange(round(low * 10), 11) / 10)
-    frame.grid(axis="x", color=style.HAIR, linewidth=0.6)
-    frame.set_axisbelow(True)
-    frame.set_xlabel(axis, labelpad=2)
+    style.rows_of_shares(frame, len(pairs), lowest=min(lows), axis=axis)
     return drawing
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+import numpy as np
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -228,3 +230,16 @@ def _clean_text(drawing: "Figure", *, known_letters_only: bool) -> None:
             clean = "".join(letter if font.get_char_index(ord(letter)) else "?" for letter in clean)
         if clean != words:
             text.set_text(clean)
+
+
+def rows_of_shares(frame: "Axes", count: int, *, lowest: float, axis: str) -> None:
+    """Lays out rows of figures between 0 and 1, the first on top, from the tenth below the lowest on."""
+    low = float(np.floor(lowest * 10 + 1e-9) / 10)
+    frame.set_xlim(low - 0.015, 1.005)
+    frame.set_ylim(count - 0.5, -0.5)
+    frame.set_yticks([])
+    frame.spines["left"].set_visible(False)
+    frame.set_xticks(np.arange(round(low * 10), 11) / 10)
+    frame.grid(axis="x", color=HAIR, linewidth=0.6)
+    frame.set_axisbelow(True)
+    frame.set_xlabel(axis, labelpad=2)

@@ -178,18 +178,20 @@ class Run:
         number = torch.get_num_threads()
         workers, block = (number, 8) if device.type == "cpu" else (1, 64)
         threads = ThreadPoolExecutor(workers, initializer=partial(torch.set_num_threads, 1))
-        with self.stopwatch.part("features"), threads as pool:
-            self.batches, found = store(
-                self.batches,
-                validation,
-                compute=compute,
-                pool=pool,
-                block=block,
-                versions=versions,
-                folder=folder,
-                hooks=hooks,
-            )
-        torch.set_num_threads(number)  # a part of the setting is the whole process's
+        try:
+            with self.stopwatch.part("features"), threads as pool:
+                self.batches, found = store(
+                    self.batches,
+                    validation,
+                    compute=compute,
+                    pool=pool,
+                    block=block,
+                    versions=versions,
+                    folder=folder,
+                    hooks=hooks,
+                )
+        finally:
+            torch.set_num_threads(number)  # a part of the setting is the whole process's
         self.position.seconds = self.stopwatch.seconds()["features"]
         return found
 
