@@ -30,7 +30,11 @@ demo: env
 	$(BIN)/hilum demo -o runs/demo --resume
 
 # One test process a core, each with one thread: faster than one process with threads in it.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --hypothesis-profile=$(CASES)
+
+# Property tests try the same cases each time, and new ones with check-all. (The name is Hypothesis's own.)
+CASES := ci
+check-all: CASES := default
 
 # Keras's tests run apart, since no process holds two frameworks; 5 says that there are none, where it is not installed.
 KERAS := tests/engines/keras || [ $$? -eq 5 ]

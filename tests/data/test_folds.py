@@ -48,7 +48,11 @@ def test_every_image_is_in_one_fold_and_every_patient_too(people, number, seed):
     for patient in np.unique(groups.astype(str)):
         assert len(set(folds[groups == patient])) == 1
     sizes = np.bincount(folds, minlength=number + 1)[1:]
-    assert sizes.max() - sizes.min() <= 4, "sizes differ by at most the largest patient"
+    # Each fold misses its share of what is left by half of the largest patient at most, and those after it inherit
+    # that in equal parts: the first against the last differ most.
+    largest = max(images for images, _ in people)
+    inherited = number / (number - 1) + sum(1 / left for left in range(1, number - 1))
+    assert sizes.max() - sizes.min() <= largest / 2 * inherited
 
 
 @given(st.lists(st.booleans(), min_size=10, max_size=80), st.integers(2, 6), st.integers(0, 9))
