@@ -62,7 +62,9 @@ class Level:
         auroc: Of one finding its AUROC, of several the mean over the factor's `common` ones.
         difference: `auroc` minus that of all other images of the factor.
         p_value: Of no difference.
-        holm_p: The same after Holm's correction over all levels of all factors.
+        holm_p: The same after Holm's correction over all divisions of the images.
+        division: Number of the division into these images and all others; levels that are the same images, or the
+            others, share it.
         accuracy: Where exactly one class is called: the share of images put into the right one.
     """
 
@@ -74,6 +76,7 @@ class Level:
     difference: Estimate
     p_value: float | None = None
     holm_p: float | None = None
+    division: int = 0
     accuracy: Estimate | None = None
 
 
@@ -118,7 +121,7 @@ class Subgroups:
     Attributes:
         factors: Those whose levels differ among these images.
         same: The other factors -> the one level that all images have.
-        comparisons: How many differences of levels were looked at; two levels of a factor make one.
+        comparisons: How many divisions of the images were looked at; two levels of a factor make one.
         baseline: Finding -> what metadata alone tell.
     """
 
@@ -188,12 +191,13 @@ def subgroups(
     )
     aurocs = {name: one.metrics["auroc"] for name, one in of_findings.findings.items()}
     factors, same = [], {}
-    for name, levels in _levels(table.frame).items():
+    masks = _levels(table.frame)
+    for name, levels in masks.items():
         if len(levels) > 1:
             factors.append(_factor(name, levels, scored, aurocs))
         else:
             same[name] = next(iter(levels))
-    adjusted, comparisons = _holm(factors)
+    adjusted, comparisons = _holm(factors, masks)
     return Subgroups(adjusted, same, comparisons, _baseline(table, scored, aurocs))
 
 
@@ -201,7 +205,10 @@ def remarks(found: Subgroups) -> tuple[str, ...]:
     """What a reader must know: which levels differ from the rest, and where metadata alone tell as much."""
     what = "Mean AUROC" if len(found.baseline) > 1 else "AUROC"
     lines = []
-    differing = [(factor, level) for factor in found.factors for level in _differing(factor)]
+    known = [(factor, level) for factor in found.factors for level in _differing(factor)]
+    known.sort(key=lambda one: one[1].difference.value or 0, reverse=True)
+    # Of levels that divide the images alike the lowest is named.
+    differing = [*{level.division: (factor, level) for factor, level in known}.values()]
     differing.sort(key=lambda one: one[1].difference.value or 0)
     looked = f"of {_count(found.comparisons, 'comparison')}, p after Holm's correction"
     for sure, verb in (
@@ -219,6 +226,15 @@ def remarks(found: Subgroups) -> tuple[str, ...]:
     return tuple(lines)
 
 
+def named(factor: Factor, level: Level) -> str:
+    """Names a level in a sentence: `source nih`, `AP view`, `female patients`, `age 40–59`, `unknown sex`."""
+    if level.name == UNKNOWN:
+        return f"{level.name} {factor.name}"
+    return {"view": "{} view", "sex": "{} patients"}.get(factor.name, f"{factor.name} {{}}").format(
+        level.name
+    )
+
+
 def chosen(table: Table, rows: np.ndarray) -> Table:
     """The rows (n,) of a table in the order asked for, without boxes."""
     return replace(table, frame=table.frame.iloc[rows].reset_index(drop=True), boxes=no_boxes())
@@ -232,8 +248,13 @@ def _differing(factor: Factor) -> list[Level]:
 
 
 def _surely_above(one: Baseline) -> bool:
-    """Whether the model's AUROC is surely above the metadata's; where one is missing nothing is said against it."""
-    return one.difference.low is None or one.difference.low > 0
+    """Whether the model's AUROC is surely above the metadata's; where one is missing nothing is said against it.
+
+    Metadata that tell nothing have an AUROC below 0.5, since they are cross-fitted: chance is the least to be above.
+    """
+    if one.difference.low is None or one.model.low is None:
+        return True
+    return one.difference.low > 0 and one.model.low > 0.5
 
 
 def _matched(found: Subgroups, unsure: Sequence[str]) -> str:
@@ -258,7 +279,7 @@ def _told(factor: Factor, level: Level) -> str:
     ends = sorted((abs(one.low), abs(one.high)))
     p_value = "" if level.holm_p is None else f", p {_p_value(level.holm_p)}"
     return (
-        f"{factor.name} {level.name}: {_number(level.auroc)}, {'lower' if one.value < 0 else 'higher'} by "
+        f"{named(factor, level)}: {_number(level.auroc)}, {'lower' if one.value < 0 else 'higher'} by "
         f"{abs(one.value):.3f} ({ends[0]:.3f}–{ends[1]:.3f}{p_value})"
     )
 
@@ -444,45 +465,49 @@ def _none(why: str) -> Estimate:
     return Estimate(None, reason=why)
 
 
-def _holm(factors: Sequence[Factor]) -> tuple[tuple[Factor, ...], int]:
-    """Adjusts the p values of all levels together; two levels of a factor are one comparison."""
-    keys: dict[tuple[str, str], tuple[str, str]] = {}
-    p_values: dict[tuple[str, str], float] = {}
+def _holm(
+    factors: Sequence[Factor], masks: Mapping[str, Mapping[str, np.ndarray]]
+) -> tuple[tuple[Factor, ...], int]:
+    """Numbers the divisions of the images and adjusts their p values together; each division is one comparison."""
+    numbers: dict[tuple[bytes, tuple[str, ...]], int] = {}
+    p_values: dict[int, float] = {}
+    division: dict[tuple[str, str], int] = {}
     for factor in factors:
         for level in factor.levels:
-            if level.p_value is None:
-                continue
-            first = factor.levels[0].name if len(factor.levels) == 2 else level.name
-            keys[factor.name, level.name] = key = (factor.name, first)
-            p_values.setdefault(key, level.p_value)
+            rows = masks[factor.name][level.name]
+            key = np.packbits(rows if rows[0] else ~rows).tobytes(), factor.common
+            number = division[factor.name, level.name] = numbers.setdefault(key, len(numbers))
+            if level.p_value is not None:
+                p_values.setdefault(number, level.p_value)
     adjusted = dict(zip(p_values, stats.holm([*p_values.values()]).tolist(), strict=True))
-    made = tuple(
-        replace(
-            factor,
-            levels=tuple(
-                replace(level, holm_p=adjusted[keys[factor.name, level.name]])
-                if (factor.name, level.name) in keys
-                else level
-                for level in factor.levels
-            ),
-        )
-        for factor in factors
-    )
-    return made, len(p_values)
+    made = []
+    for factor in factors:
+        levels = []
+        for level in factor.levels:
+            number = division[factor.name, level.name]
+            holm_p = None if level.p_value is None else adjusted[number]
+            levels.append(replace(level, division=number, holm_p=holm_p))
+        made.append(replace(factor, levels=tuple(levels)))
+    return tuple(made), len(p_values)
 
 
 def _baseline(table: Table, scored: _Scored, aurocs: Mapping[str, Estimate]) -> dict[str, Baseline]:
     """What `data.audit.association` tells of the labels that were scored."""
     frame = table.frame[list(COLUMNS)].reset_index(drop=True)
-    labels = pd.DataFrame(scored.labels.astype(np.float64), columns=list(scored.findings))
+    # By number: a class may be called what no table's finding may, such as `No Finding`.
+    columns = tuple(map(str, range(len(scored.findings))))
+    labels = pd.DataFrame(scored.labels.astype(np.float64), columns=list(columns))
     # Patients are put into folds in the order in which they come: so that it is not the caller's, theirs by name.
     known = pd.concat([frame, labels], axis=1).sort_values(["source", "patient", "image"], ignore_index=True)
-    found = associations(Table(known, scored.findings, table.sources))
-    return {finding: _beside(aurocs[finding], found, finding) for finding in scored.findings}
+    found = associations(Table(known, columns, table.sources))
+    return {
+        finding: _beside(aurocs[finding], [one for one in found if one.finding == column])
+        for finding, column in zip(scored.findings, columns, strict=True)
+    }
 
 
-def _beside(model: Estimate, found: Sequence[Association], finding: str) -> Baseline:
-    told = {one.factor: _estimate(one) for one in found if one.finding == finding}
+def _beside(model: Estimate, found: Sequence[Association]) -> Baseline:
+    told = {one.factor: _estimate(one) for one in found}
     alone = {name: told[name] for name in METADATA}
     # One factor may be all that is known; of none the reason of the first is told.
     only = next((one for one in alone.values() if one.value is not None), alone[METADATA[0]])

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hilum.evaluate import Evaluation
@@ -12,7 +12,7 @@ from hilum.report import style, words
 from hilum.report.plots import Plot, cohort, confidence, noun
 from hilum.report.tables import Cell, Column, Grid, Notes
 from hilum.stats import Estimate
-from hilum.subgroups import Baseline, Factor, Level, Subgroups
+from hilum.subgroups import Baseline, Factor, Level, Subgroups, named
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -94,9 +94,9 @@ def section(evaluation: Evaluation) -> Section | None:
         how += f" By {noun(evaluation)} and {words.listed(crowded)}: in subgroups.csv."
     how_baseline = (
         "Metadata: an AUROC from view, age, sex and image size alone, cross-fitted by patient (naive Bayes over "
-        "levels), without a look at the image. It is high where the sicker are filmed otherwise, and a model may learn "
-        "that from the picture. Difference: model minus metadata, by MOVER, which takes the two as independent and "
-        "errs on the wide side."
+        "levels), without a look at the image; where they tell nothing it lies below 0.5. It is high where the sicker "
+        "are filmed otherwise, and a model may learn that from the picture. Difference: model minus metadata, by "
+        "MOVER, which takes the two as independent and errs on the wide side."
     )
     return Section(
         lead,
@@ -120,10 +120,10 @@ def table(evaluation: Evaluation, found: Subgroups) -> Grid:
             cells = [Cell(f"{level.images:,}"), Cell(f"{level.patients:,}")]
             if single:
                 cells.append(Cell(f"{level.findings[single].positives:,}"))
-            cells += [_cell(level.auroc, notes), _cell(level.difference, notes), Cell(_p_value(level))]
+            cells += [_cell(level.auroc, notes), _after(level.difference, notes), Cell(_p_value(level))]
             if single:
                 metrics = level.findings[single].metrics
-                cells += [_cell(metrics[name], notes) for name in DECISIONS]
+                cells += [_after(metrics[name], notes) for name in DECISIONS]
             if level.accuracy:
                 cells.append(_cell(level.accuracy, notes))
             rows.append((f"{FACTORS[factor.name].partition(',')[0]}: {level.name}", tuple(cells)))
@@ -156,7 +156,7 @@ def baseline(evaluation: Evaluation, found: Subgroups) -> Grid:
 
 def _told(one: Baseline) -> dict[str, Estimate]:
     alone = {f"{name.capitalize()} alone": estimate for name, estimate in one.alone.items()}
-    return {"Model": one.model, "Metadata": one.metadata, "Difference": one.difference, **alone}
+    return {"Model": one.model, "Metadata": one.metadata, "Model minus metadata": one.difference, **alone}
 
 
 def to_csv(found: Subgroups) -> str:
@@ -235,11 +235,18 @@ def _by_finding(evaluation: Evaluation, found: Subgroups) -> tuple[Grid, ...]:
 
 
 def _cell(estimate: Estimate, notes: Notes) -> Cell:
-    if estimate.reason and TOO_SMALL in estimate.reason:
-        reason = estimate.reason.removeprefix(f"{TOO_SMALL}: ")
-        return Cell("–" if reason.startswith("the rest") else TOO_SMALL, "", notes.letter(reason))
+    if estimate.reason and estimate.reason.startswith(TOO_SMALL):
+        return Cell(TOO_SMALL, "", notes.letter(estimate.reason.removeprefix(f"{TOO_SMALL}: ")))
     entry = estimate.to_dict()
     return Cell(words.value(entry), words.interval(entry), notes.letter(words.reason(entry)))
+
+
+def _after(estimate: Estimate, notes: Notes) -> Cell:
+    """A cell behind that of the AUROC, which has said what is too small."""
+    if estimate.reason and estimate.reason.startswith(TOO_SMALL):
+        return Cell("–")
+    cell = _cell(estimate, notes)
+    return cell if estimate.value is not None else replace(cell, value="–")
 
 
 def _number(estimate: Estimate) -> Cell:
@@ -263,12 +270,11 @@ def _plot(evaluation: Evaluation, found: Subgroups) -> Plot:
         for level in factor.levels:
             rows.append(Row(level.name, level.auroc, level.images, factor.whole))
             if level.auroc.value is not None:
-                known.append((level.auroc.value, f"{factor.name} {level.name}"))
+                known.append((level.auroc.value, named(factor, level)))
     title = f"{name} by subgroup"
     if known:
-        ends = (min(known), max(known))
-        told = [f"{words.number(value)} in {words.cut(where, 22)}" for value, where in ends]
-        title = f"{name} {told[0]}" + (f", {told[1]}" if len(known) > 1 else "")
+        ends = dict.fromkeys((min(known), max(known)))
+        title = f"{name} {' to '.join(f'{words.number(value)} ({words.cut(of, 24)})' for value, of in ends)}"
     caption = (
         f"{name} of the images of each level with its {confidence(evaluation)} interval by patient. Vertical "
         "lines: all images together; dashes: chance."
