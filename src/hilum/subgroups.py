@@ -206,10 +206,12 @@ def remarks(found: Subgroups) -> tuple[str, ...]:
     what = "Mean AUROC" if len(found.baseline) > 1 else "AUROC"
     lines = []
     known = [(factor, level) for factor in found.factors for level in _differing(factor)]
-    known.sort(key=lambda one: one[1].difference.value or 0, reverse=True)
-    # Of levels that divide the images alike the lowest is named.
-    differing = [*{level.division: (factor, level) for factor, level in known}.values()]
-    differing.sort(key=lambda one: one[1].difference.value or 0)
+    known.sort(key=lambda one: one[1].difference.value or 0)
+    # Of levels that divide the images alike the lowest is named, and of equal ones the first.
+    once: dict[int, tuple[Factor, Level]] = {}
+    for factor, level in known:
+        once.setdefault(level.division, (factor, level))
+    differing = [*once.values()]
     looked = f"of {_count(found.comparisons, 'comparison')}, p after Holm's correction"
     for sure, verb in (
         (True, "differs from the rest"),
@@ -409,7 +411,8 @@ def _level(
     common: Sequence[int],
 ) -> Level:
     findings, here, elsewhere = {}, [], []
-    small = _none(f"too small: {len(common)} of {len(counts)} findings can be scored")
+    large = sum(not _too_small(one) for one in counts)
+    small = _none(f"too small: {large} of {len(counts)} findings can be scored")
     for column, finding in enumerate(scored.findings):
         why = _too_small(counts[column])
         if why:

@@ -21,6 +21,7 @@ FACTORS = {"source": "Source", "view": "View", "sex": "Sex", "age": "Age, years"
 TOO_SMALL = "too small"
 MOST_LEVELS = 8
 """Columns of a table by finding; of factors with more levels it is in `subgroups.csv` alone."""
+HEADS = ("Model", "Metadata", "Model minus metadata")
 DECISIONS = ("sensitivity", "specificity")
 COUNTS = ("positives", "negatives", "positive_patients", "negative_patients")
 FIGURES = ("auroc", *DECISIONS, "accuracy", "difference")
@@ -53,7 +54,7 @@ class Section:
         plots: The figure; none where no factor has two levels.
         tables: The levels, and of several findings the AUROC by finding.
         how: How to read them.
-        baseline: The model beside the metadata.
+        baseline: The model beside the metadata; None where nothing is known of them, or all images are alike.
         how_baseline: How to read that.
     """
 
@@ -61,7 +62,7 @@ class Section:
     plots: tuple[Plot, ...]
     tables: tuple[Grid, ...]
     how: str
-    baseline: Grid
+    baseline: Grid | None
     how_baseline: str
 
 
@@ -98,6 +99,12 @@ def section(evaluation: Evaluation) -> Section | None:
         "are filmed otherwise, and a model may learn that from the picture. Difference: model minus metadata, by "
         "MOVER, which takes the two as independent and errs on the wide side."
     )
+    untold = ", ".join(f"{name} ({why})" for name, why in _untold(found).items() if why)
+    beside = baseline(evaluation, found)
+    if beside is None:
+        how_baseline = f"Metadata alone tell nothing here: {untold}."
+    elif untold:
+        how_baseline += f" Not among them: {untold}."
     return Section(
         lead,
         (_plot(evaluation, found),) if found.factors else (),
@@ -105,7 +112,7 @@ def section(evaluation: Evaluation) -> Section | None:
         if found.factors
         else (),
         how if found.factors else "",
-        baseline(evaluation, found),
+        beside,
         how_baseline,
     )
 
@@ -136,11 +143,17 @@ def table(evaluation: Evaluation, found: Subgroups) -> Grid:
     )
 
 
-def baseline(evaluation: Evaluation, found: Subgroups) -> Grid:
-    """Returns what metadata alone tell beside the model: of one finding a row each, of several a row a finding."""
-    notes = Notes()
-    told = {finding: _told(found.baseline[finding]) for finding in evaluation.findings}
+def baseline(evaluation: Evaluation, found: Subgroups) -> Grid | None:
+    """Returns what metadata alone tell beside the model, a row a finding or, of one finding, a row each.
+
+    Metadata that tell nothing of any finding are left out; without any there is no table.
+    """
+    unknown = [name for name, why in _untold(found).items() if why]
+    told = {finding: _told(found.baseline[finding], unknown) for finding in evaluation.findings}
     heads = [*next(iter(told.values()))]
+    if len(heads) == len(HEADS):
+        return None
+    notes = Notes()
     if len(told) == 1:
         (one,) = told.values()
         rows = tuple((name, (_cell(estimate, notes),)) for name, estimate in one.items())
@@ -154,9 +167,20 @@ def baseline(evaluation: Evaluation, found: Subgroups) -> Grid:
     return Grid(caption, corner, tuple(map(Column, heads)), cells, notes=notes.listed())
 
 
-def _told(one: Baseline) -> dict[str, Estimate]:
-    alone = {f"{name.capitalize()} alone": estimate for name, estimate in one.alone.items()}
-    return {"Model": one.model, "Metadata": one.metadata, "Model minus metadata": one.difference, **alone}
+def _untold(found: Subgroups) -> dict[str, str]:
+    """Metadata -> why nothing can be told by them of any finding; empty where it can."""
+    every = [one.alone for one in found.baseline.values()]
+    return {
+        name: "" if any(one[name].value is not None for one in every) else every[0][name].reason or ""
+        for name in every[0]
+    }
+
+
+def _told(one: Baseline, unknown: Sequence[str]) -> dict[str, Estimate]:
+    alone = {
+        f"{name.capitalize()} alone": estimate for name, estimate in one.alone.items() if name not in unknown
+    }
+    return {**dict(zip(HEADS, (one.model, one.metadata, one.difference), strict=True)), **alone}
 
 
 def to_csv(found: Subgroups) -> str:
@@ -273,7 +297,7 @@ def _plot(evaluation: Evaluation, found: Subgroups) -> Plot:
                 known.append((level.auroc.value, named(factor, level)))
     title = f"{name} by subgroup"
     if known:
-        ends = dict.fromkeys((min(known), max(known)))
+        ends = dict.fromkeys(choose(known, key=lambda one: one[0]) for choose in (min, max))
         title = f"{name} {' to '.join(f'{words.number(value)} ({words.cut(of, 24)})' for value, of in ends)}"
     caption = (
         f"{name} of the images of each level with its {confidence(evaluation)} interval by patient. Vertical "
