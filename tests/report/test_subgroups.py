@@ -125,7 +125,7 @@ def test_images_that_are_all_alike_get_a_line_and_no_figure(divided):
     section = told.section(divided("binary", sites=("only",), view=("PA",)))
 
     assert section.plots == ()
-    assert section.tables == ()
+    assert section.table is None
     assert section.baseline is None
     assert "source (only), view (PA), sex (unknown), age (unknown)" in section.lead
     assert section.how_baseline.startswith("Metadata alone tell nothing here: view (the same in all images)")
@@ -146,6 +146,8 @@ def test_many_sites_with_long_names_and_many_findings_fit(divided):
         assert words.x0 >= box.x0
         assert words.x1 <= box.x1
     assert len(style.png(figure)) > 1000
-    captions = [grid.caption for grid in section.tables]
-    assert captions == ["Figures by subgroup", "AUROC by finding and view"]
+    assert [grid.caption for grid in section.by_finding] == ["AUROC by finding and view"]
+    assert {f"a-hospital-w…name-{number:02d}"[-7:] for number in range(25)} <= {
+        text.get_text()[-7:] for text in figure.texts
+    }
     assert "By finding and source: in subgroups.csv." in section.how

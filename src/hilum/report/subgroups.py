@@ -52,18 +52,20 @@ class Section:
     Attributes:
         lead: What was divided, and what could not be.
         plots: The figure; none where no factor has two levels.
-        tables: The levels, and of several findings the AUROC by finding.
+        table: The levels; none where no factor has two.
         how: How to read them.
         baseline: The model beside the metadata; None where nothing is known of them, or all images are alike.
         how_baseline: How to read that.
+        by_finding: Of several findings the AUROC of each, a table a factor.
     """
 
     lead: str
     plots: tuple[Plot, ...]
-    tables: tuple[Grid, ...]
+    table: Grid | None
     how: str
     baseline: Grid | None
     how_baseline: str
+    by_finding: tuple[Grid, ...]
 
 
 def section(evaluation: Evaluation) -> Section | None:
@@ -105,16 +107,11 @@ def section(evaluation: Evaluation) -> Section | None:
         how_baseline = f"Metadata alone tell nothing here: {untold}."
     elif untold:
         how_baseline += f" Not among them: {untold}."
-    return Section(
-        lead,
-        (_plot(evaluation, found),) if found.factors else (),
-        (table(evaluation, found), *(_by_finding(evaluation, found) if several else ()))
-        if found.factors
-        else (),
-        how if found.factors else "",
-        beside,
-        how_baseline,
-    )
+    if not found.factors:
+        return Section(lead, (), None, "", beside, how_baseline, ())
+    by_finding = _by_finding(evaluation, found) if several else ()
+    plot = _plot(evaluation, found)
+    return Section(lead, (plot,), table(evaluation, found), how, beside, how_baseline, by_finding)
 
 
 def table(evaluation: Evaluation, found: Subgroups) -> Grid:
@@ -298,7 +295,7 @@ def _plot(evaluation: Evaluation, found: Subgroups) -> Plot:
     title = f"{name} by subgroup"
     if known:
         ends = dict.fromkeys(choose(known, key=lambda one: one[0]) for choose in (min, max))
-        title = f"{name} {' to '.join(f'{words.number(value)} ({words.cut(of, 24)})' for value, of in ends)}"
+        title = f"{name} {' to '.join(f'{words.number(value)} ({words.ends(of, 21)})' for value, of in ends)}"
     caption = (
         f"{name} of the images of each level with its {confidence(evaluation)} interval by patient. Vertical "
         "lines: all images together; dashes: chance."
@@ -340,7 +337,7 @@ def forest(rows: Sequence[Row], *, title: str, subtitle: str, axis: str) -> "Fig
         if row.estimate is None:
             style.write(drawing, row.name, left=style.MARGIN, top=line, bold=True)
             continue
-        style.write(drawing, words.cut(row.name, 24), left=style.MARGIN + 0.1, top=line)
+        style.write(drawing, words.ends(row.name, 24), left=style.MARGIN + 0.1, top=line)
         style.write(
             drawing,
             f"{row.images:,}",

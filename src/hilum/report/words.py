@@ -112,6 +112,12 @@ def cut(name: str, length: int) -> str:
     return name if len(name) <= length else f"{name[: length - 1]}…"
 
 
+def ends(name: str, length: int) -> str:
+    """Cuts the middle out of a long name, where names begin alike and differ at the end."""
+    tail = (length - 1) // 2
+    return name if len(name) <= length else f"{name[: length - 1 - tail]}…{name[-tail:]}"
+
+
 def part(split: str) -> str:
     """Names what was evaluated: `test split`, `all images`, `out-of-fold predictions`."""
     return {"all": "all images", "out-of-fold": "out-of-fold predictions"}.get(split, f"{split} split")
