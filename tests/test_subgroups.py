@@ -171,6 +171,25 @@ def test_a_site_that_is_random_is_found_and_named_and_divisions_that_are_the_sam
     assert "of 1 comparison," in first
 
 
+@pytest.mark.parametrize(("sicker", "side"), [("AP", "above"), ("PA", "below")])
+def test_a_view_that_tells_of_the_label_is_seen_in_the_figure_of_all_images(sicker, side):
+    table, labels, probabilities, patients = simulated(
+        patients=600, strength=0.5, sex="", age=np.nan, sites=1
+    )
+    chance = np.random.default_rng(0).random(len(labels))
+    other = "PA" if sicker == "AP" else "AP"
+    view = np.where(chance < np.where(labels[:, 0] == 1, 0.85, 0.15), sicker, other)
+    shifted = expit(3 * (view == "AP")[:, None] + np.log(probabilities / (1 - probabilities)))
+
+    found = divide(replace(table, frame=table.frame.assign(view=view)), labels, shifted, patients)
+    told = [line for line in remarks(found) if "of all images together" in line]
+
+    assert len(told) == 1
+    assert f"lies {side} that of every view" in told[0]
+    plain = divide(replace(table, frame=table.frame.assign(view=view)), labels, probabilities, patients)
+    assert not any("of all images together" in line for line in remarks(plain))
+
+
 def test_of_equal_levels_hardly_any_set_of_images_has_one_that_differs():
     named_in = sum(
         any("differs from the rest" in line for line in remarks(divide(*simulated(seed, patients=150))))

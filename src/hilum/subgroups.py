@@ -24,6 +24,8 @@ BANDS = {2: "under 2", 12: "2–11", 18: "12–17", 40: "18–39", 60: "40–59"
 SEXES = {"F": "female", "M": "male", "O": "other", "": UNKNOWN}
 SURE = 0.05
 """A difference is named as such where its p value after Holm's correction is below."""
+APART = 0.02
+"""The AUROC of all images is told of where it lies so far outside of those of the levels."""
 NAMED = 6
 """So many levels are named in sentences."""
 PROPORTION = "Wilson with patients as clusters"
@@ -202,7 +204,7 @@ def subgroups(
 
 
 def remarks(found: Subgroups) -> tuple[str, ...]:
-    """What a reader must know: which levels differ from the rest, and where metadata alone tell as much."""
+    """What a reader must know: levels that differ, figures that mix levels, and metadata that tell as much."""
     what = "Mean AUROC" if len(found.baseline) > 1 else "AUROC"
     lines = []
     known = [(factor, level) for factor in found.factors for level in _differing(factor)]
@@ -222,6 +224,7 @@ def remarks(found: Subgroups) -> tuple[str, ...]:
             told = "; ".join(_told(factor, level) for factor, level in some[:NAMED])
             more = f"; and {len(some) - NAMED} more" if len(some) > NAMED else ""
             lines.append(f"{what} {verb} in {told}{more} ({looked}).")
+    lines += [f"{what} {line}" for factor in found.factors if (line := _outside(factor))]
     unsure = [name for name, one in found.baseline.items() if not _surely_above(one)]
     if unsure:
         lines.append(_matched(found, unsure))
@@ -240,6 +243,21 @@ def named(factor: Factor, level: Level) -> str:
 def chosen(table: Table, rows: np.ndarray) -> Table:
     """The rows (n,) of a table in the order asked for, without boxes."""
     return replace(table, frame=table.frame.iloc[rows].reset_index(drop=True), boxes=no_boxes())
+
+
+def _outside(factor: Factor) -> str:
+    """Says so where all images together are ranked better, or worse, than those of every level."""
+    values = [level.auroc.value for level in factor.levels if level.auroc.value is not None]
+    if factor.whole is None or len(values) < 2:
+        return ""
+    low, high = min(values), max(values)
+    if low - APART <= factor.whole <= high + APART:
+        return ""
+    side = "below" if factor.whole < low else "above"
+    return (
+        f"{factor.whole:.3f} of all images together lies {side} that of every {factor.name} ({low:.3f} to {high:.3f}): "
+        f"the {factor.name} itself tells of the label, and the figure of all mixes that in."
+    )
 
 
 def _differing(factor: Factor) -> list[Level]:

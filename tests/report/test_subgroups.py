@@ -57,6 +57,7 @@ def test_report_tells_of_subgroups_everywhere(divided, task, tmp_path):
     html, card = ((tmp_path / name).read_text(encoding="utf-8") for name in ("report.html", "model_card.md"))
     metrics = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
     assert 'href="#subgroups"' in html
+    assert "{" not in card
     assert "Source: site-a" in html
     assert "Source: site-a" in card
     assert metrics["subgroups"] == evaluation.subgroups.to_dict()

@@ -90,7 +90,7 @@ def section(evaluation: Evaluation) -> Section | None:
     if several:
         how += (
             f" Means are over the {nouns} that can be scored in every level of the factor that "
-            "has a mean. By {noun(evaluation)} the differences are in subgroups.csv, without p values."
+            f"has a mean. By {noun(evaluation)} the differences are in subgroups.csv, without p values."
         )
     crowded = [factor.name for factor in found.factors if len(factor.levels) > MOST_LEVELS]
     if several and crowded:
@@ -337,7 +337,7 @@ def forest(rows: Sequence[Row], *, title: str, subtitle: str, axis: str) -> "Fig
         if row.estimate is None:
             style.write(drawing, row.name, left=style.MARGIN, top=line, bold=True)
             continue
-        style.write(drawing, words.ends(row.name, 24), left=style.MARGIN + 0.1, top=line)
+        style.write(drawing, words.ends(row.name, 22), left=style.MARGIN + 0.1, top=line)
         style.write(
             drawing,
             f"{row.images:,}",
