@@ -1,5 +1,6 @@
 """Subgroups: they divide the images, tell what the subset alone would tell, and name what was planted."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -186,6 +187,8 @@ def test_a_view_that_tells_of_the_label_is_seen_in_the_figure_of_all_images(sick
 
     assert len(told) == 1
     assert f"lies {side} that of every view" in told[0]
+    decisions = next(line for line in remarks(found) if line.startswith("At the threshold"))
+    assert re.search(r"sensitivity 0\.\d+ \(.*\) in PA view against [01]\.\d+ \(.*\) in AP view", decisions)
     plain = divide(replace(table, frame=table.frame.assign(view=view)), labels, probabilities, patients)
     assert not any("of all images together" in line for line in remarks(plain))
 

@@ -225,6 +225,10 @@ def remarks(found: Subgroups) -> tuple[str, ...]:
             more = f"; and {len(some) - NAMED} more" if len(some) > NAMED else ""
             lines.append(f"{what} {verb} in {told}{more} ({looked}).")
     lines += [f"{what} {line}" for factor in found.factors if (line := _outside(factor))]
+    if len(found.baseline) == 1 and (apart := _decisions(found.factors)):
+        lines.append(
+            f"At the threshold the lowest and the highest level have intervals far apart: {'; '.join(apart)}."
+        )
     unsure = [name for name, one in found.baseline.items() if not _surely_above(one)]
     if unsure:
         lines.append(_matched(found, unsure))
@@ -258,6 +262,33 @@ def _outside(factor: Factor) -> str:
         f"{factor.whole:.3f} of all images together lies {side} that of every {factor.name} ({low:.3f} to {high:.3f}): "
         f"the {factor.name} itself tells of the label, and the figure of all mixes that in."
     )
+
+
+def _decisions(factors: Sequence[Factor]) -> list[str]:
+    """Of one finding the lowest and highest sensitivity and specificity of a factor, where their intervals are apart.
+
+    Of factors that set the same divisions against each other the first is told.
+    """
+    told: dict[tuple[str, int, int], str] = {}
+    for factor in factors:
+        for metric in ("sensitivity", "specificity"):
+            known = [
+                (one, level)
+                for level in factor.levels
+                for one in (next(iter(level.findings.values())).metrics[metric],)
+                if one.value is not None
+            ]
+            known.sort(key=lambda pair: pair[0].value or 0)
+            if not known:
+                continue
+            (low, first), (high, last) = known[0], known[-1]
+            if low.high is not None and high.low is not None and low.high < high.low:
+                sides = " against ".join(
+                    f"{_number(one)} ({one.low:.3f}–{one.high:.3f}) in {named(factor, level)}"
+                    for one, level in ((low, first), (high, last))
+                )
+                told.setdefault((metric, first.division, last.division), f"{metric} {sides}")
+    return list(told.values())
 
 
 def _differing(factor: Factor) -> list[Level]:
