@@ -227,7 +227,7 @@ def remarks(found: Subgroups) -> tuple[str, ...]:
     lines += [f"{what} {line}" for factor in found.factors if (line := _outside(factor))]
     if len(found.baseline) == 1 and (apart := _decisions(found.factors)):
         lines.append(
-            f"At the threshold the lowest and the highest level have intervals far apart: {'; '.join(apart)}."
+            f"At the threshold levels lie apart, by intervals that do not overlap: {'; '.join(apart)}."
         )
     unsure = [name for name, one in found.baseline.items() if not _surely_above(one)]
     if unsure:
@@ -260,7 +260,7 @@ def _outside(factor: Factor) -> str:
     side = "below" if factor.whole < low else "above"
     return (
         f"{factor.whole:.3f} of all images together lies {side} that of every {factor.name} ({low:.3f} to {high:.3f}): "
-        f"the {factor.name} itself tells of the label, and the figure of all mixes that in."
+        "whole levels differ in labels or probabilities, and the figure of all mixes that in."
     )
 
 
