@@ -13,7 +13,8 @@ from hilum import stats
 from hilum.data import readers
 from hilum.data.table import Source, Table, make_frame
 from hilum.findings import NIH_FINDINGS
-from hilum.subgroups import Subgroups, named, remarks, subgroups
+from hilum.report.differing import named, remarks
+from hilum.subgroups import Subgroups, subgroups
 
 
 def simulated(

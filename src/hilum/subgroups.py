@@ -22,12 +22,6 @@ UNKNOWN = "unknown"
 BANDS = {2: "under 2", 12: "2–11", 18: "12–17", 40: "18–39", 60: "40–59", 80: "60–79", np.inf: "80 and over"}
 """Upper end in years, which is outside, -> the band; children and adults apart."""
 SEXES = {"F": "female", "M": "male", "O": "other", "": UNKNOWN}
-SURE = 0.05
-"""A difference is named as such where its p value after Holm's correction is below."""
-APART = 0.02
-"""The AUROC of all images is told of where it lies so far outside of those of the levels."""
-NAMED = 6
-"""So many levels are named in sentences."""
 PROPORTION = "Wilson with patients as clusters"
 
 
@@ -203,148 +197,9 @@ def subgroups(
     return Subgroups(adjusted, same, comparisons, _baseline(table, scored, aurocs))
 
 
-def remarks(found: Subgroups) -> tuple[str, ...]:
-    """What a reader must know: levels that differ, figures that mix levels, and metadata that tell as much."""
-    what = "Mean AUROC" if len(found.baseline) > 1 else "AUROC"
-    lines = []
-    known = [(factor, level) for factor in found.factors for level in _differing(factor)]
-    known.sort(key=lambda one: one[1].difference.value or 0)
-    # Of levels that divide the images alike the lowest is named, and of equal ones the first.
-    once: dict[int, tuple[Factor, Level]] = {}
-    for factor, level in known:
-        once.setdefault(level.division, (factor, level))
-    differing = [*once.values()]
-    looked = f"of {_count(found.comparisons, 'comparison')}, p after Holm's correction"
-    for sure, verb in (
-        (True, "differs from the rest"),
-        (False, "may differ from the rest, or by chance alone,"),
-    ):
-        some = [one for one in differing if (one[1].holm_p is not None and one[1].holm_p < SURE) == sure]
-        if some:
-            told = "; ".join(_told(factor, level) for factor, level in some[:NAMED])
-            more = f"; and {len(some) - NAMED} more" if len(some) > NAMED else ""
-            lines.append(f"{what} {verb} in {told}{more} ({looked}).")
-    lines += [f"{what} {line}" for factor in found.factors if (line := _outside(factor))]
-    if len(found.baseline) == 1 and (apart := _decisions(found.factors)):
-        lines.append(
-            f"At the threshold levels lie apart, by intervals that do not overlap: {'; '.join(apart)}."
-        )
-    unsure = [name for name, one in found.baseline.items() if not _surely_above(one)]
-    if unsure:
-        lines.append(_matched(found, unsure))
-    return tuple(lines)
-
-
-def named(factor: Factor, level: Level) -> str:
-    """Names a level in a sentence: `source nih`, `AP view`, `female patients`, `age 40–59`, `unknown sex`."""
-    if level.name == UNKNOWN:
-        return f"{level.name} {factor.name}"
-    return {"view": "{} view", "sex": "{} patients"}.get(factor.name, f"{factor.name} {{}}").format(
-        level.name
-    )
-
-
 def chosen(table: Table, rows: np.ndarray) -> Table:
     """The rows (n,) of a table in the order asked for, without boxes."""
     return replace(table, frame=table.frame.iloc[rows].reset_index(drop=True), boxes=no_boxes())
-
-
-def _outside(factor: Factor) -> str:
-    """Says so where all images together are ranked better, or worse, than those of every level."""
-    values = [level.auroc.value for level in factor.levels if level.auroc.value is not None]
-    if factor.whole is None or len(values) < 2:
-        return ""
-    low, high = min(values), max(values)
-    if low - APART <= factor.whole <= high + APART:
-        return ""
-    side = "below" if factor.whole < low else "above"
-    return (
-        f"{factor.whole:.3f} of all images together lies {side} that of every {factor.name} ({low:.3f} to {high:.3f}): "
-        "whole levels differ in labels or probabilities, and the figure of all mixes that in."
-    )
-
-
-def _decisions(factors: Sequence[Factor]) -> list[str]:
-    """Of one finding the lowest and highest sensitivity and specificity of a factor, where their intervals are apart.
-
-    Of factors that set the same divisions against each other the first is told.
-    """
-    told: dict[tuple[str, int, int], str] = {}
-    for factor in factors:
-        for metric in ("sensitivity", "specificity"):
-            known = [
-                (one, level)
-                for level in factor.levels
-                for one in (next(iter(level.findings.values())).metrics[metric],)
-                if one.value is not None
-            ]
-            known.sort(key=lambda pair: pair[0].value or 0)
-            if not known:
-                continue
-            (low, first), (high, last) = known[0], known[-1]
-            if low.high is not None and high.low is not None and low.high < high.low:
-                sides = " against ".join(
-                    f"{_number(one)} ({one.low:.3f}–{one.high:.3f}) in {named(factor, level)}"
-                    for one, level in ((low, first), (high, last))
-                )
-                told.setdefault((metric, first.division, last.division), f"{metric} {sides}")
-    return list(told.values())
-
-
-def _differing(factor: Factor) -> list[Level]:
-    """The levels that are lower than the rest beyond their intervals; those that are higher where none is lower."""
-    known = [level for level in factor.levels if level.difference.low is not None]
-    lower = [level for level in known if (level.difference.high or 0) < 0]
-    return lower or [level for level in known if (level.difference.low or 0) > 0]
-
-
-def _surely_above(one: Baseline) -> bool:
-    """Whether the model's AUROC is surely above the metadata's; where one is missing nothing is said against it.
-
-    Metadata that tell nothing have an AUROC below 0.5, since they are cross-fitted: chance is the least to be above.
-    """
-    if one.difference.low is None or one.model.low is None:
-        return True
-    return one.difference.low > 0 and one.model.low > 0.5
-
-
-def _matched(found: Subgroups, unsure: Sequence[str]) -> str:
-    if len(found.baseline) == 1:
-        one = found.baseline[unsure[0]]
-        known = ", ".join(name for name, alone in one.alone.items() if alone.value is not None)
-        return (
-            f"The model's AUROC ({_number(one.model)}) is not surely above what metadata tell without a look at the "
-            f"image ({known}: {_number(one.metadata)})."
-        )
-    return (
-        f"For {len(unsure)} of {len(found.baseline)} the model's AUROC is not surely above what metadata (view, age, "
-        f"sex, size) tell without a look at the image: {', '.join(unsure)}."
-    )
-
-
-def _told(factor: Factor, level: Level) -> str:
-    one = level.difference
-    assert one.value is not None
-    assert one.low is not None
-    assert one.high is not None
-    ends = sorted((abs(one.low), abs(one.high)))
-    p_value = "" if level.holm_p is None else f", p {_p_value(level.holm_p)}"
-    return (
-        f"{named(factor, level)}: {_number(level.auroc)}, {'lower' if one.value < 0 else 'higher'} by "
-        f"{abs(one.value):.3f} ({ends[0]:.3f}–{ends[1]:.3f}{p_value})"
-    )
-
-
-def _p_value(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _number(estimate: Estimate) -> str:
-    return "not estimable" if estimate.value is None else f"{estimate.value:.3f}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 @dataclass(frozen=True)
@@ -502,6 +357,10 @@ def _accuracy(rows: np.ndarray, scored: _Scored) -> Estimate:
     if patients < MIN_PATIENTS:
         return _none(f"too small: {_count(patients, 'patient')}")
     return scored.share(rows, (scored.decisions & (scored.labels == 1)).any(axis=1))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _too_small(counts: tuple[int, int, int, int]) -> str:

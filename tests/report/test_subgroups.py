@@ -12,7 +12,8 @@ from PIL import Image
 from hilum.data.table import Source, Table, make_frame
 from hilum.findings import NIH_FINDINGS
 from hilum.report import page, style, subgroups as told
-from hilum.subgroups import remarks, subgroups
+from hilum.report.differing import remarks
+from hilum.subgroups import subgroups
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +82,7 @@ def test_what_differs_stands_where_it_fails(divided, tmp_path):
 
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     failures = html[html.index("Where it fails") : html.index("</ul>", html.index("Where it fails"))]
-    assert "lower by 0.200 (0.100–0.300, p &lt; 0.001)" in failures
+    assert "lower by 0.200 (0.100–0.300, p &lt;\N{NO-BREAK SPACE}0.001)" in failures
 
 
 def test_csv_has_a_line_a_level_and_finding_with_the_numbers_of_the_metrics(divided):

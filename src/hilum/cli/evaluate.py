@@ -188,7 +188,7 @@ def show_report(result: Any, folder: Path, watch: Any, *, as_json: bool) -> None
     """Writes the report of an Evaluation and shows its figures."""
     from hilum.cli.terminal import RESEARCH, show, show_json, show_pairs
     from hilum.report import page, words
-    from hilum.subgroups import remarks
+    from hilum.report.differing import remarks
 
     watch.stage("Writing the report")
     report = page.write(folder, result)

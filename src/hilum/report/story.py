@@ -7,7 +7,7 @@ import numpy as np
 
 from hilum.evaluate import Evaluation
 from hilum.report import plots, words
-from hilum.subgroups import remarks
+from hilum.report.differing import remarks
 
 RESEARCH_USE = "Research use only. Not a medical device: no result here may guide the care of a patient."
 

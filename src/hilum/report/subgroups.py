@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from hilum.evaluate import Evaluation
 from hilum.files import spreadsheet_safe
 from hilum.report import style, words
+from hilum.report.differing import named
 from hilum.report.plots import Plot, cohort, confidence, noun
 from hilum.report.tables import Cell, Column, Grid, Notes
 from hilum.stats import Estimate
-from hilum.subgroups import Baseline, Factor, Level, Subgroups, named
+from hilum.subgroups import Baseline, Factor, Level, Subgroups
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -124,7 +125,11 @@ def table(evaluation: Evaluation, found: Subgroups) -> Grid:
             cells = [Cell(f"{level.images:,}"), Cell(f"{level.patients:,}")]
             if single:
                 cells.append(Cell(f"{level.findings[single].positives:,}"))
-            cells += [_cell(level.auroc, notes), _after(level.difference, notes), Cell(_p_value(level))]
+            cells += [
+                _cell(level.auroc, notes),
+                _after(level.difference, notes),
+                Cell(words.p_text(level.holm_p)),
+            ]
             if single:
                 metrics = level.findings[single].metrics
                 cells += [_after(metrics[name], notes) for name in DECISIONS]
@@ -275,12 +280,6 @@ def _number(estimate: Estimate) -> Cell:
         return Cell(TOO_SMALL)
     entry = estimate.to_dict()
     return Cell(words.value(entry), words.interval(entry))
-
-
-def _p_value(level: Level) -> str:
-    if level.holm_p is None:
-        return "–"
-    return "< 0.001" if level.holm_p < 0.001 else f"{level.holm_p:.3f}"
 
 
 def _plot(evaluation: Evaluation, found: Subgroups) -> Plot:

@@ -97,6 +97,15 @@ def per_cent(part: float, whole: float) -> str:
     return f"{100 * part / whole:.1f}\N{NO-BREAK SPACE}%" if whole else "–"
 
 
+def p_text(value: float | None) -> str:
+    """Writes a p value: two digits that tell, `< 0.001` below that; a dash where there is no test."""
+    if value is None:
+        return "–"
+    return (
+        "<\N{NO-BREAK SPACE}0.001" if value < 0.001 else f"{value:.3f}" if value < 0.0995 else f"{value:.2f}"
+    )
+
+
 def small(value: float) -> str:
     """Writes a number with two digits that tell, `0.05`, `9.5`, `12`."""
     return f"{value:.2g}" if value < 10 else f"{value:,.0f}"
