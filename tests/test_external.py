@@ -302,6 +302,8 @@ def test_the_page_has_its_section(which, request, tmp_path):
     assert words.estimate(difference) in text
     assert "What the model had seen, and what is here" in text
     assert (tmp_path / "plots" / "external.png").stat().st_size > 10_000
+    assert "Subgroups, and what metadata alone tell" in text
+    assert (tmp_path / "subgroups.csv").read_text(encoding="utf-8").startswith("factor,level,finding,images")
     assert words.value(difference) in (tmp_path / "model_card.md").read_text(encoding="utf-8")
 
 

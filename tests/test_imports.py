@@ -50,6 +50,7 @@ AFTER_THE_BUNDLE = (
     "ensemble",
     "outoffold",
     "folds",
+    "subgroups",
     "stats",
     "report",
     "runs",

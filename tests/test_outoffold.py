@@ -34,6 +34,8 @@ def test_folds_of_one_model_score_as_that_model(scored):
     assert ours.metrics["accuracy"] == whole.metrics["accuracy"]
     assert ours.decisions.sum() == len(ours.images)
     assert {case.called for case in ours.cases} == {True}
+    np.testing.assert_equal(ours.metrics["subgroups"]["same"], whole.metrics["subgroups"]["same"])
+    assert list(ours.metrics["subgroups"]["baseline"]) == list(ours.findings)
 
 
 def test_of_classes_the_accuracy_is_told_by_fold(scored):

@@ -199,3 +199,16 @@ def test_the_nih_table_scores_predictions_without_images(shared_data, tmp_path):
     assert found["value"] == pytest.approx(roc_auc_score(chosen["Effusion"], signal), abs=1e-12)
     assert found["low"] < found["value"] < found["high"]
     assert result.metrics["num_patients"] == chosen["patient"].nunique()
+
+
+def test_subgroups_of_patients_know_a_view_only_where_all_of_their_images_have_it(table, tmp_path):
+    views = ["PA" if number % 4 < 3 else "AP" for number in range(NUMBER)]  # every second patient has both
+    with_views = Table(table.frame.assign(view=views), table.findings, table.sources)
+
+    by_image = scored(wide(table), with_views, tmp_path).metrics["subgroups"]["factors"]["view"]["levels"]
+    result = scored(wide(table), with_views, tmp_path, level="patient").metrics["subgroups"]
+
+    assert {name: one["images"] for name, one in by_image.items()} == {"PA": 45, "AP": 15}
+    by_patient = result["factors"]["view"]["levels"]
+    assert {name: one["images"] for name, one in by_patient.items()} == {"PA": 15, "unknown": 15}
+    assert result["same"] == {"source": "site", "sex": "unknown", "age": "unknown"}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hilum import external as elsewhere, parts, recipe as recipes, runtime
+from hilum import external as elsewhere, parts, recipe as recipes, runtime, subgroups as by_subgroup
 from hilum.bundle import Manifest, decide
 from hilum.data.examples import answering
 from hilum.data.mapping import Mapped, map_findings
@@ -25,6 +25,7 @@ from hilum.parts import Part
 from hilum.progress import Silent, Watcher, count
 from hilum.runtime import Model
 from hilum.stats import ClassScores, Scores
+from hilum.subgroups import Subgroups
 
 FORMAT = 1
 LEDGER = "test_reads.jsonl"
@@ -63,6 +64,7 @@ class Evaluation:
         metrics: The content of metrics.json.
         external: Of data from elsewhere: what was not seen, and the comparison with the model's own test.
         folds: Of cross-validation: how its folds and repeats differ.
+        subgroups: Figures by source, view, sex and age, and what metadata alone tell.
     """
 
     title: str
@@ -91,6 +93,7 @@ class Evaluation:
     metrics: dict[str, Any] = field(default_factory=dict)
     external: External | None = None
     folds: Folds | None = None
+    subgroups: Subgroups | None = None
 
     @property
     def decisions(self) -> np.ndarray:
@@ -237,6 +240,14 @@ def evaluate(
                 seed=seed,
             ),
         )
+    divided = by_subgroup.subgroups(
+        by_subgroup.chosen(part.examples.table, part.rows),
+        labels,
+        probabilities,
+        thresholds=thresholds,
+        patients=patients,
+        scores=scores,
+    )
     test_reads = _enter(subject, part.name) if part.internal else 0
     if external:
         left_out = (*left_out, *_trained_on(subject, patients))
@@ -279,9 +290,11 @@ def evaluate(
             "threshold_rule": manifest.calibration.rule,
             "recalibrated": manifest.recalibrated.model_dump(mode="json") if manifest.recalibrated else None,
             "external": external.to_dict() if external else None,
+            "subgroups": divided.to_dict(),
             **scores.to_dict(),
         },
         external=external,
+        subgroups=divided,
     )
     watch.finish()
     return evaluation

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hilum import ensemble, evaluate as evaluation, external, parts, runtime
+from hilum import ensemble, evaluate as evaluation, external, parts, runtime, subgroups
 from hilum.bundle import Bundle
 from hilum.data.examples import Examples
 from hilum.evaluate import FORMAT, Evaluation
@@ -187,6 +187,16 @@ def _evaluation(
     description = f"{folds.number} folds by patient, stratified, seed {manifest.recipe['split']['seed']}"
     if folds.repeats > 1:
         description += f", repeat {number} of {folds.repeats}"
+    patients = parts.patients(table)[one.rows]
+    labels, thresholds = table.labels(manifest.findings)[one.rows], np.array(calibration.thresholds, float)
+    divided = subgroups.subgroups(
+        subgroups.chosen(table, one.rows),
+        labels,
+        one.probabilities,
+        thresholds=thresholds,
+        patients=patients,
+        scores=scores,
+    )
     description += "; each image is scored by the model of the fold that it was held out of"
     if kept:
         description += f"; the source's own test of {kept:,} images is in no fold"
@@ -200,11 +210,11 @@ def _evaluation(
         split_description=description,
         leaky=False,
         images=frame["image"].to_numpy(str),
-        patients=parts.patients(table)[one.rows],
-        labels=table.labels(manifest.findings)[one.rows],
+        patients=patients,
+        labels=labels,
         logits=one.logits,
         probabilities=one.probabilities,
-        thresholds=np.array(calibration.thresholds, float),
+        thresholds=thresholds,
         threshold_rule=calibration.rule,
         scores=scores,
         facts=_facts(repeat),
@@ -221,9 +231,11 @@ def _evaluation(
             "test_reads": 0,
             "threshold_rule": calibration.rule,
             "folds": folds.to_dict(),
+            "subgroups": divided.to_dict(),
             **scores.to_dict(),
         },
         folds=folds,
+        subgroups=divided,
     )
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +15,7 @@ from hilum.data.table import Table
 from hilum.errors import DataError, UsageError, nearest
 from hilum.evaluate import FORMAT, Evaluation
 from hilum.findings import VOCABULARY, named
+from hilum.subgroups import chosen, subgroups
 
 LevelName = Literal["image", "study", "patient"]
 LONG = ("image", "finding", "probability")
@@ -150,11 +151,13 @@ def score(
     probabilities = np.nan_to_num(probabilities, nan=0.5)
     patients = (frame["source"] + ":" + frame["patient"]).to_numpy(str)
     images, level_name = frame["image"].to_numpy(str), "image"
+    scored = chosen(labelled, ours)
     if level != "image":
         groups = patients if level == "patient" else _studies(frame, patients)
         joined = stats.aggregate(labels, probabilities, groups=groups, level=level, how=how)
         labels, probabilities, level_name = joined.labels, joined.probabilities, joined.name
         patients, images = patients[joined.first_image], groups[joined.first_image]
+        scored = _first_of_groups(scored, groups, joined.first_image)
     thresholds = np.full(len(predictions.findings), threshold)
     scores = stats.evaluate(
         labels,
@@ -166,6 +169,9 @@ def score(
         prevalence=prevalence,
         replicates=replicates,
         seed=seed,
+    )
+    divided = subgroups(
+        scored, labels, probabilities, thresholds=thresholds, patients=patients, scores=scores
     )
     data = ", ".join(source.name for source in labelled.sources)
     description = (
@@ -209,8 +215,10 @@ def score(
             "test_reads": 0,
             "threshold_rule": rule,
             "notes": list(notes),
+            "subgroups": divided.to_dict(),
             **scores.to_dict(),
         },
+        subgroups=divided,
     )
 
 
@@ -338,6 +346,15 @@ def _joined(
     if predictions.ignored:
         notes.append(f"Columns that are no finding were ignored: {', '.join(predictions.ignored)}.")
     return np.flatnonzero(here), found[here].to_numpy(np.int64), tuple(notes)
+
+
+def _first_of_groups(table: Table, groups: np.ndarray, first: np.ndarray) -> Table:
+    """The first image of each group (rows,); a view, age or size that the group's images differ in is unknown."""
+    frame = table.frame.copy()
+    for column, unknown in {"view": "", "age": np.nan, "width": 0, "height": 0}.items():
+        several = frame[column].groupby(groups).transform("nunique").to_numpy() > 1
+        frame.loc[several, column] = unknown
+    return chosen(replace(table, frame=frame), first)
 
 
 def _studies(frame: pd.DataFrame, patients: np.ndarray) -> np.ndarray:

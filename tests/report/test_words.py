@@ -47,3 +47,9 @@ def test_harmless_text_is_left_alone(text: str) -> None:
 
 def test_markdown_is_escaped() -> None:
     assert story.markdown("a|b <i>\n[x](y)") == r"a\|b \<i\> \[x\](y)"
+
+
+def test_long_names_keep_both_ends() -> None:
+    assert words.ends("short", 8) == "short"
+    assert words.ends("a-long-name-03", 9) == "a-lo…e-03"
+    assert len(words.ends("x" * 50, 24)) == 24

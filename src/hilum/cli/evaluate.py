@@ -188,6 +188,7 @@ def show_report(result: Any, folder: Path, watch: Any, *, as_json: bool) -> None
     """Writes the report of an Evaluation and shows its figures."""
     from hilum.cli.terminal import RESEARCH, show, show_json, show_pairs
     from hilum.report import page, words
+    from hilum.report.differing import remarks
 
     watch.stage("Writing the report")
     report = page.write(folder, result)
@@ -235,6 +236,9 @@ def show_report(result: Any, folder: Path, watch: Any, *, as_json: bool) -> None
     for finding, scores in result.metrics["findings"].items():
         if scores["auroc"].get("reason"):
             watch.say(f"{finding}: AUROC {scores['auroc']['reason']}")
+    if result.subgroups:
+        for remark in remarks(result.subgroups):
+            watch.say(remark)
     where = words.part(result.split)
     watch.say(
         f"{result.data}, {where}: {count(len(result.images), 'image')} of "

@@ -158,9 +158,9 @@ def _differences(comparison: Comparison) -> Grid:
     rows = [
         (contrasts.short(name), tuple(_cell(one.metrics[name], notes) for one in overall)) for name in FIGURES
     ]
-    delong = [Cell(contrasts.p_text(one.delong_holm), note=notes.letter(one.reason or "")) for one in overall]
+    delong = [Cell(words.p_text(one.delong_holm), note=notes.letter(one.reason or "")) for one in overall]
     rows.append(("p, AUROC", tuple(delong)))
-    rows.append(("p, decisions", tuple(Cell(contrasts.p_text(one.mcnemar_holm)) for one in overall)))
+    rows.append(("p, decisions", tuple(Cell(words.p_text(one.mcnemar_holm)) for one in overall)))
     caption = f"Each model minus {comparison.models[0].name}"
     heads = tuple(Column(one.model) for one in overall)
     return Grid(caption, "Figure", heads, tuple(rows), foot=2, notes=notes.listed())
@@ -178,7 +178,7 @@ def _by_finding(comparison: Comparison) -> Grid | None:
         for model in comparison.models[1:]:
             one = found[model.name, finding]
             cells.append(_cell(one.metrics["auroc"], notes))
-            cells.append(Cell(contrasts.p_text(one.delong_holm)))
+            cells.append(Cell(words.p_text(one.delong_holm)))
         rows.append((finding, tuple(cells)))
     heads = [Column(f"AUROC, {model.name}") for model in comparison.models]
     for model in comparison.models[1:]:

@@ -52,7 +52,7 @@ def verdicts(comparison: Comparison) -> Iterator[str]:
         if gap.value is None:
             continue
         told = words.estimate(gap.to_dict())
-        p = f", p\N{NO-BREAK SPACE}{p_text(one.delong_holm)}" if one.delong_holm is not None else ""
+        p = f", p\N{NO-BREAK SPACE}{words.p_text(one.delong_holm)}" if one.delong_holm is not None else ""
         sure = one.delong_holm < LEVEL if one.delong_holm is not None else _away(gap)
         side = "higher" if gap.value > 0 else "lower"
         verdict = f"is {side} than that of" if sure else "cannot be told from that of"
@@ -61,18 +61,9 @@ def verdicts(comparison: Comparison) -> Iterator[str]:
             mine, theirs = one.mcnemar.first_only, one.mcnemar.second_only
             line += (
                 f" It alone is right on {words.count(mine, 'image')}, {reference} alone on {theirs:,}"
-                f" (p\N{NO-BREAK SPACE}{p_text(one.mcnemar_holm)})."
+                f" (p\N{NO-BREAK SPACE}{words.p_text(one.mcnemar_holm)})."
             )
         yield line
-
-
-def p_text(value: float | None) -> str:
-    """Writes a p value: two digits that tell, `< 0.001` below that; a dash where there is no test."""
-    if value is None:
-        return "–"
-    return (
-        "<\N{NO-BREAK SPACE}0.001" if value < 0.001 else f"{value:.3f}" if value < 0.0995 else f"{value:.2f}"
-    )
 
 
 def short(metric: str) -> str:
@@ -157,7 +148,8 @@ def _gaps(comparison: Comparison) -> Plot:
     title = f"{sure} of {words.count(len(tests), 'AUROC difference')} beyond chance (p < 0.05, Holm)"
     if len(comparison.differences) == 1:
         only = comparison.differences[0]
-        title = f"AUROC difference {words.estimate(only.metrics['auroc'].to_dict())}, p {p_text(only.delong_holm)}"
+        told = words.estimate(only.metrics["auroc"].to_dict())
+        title = f"AUROC difference {told}, p {words.p_text(only.delong_holm)}"
     drawing = overlays.forest(
         rows,
         _names(comparison),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hilum import files
 from hilum.evaluate import Evaluation
 from hilum.explain import Case
-from hilum.report import folds, panels, plots, shift, story, style, tables
+from hilum.report import folds, panels, plots, shift, story, style, subgroups, tables
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,16 +59,18 @@ def write(folder: Path, evaluation: Evaluation) -> Path:
         The path of `report.html`, which is written last.
     """
     external, told_of_folds = shift.section(evaluation), folds.section(evaluation)
+    divided = subgroups.section(evaluation)
     sections = {
         "external": list(external.plots if external else ()),
         "folds": list(told_of_folds.plots if told_of_folds else ()),
         "discrimination": list(plots.discrimination(evaluation)),
         "calibration": list(plots.calibration(evaluation)),
         "decisions": list(plots.decisions(evaluation)),
+        "subgroups": list(divided.plots if divided else ()),
         "training": list(plots.training(evaluation)),
     }
-    page = _page(evaluation, sections, external, told_of_folds)
-    card = _card(evaluation, external, told_of_folds)
+    page = _page(evaluation, sections, external, told_of_folds, divided)
+    card = _card(evaluation, external, told_of_folds, divided)
     with files.replacing_folder(folder / "plots") as folder_of_plots:
         for plot in (plot for section in sections.values() for plot in section):
             (folder_of_plots / f"{plot.name}.png").write_bytes(style.png(plot.figure))
@@ -77,6 +79,10 @@ def write(folder: Path, evaluation: Evaluation) -> Path:
     metrics = json.dumps(evaluation.metrics, indent=2, ensure_ascii=False, allow_nan=False)
     files.write_text(folder / "metrics.json", f"{metrics}\n")
     files.write_text(folder / "performance_metrics.csv", tables.performance_csv(evaluation))
+    if evaluation.subgroups is None:
+        (folder / "subgroups.csv").unlink(missing_ok=True)
+    else:
+        files.write_text(folder / "subgroups.csv", subgroups.to_csv(evaluation.subgroups))
     with files.replacing(folder / "predictions.parquet") as temporary:
         tables.predictions(evaluation).to_parquet(temporary, index=False)
     files.write_text(folder / "model_card.md", card)
@@ -103,6 +109,7 @@ def _page(
     sections: dict[str, list[plots.Plot]],
     external: shift.Section | None,
     told_of_folds: folds.Section | None,
+    divided: subgroups.Section | None,
 ) -> str:
     limit = panels.scale_limit(evaluation.cases)
     return render(
@@ -112,6 +119,7 @@ def _page(
         story=story.tell(evaluation),
         external=external,
         folds=told_of_folds,
+        subgroups=divided,
         plots={name: [inline(plot) for plot in section] for name, section in sections.items()},
         groups=[(name, [_show(case, limit) for case in cases]) for name, cases in _groups(evaluation.cases)],
         confidence=plots.confidence(evaluation),
@@ -126,7 +134,12 @@ def _page(
     )
 
 
-def _card(evaluation: Evaluation, external: shift.Section | None, told_of_folds: folds.Section | None) -> str:
+def _card(
+    evaluation: Evaluation,
+    external: shift.Section | None,
+    told_of_folds: folds.Section | None,
+    divided: subgroups.Section | None,
+) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -143,6 +156,7 @@ def _card(evaluation: Evaluation, external: shift.Section | None, told_of_folds:
         story=story.tell(evaluation),
         external=external,
         folds=told_of_folds,
+        subgroups=divided,
         ranking=tables.ranking(evaluation),
         calls=tables.calls(evaluation),
         cohort=tables.cohort(evaluation),

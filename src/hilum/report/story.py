@@ -7,6 +7,7 @@ import numpy as np
 
 from hilum.evaluate import Evaluation
 from hilum.report import plots, words
+from hilum.report.differing import remarks
 
 RESEARCH_USE = "Research use only. Not a medical device: no result here may guide the care of a patient."
 
@@ -57,7 +58,7 @@ def tell(evaluation: Evaluation) -> Story:
         what=_what(evaluation),
         whom=_whom(evaluation),
         tiles=tuple(_tiles(evaluation)),
-        failures=tuple(_failures(evaluation)),
+        failures=(*_failures(evaluation), *(remarks(evaluation.subgroups) if evaluation.subgroups else ())),
         warnings=_warnings(evaluation),
         test_reads=_test_reads(evaluation),
         decision_rule=_decision_rule(evaluation),

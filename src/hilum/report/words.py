@@ -97,6 +97,15 @@ def per_cent(part: float, whole: float) -> str:
     return f"{100 * part / whole:.1f}\N{NO-BREAK SPACE}%" if whole else "–"
 
 
+def p_text(value: float | None) -> str:
+    """Writes a p value: two digits that tell, `< 0.001` below that; a dash where there is no test."""
+    if value is None:
+        return "–"
+    return (
+        "<\N{NO-BREAK SPACE}0.001" if value < 0.001 else f"{value:.3f}" if value < 0.0995 else f"{value:.2f}"
+    )
+
+
 def small(value: float) -> str:
     """Writes a number with two digits that tell, `0.05`, `9.5`, `12`."""
     return f"{value:.2g}" if value < 10 else f"{value:,.0f}"
@@ -110,6 +119,12 @@ def shorten(name: str, length: int) -> str:
 def cut(name: str, length: int) -> str:
     """Cuts the end off a long name."""
     return name if len(name) <= length else f"{name[: length - 1]}…"
+
+
+def ends(name: str, length: int) -> str:
+    """Cuts the middle out of a long name, where names begin alike and differ at the end."""
+    tail = (length - 1) // 2
+    return name if len(name) <= length else f"{name[: length - 1 - tail]}…{name[-tail:]}"
 
 
 def part(split: str) -> str:

@@ -64,11 +64,7 @@ def delong(present: Booleans, scores: Floats, *, clusters: Integers | None = Non
     """
     columns = scores[:, None] if scores.ndim == 1 else scores
     num_positive, num_negative = int(present.sum()), int((~present).sum())
-    # How often a positive outranks the negatives, and a negative is outranked by the positives; ties count
-    # half.
-    ranks = rankdata(columns, axis=0)
-    positive = (ranks[present] - rankdata(columns[present], axis=0)) / num_negative
-    negative = 1 - (ranks[~present] - rankdata(columns[~present], axis=0)) / num_positive
+    positive, negative = placements(present, columns)
     values = positive.mean(axis=0)
     of_positive, of_negative = positive - values, negative - values
     if clusters is None:
@@ -86,6 +82,22 @@ def delong(present: Booleans, scores: Floats, *, clusters: Integers | None = Non
         + cross.T
     )
     return Areas(values, covariance)
+
+
+def placements(present: Booleans, scores: Floats) -> tuple[Floats, Floats]:
+    """How often each positive outranks the negatives, and each negative is outranked by the positives.
+
+    Args:
+        present: (images,) the truth; at least one of each class.
+        scores: (images, models).
+
+    Returns:
+        (positives, models) and (negatives, models), shares in which ties count half; the mean of each is the AUROC.
+    """
+    ranks = rankdata(scores, axis=0)
+    positive = (ranks[present] - rankdata(scores[present], axis=0)) / int((~present).sum())
+    negative = 1 - (ranks[~present] - rankdata(scores[~present], axis=0)) / int(present.sum())
+    return positive, negative
 
 
 def _sum_by(values: Floats, clusters: Integers, num_clusters: int) -> tuple[Floats, int]:

@@ -1,0 +1,140 @@
+"""Subgroups -> the sentences of where it fails: levels that differ, and metadata that tell as much as the model."""
+
+from collections.abc import Sequence
+
+from hilum.report import words
+from hilum.subgroups import UNKNOWN, Baseline, Factor, Level, Subgroups
+
+SURE = 0.05
+"""A difference is named as such where its p value after Holm's correction is below."""
+APART = 0.02
+"""The AUROC of all images is told of where it lies so far outside of those of the levels."""
+NAMED = 6
+"""So many levels are named in sentences."""
+
+
+def remarks(found: Subgroups) -> tuple[str, ...]:
+    """What a reader must know: levels that differ, figures that mix levels, and metadata that tell as much."""
+    what = "Mean AUROC" if len(found.baseline) > 1 else "AUROC"
+    lines = []
+    known = [(factor, level) for factor in found.factors for level in _differing(factor)]
+    known.sort(key=lambda one: one[1].difference.value or 0)
+    # Of levels that divide the images alike the lowest is named, and of equal ones the first.
+    once: dict[int, tuple[Factor, Level]] = {}
+    for factor, level in known:
+        once.setdefault(level.division, (factor, level))
+    differing = [*once.values()]
+    looked = f"of {words.count(found.comparisons, 'comparison')}, p after Holm's correction"
+    for sure, verb in (
+        (True, "differs from the rest"),
+        (False, "may differ from the rest, or by chance alone,"),
+    ):
+        some = [one for one in differing if (one[1].holm_p is not None and one[1].holm_p < SURE) == sure]
+        if some:
+            told = "; ".join(_told(factor, level) for factor, level in some[:NAMED])
+            more = f"; and {len(some) - NAMED} more" if len(some) > NAMED else ""
+            lines.append(f"{what} {verb} in {told}{more} ({looked}).")
+    lines += [f"{what} {line}" for factor in found.factors if (line := _outside(factor))]
+    if len(found.baseline) == 1 and (apart := _decisions(found.factors)):
+        lines.append(
+            f"At the threshold levels lie apart, by intervals that do not overlap: {'; '.join(apart)}."
+        )
+    unsure = [name for name, one in found.baseline.items() if not _surely_above(one)]
+    if unsure:
+        lines.append(_matched(found, unsure))
+    return tuple(lines)
+
+
+def named(factor: Factor, level: Level) -> str:
+    """Names a level in a sentence: `source nih`, `AP view`, `female patients`, `age 40–59`, `unknown sex`."""
+    if level.name == UNKNOWN:
+        return f"{level.name} {factor.name}"
+    return {"view": "{} view", "sex": "{} patients"}.get(factor.name, f"{factor.name} {{}}").format(
+        level.name
+    )
+
+
+def _outside(factor: Factor) -> str:
+    """Says so where all images together are ranked better, or worse, than those of every level."""
+    values = [level.auroc.value for level in factor.levels if level.auroc.value is not None]
+    if factor.whole is None or len(values) < 2:
+        return ""
+    low, high = min(values), max(values)
+    if low - APART <= factor.whole <= high + APART:
+        return ""
+    side = "below" if factor.whole < low else "above"
+    return (
+        f"{factor.whole:.3f} of all images together lies {side} that of every {factor.name} ({low:.3f} to {high:.3f}): "
+        "whole levels differ in labels or probabilities, and the figure of all mixes that in."
+    )
+
+
+def _decisions(factors: Sequence[Factor]) -> list[str]:
+    """Of one finding the lowest and highest sensitivity and specificity of a factor, where their intervals are apart.
+
+    Of factors that set the same divisions against each other the first is told.
+    """
+    told: dict[tuple[str, int, int], str] = {}
+    for factor in factors:
+        for metric in ("sensitivity", "specificity"):
+            known = [
+                (one, level)
+                for level in factor.levels
+                for one in (next(iter(level.findings.values())).metrics[metric],)
+                if one.value is not None
+            ]
+            known.sort(key=lambda pair: pair[0].value or 0)
+            if not known:
+                continue
+            (low, first), (high, last) = known[0], known[-1]
+            if low.high is not None and high.low is not None and low.high < high.low:
+                sides = " against ".join(
+                    f"{words.estimate(one.to_dict())} in {named(factor, level)}"
+                    for one, level in ((low, first), (high, last))
+                )
+                told.setdefault((metric, first.division, last.division), f"{metric} {sides}")
+    return list(told.values())
+
+
+def _differing(factor: Factor) -> list[Level]:
+    """The levels that are lower than the rest beyond their intervals; those that are higher where none is lower."""
+    known = [level for level in factor.levels if level.difference.low is not None]
+    lower = [level for level in known if (level.difference.high or 0) < 0]
+    return lower or [level for level in known if (level.difference.low or 0) > 0]
+
+
+def _surely_above(one: Baseline) -> bool:
+    """Whether the model's AUROC is surely above the metadata's; where one is missing nothing is said against it.
+
+    Metadata that tell nothing have an AUROC below 0.5, since they are cross-fitted: chance is the least to be above.
+    """
+    if one.difference.low is None or one.model.low is None:
+        return True
+    return one.difference.low > 0 and one.model.low > 0.5
+
+
+def _matched(found: Subgroups, unsure: Sequence[str]) -> str:
+    if len(found.baseline) == 1:
+        one = found.baseline[unsure[0]]
+        known = ", ".join(name for name, alone in one.alone.items() if alone.value is not None)
+        return (
+            f"The model's AUROC ({words.value(one.model.to_dict())}) is not surely above what metadata tell without a "
+            f"look at the image ({known}: {words.value(one.metadata.to_dict())})."
+        )
+    return (
+        f"For {len(unsure)} of {len(found.baseline)} the model's AUROC is not surely above what metadata (view, age, "
+        f"sex, size) tell without a look at the image: {', '.join(unsure)}."
+    )
+
+
+def _told(factor: Factor, level: Level) -> str:
+    one = level.difference
+    assert one.value is not None
+    assert one.low is not None
+    assert one.high is not None
+    ends = sorted((abs(one.low), abs(one.high)))
+    how_sure = "" if level.holm_p is None else f", p {words.p_text(level.holm_p)}"
+    return (
+        f"{named(factor, level)}: {words.value(level.auroc.to_dict())}, {'lower' if one.value < 0 else 'higher'} by "
+        f"{abs(one.value):.3f} ({ends[0]:.3f}–{ends[1]:.3f}{how_sure})"
+    )
