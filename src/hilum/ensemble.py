@@ -41,6 +41,7 @@ def ensemble(
     *,
     name: str = "",
     split_hash: str = "",
+    leaks: Sequence[str] = (),
     watch: Watcher | None = None,
 ) -> Bundle:
     """Makes one bundle of several.
@@ -54,6 +55,7 @@ def ensemble(
         target: The new bundle's folder; it must not exist.
         name: What to call it; the members' name with `-ensemble` if empty.
         split_hash: The hash of the division into what trained a member and what did not, where that is known.
+        leaks: What leaks between the two, in sentences, beside what leaks in the members' own splits.
         watch: Told how it goes.
 
     Raises:
@@ -77,7 +79,7 @@ def ensemble(
         typical = np.concatenate([one.golden.typical for one in ordered], axis=1)
         sealed = bundles.write(
             target,
-            _manifest(ordered, name, split_hash),
+            _manifest(ordered, name, split_hash, leaks),
             graph=graph_file,
             weights=_named(ordered, Path(temporary)),
             golden=runtime.golden(graph, ordered[0].golden.image, typical),
@@ -305,7 +307,7 @@ def _named(members: Sequence[Bundle], folder: Path) -> list[Path]:
     return named
 
 
-def _manifest(members: Sequence[Bundle], name: str, split_hash: str) -> Manifest:
+def _manifest(members: Sequence[Bundle], name: str, split_hash: str, leaks: Sequence[str]) -> Manifest:
     manifests = [member.manifest for member in members]
     first = manifests[0]
     names = list(dict.fromkeys(manifest.name for manifest in manifests))
@@ -324,7 +326,7 @@ def _manifest(members: Sequence[Bundle], name: str, split_hash: str) -> Manifest
             [manifest.seen for manifest in manifests],
             float(np.sqrt(np.average(distances**2, weights=channels))),
         ),
-        training=_training([manifest.training for manifest in manifests], split_hash),
+        training=_training([manifest.training for manifest in manifests], split_hash, leaks),
         data=tuple(dict.fromkeys(source for manifest in manifests for source in manifest.data)),
         recipe=first.recipe,
         versions=_versions(manifests),
@@ -344,7 +346,7 @@ def _seen(of: Sequence[Seen], typical_distance: float) -> Seen:
     )
 
 
-def _training(of: Sequence[Training], split_hash: str) -> Training:
+def _training(of: Sequence[Training], split_hash: str, leaks: Sequence[str]) -> Training:
     """What the members have in common, or one after another; numbers are those of the largest."""
 
     def all_of(what: str) -> str:
@@ -371,8 +373,8 @@ def _training(of: Sequence[Training], split_hash: str) -> Training:
             "split_method": all_of("split_method"),
             "split_description": all_of("split_description"),
             "split_hash": split_hash,
-            "leaky": any(training.leaky for training in of),
-            "leaks": tuple(dict.fromkeys(leak for training in of for leak in training.leaks)),
+            "leaky": bool(leaks) or any(training.leaky for training in of),
+            "leaks": tuple(dict.fromkeys((*leaks, *(leak for training in of for leak in training.leaks)))),
             "stopped": all_of("stopped"),
             "seconds": sum(training.seconds for training in of),
             **{

@@ -212,7 +212,7 @@ def _choose(
         raise UsageError("--split all would calibrate on the site's test part; give val, train or train+val")
     among = np.ones(len(own), bool) if part == "all" else np.isin(own, part.split("+"))
     if not among.any():
-        raise DataError(
+        raise UsageError(
             f"no image is in the part {part} of the site's split; it has: {', '.join(there) or 'none'}"
         )
     whose = "training's split" if divided is not None else "site's own split"

@@ -94,6 +94,13 @@ SetOption = Annotated[
         "--set", help="section.key=value changes a recipe's key; may be repeated.", show_default=False
     ),
 ]
+AllowLeakOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-leak",
+        help="Go on though patients or pictures stand in two parts of the split; every report says so.",
+    ),
+]
 EngineOption = Annotated[EngineName, typer.Option("--engine", help="The training framework.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
 ExpectOption = Annotated[

@@ -10,6 +10,7 @@ import typer
 from hilum.cli.data import read_table
 from hilum.cli.evaluate import evaluate_model, show_report
 from hilum.cli.options import (
+    AllowLeakOption,
     EngineName,
     EngineOption,
     ImagesOption,
@@ -19,7 +20,6 @@ from hilum.cli.options import (
     SetOption,
     SourceOption,
     check_file,
-    check_folder,
 )
 
 
@@ -59,12 +59,7 @@ def train(
     ] = None,
     devices: Annotated[int, typer.Option("--devices", min=1, help="Processes that share each batch.")] = 1,
     profile: Annotated[bool, typer.Option("--profile", help="Tell where the time went.")] = False,
-    allow_leak: Annotated[
-        bool,
-        typer.Option(
-            "--allow-leak", help="Train though patients or pictures stand in two parts; reports say so."
-        ),
-    ] = False,
+    allow_leak: AllowLeakOption = False,
     saved_model: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
@@ -118,6 +113,7 @@ def crossval(
     layout: LayoutOption = None,
     images: ImagesOption = None,
     remap: RemapOption = None,
+    allow_leak: AllowLeakOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train a model a fold, score every image by the model that never saw its patient, and seal the ensemble.
@@ -129,16 +125,23 @@ def crossval(
     from hilum.cli.terminal import Terminal
     from hilum.report import tables
     from hilum.training import train as training
-    from hilum.training.crossval import cross_validate, folder_of
+    from hilum.training.crossval import check, cross_validate, folder_of
 
-    check_folder(output)
     settings, watch = load_recipe(recipe, changes, needs_data=not data)
+    found = check(settings, output, folds=folds, repeats=repeats, engine=engine.value)
     if data:
         table = read_table(data, layout=layout, images=images, remap=remap)
     else:
         table = training.draw_phantoms(settings, watch)
     result = cross_validate(
-        settings, table, output, folds=folds, repeats=repeats, engine=engine.value, watch=watch
+        settings,
+        table,
+        output,
+        folds=folds,
+        repeats=repeats,
+        engine=found,
+        allow_leak=allow_leak,
+        watch=watch,
     )
     for number, one in enumerate(result.evaluations, start=1):
         with files.replacing(folder_of(output, number, repeats=repeats) / "predictions.parquet") as temporary:

@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 import typer
 
 from hilum.cli.options import (
+    AllowLeakOption,
     EngineName,
     EngineOption,
     ImagesOption,
@@ -75,9 +76,7 @@ def tune(
     layout: LayoutOption = None,
     images: ImagesOption = None,
     remap: RemapOption = None,
-    allow_leak: Annotated[
-        bool, typer.Option("--allow-leak", help="Search though patients or pictures stand in two parts.")
-    ] = False,
+    allow_leak: AllowLeakOption = False,
 ) -> None:
     """Search for the values of a recipe's keys that do best on validation.
 
@@ -94,15 +93,26 @@ def tune(
         raise UsageError("--trials goes with --search tpe; a grid has as many trials as combinations")
     varied = study.parse_vary(vary)
     settings, watch = load_recipe(recipe, changes, needs_data=data is None)
-    study.dimensions(settings, varied, search=search.value)
-    table = read_table(data, layout=layout, images=images, remap=remap) if data else None
+    study.dimensions(settings, varied, search=search.value)  # before what takes seconds to load
     from hilum.training.train import draw_phantoms
-    from hilum.training.tune import BEST, tune as search_for
+    from hilum.training.tune import BEST, check, tune as search_for
 
+    folder = output or Path("tuned") / Path(recipe).stem
+    check(
+        settings,
+        folder,
+        vary=varied,
+        search=search.value,
+        trials=trials or 20,
+        workers=workers,
+        engine=engine.value,
+        prune=prune,
+    )
+    table = read_table(data, layout=layout, images=images, remap=remap) if data else None
     found = search_for(
         settings,
         table if table is not None else draw_phantoms(settings, watch),
-        output or Path("tuned") / Path(recipe).stem,
+        folder,
         vary=varied,
         search=search.value,
         trials=trials or 20,
