@@ -191,6 +191,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(table, settings, t
         cross_validate(settings, table, tmp_path / "cv")
 
 
+@pytest.mark.slow
 def test_a_leak_that_is_allowed_once_is_told_in_the_report_and_by_the_ensemble(table, settings, tmp_path):
     parts = table.frame["split"].to_numpy(object)
     parts[np.flatnonzero(parts == "test")[0]] = "train"

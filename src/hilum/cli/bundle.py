@@ -41,7 +41,8 @@ def bundle_show(model: BundleArgument, expect: ExpectOption = None, as_json: Jso
             "intended use": manifest.intended_use,
             "task": manifest.task,
             "input": f"{manifest.size} x {manifest.size} pixels, {manifest.fit}",
-            "model": f"{training.architecture} ({training.engine}, {training.precision})",
+            "model": ("ensemble of " if manifest.members else "")
+            + f"{training.architecture} ({training.engine}, {training.precision})",
             "initial weights": training.initial_weights,
             "trained on": ("each on at most " if manifest.members else "")
             + f"{count(training.num_train, 'image')} of {count(training.num_patients, 'patient')} "
@@ -165,6 +166,8 @@ def bundle_recalibrate(
             }
         )
         return
+    for caution in result.cautions:
+        watch.say(f"warning: {caution}")
     for note in result.notes:
         watch.say(f"note: {note}")
     show(
@@ -193,15 +196,21 @@ def bundle_ensemble(
         Path, typer.Option("-o", "--output", help="The new bundle's folder.", show_default=False)
     ],
     name: Annotated[
-        str, typer.Option("--name", help="What to call it; the members' name with -ensemble if not given.")
+        str,
+        typer.Option(
+            "--name",
+            help="What to call it; if not given the members' name with -ensemble, where they share one.",
+        ),
     ] = "",
 ) -> None:
     """Join several bundles into one, whose logits and maps are the mean of theirs.
 
-    Calibrated logits are averaged, and thresholds likewise. The members need the same findings, task, size and fit.
+    Calibrated logits are averaged, and thresholds likewise. The members need the same findings, task, size and fit;
+    engines and networks may differ. They keep the order given.
     """
     from hilum import bundle, ensemble
     from hilum.cli.terminal import RESEARCH, Terminal
+    from hilum.evaluate import title
 
     watch = Terminal()
     members = [bundle.read(model) for model in models]
@@ -210,7 +219,7 @@ def bundle_ensemble(
         watch.say("note: a bundle stands there more than once and counts as often")
     sealed = ensemble.ensemble(members, output, name=name, watch=watch)
     _show_calibration(sealed.manifest)
-    watch.say(f"{sealed.manifest.training.architecture}. {RESEARCH}")
+    watch.say(f"{title(sealed.manifest)}. {RESEARCH}")
     typer.echo(f"bundle: {sealed.folder} ({sealed.hash})")
 
 
@@ -224,9 +233,9 @@ def _members(manifest: Any) -> dict[str, str]:
 def _recalibrations(manifest: Any) -> dict[str, str]:
     """What a recalibrated bundle was calibrated on, and of which bundle it has the weights."""
     return {
-        f"calibration {number}"
-        if number > 1
-        else "calibration": f"{one.summary}; of bundle {one.parent[:16]}"
+        f"calibration {number}" if number > 1 else "calibration": "; ".join(
+            (f"{one.summary}; of bundle {one.parent[:16]}", *one.cautions)
+        )
         for number, one in enumerate(manifest.recalibrations, start=1)
     }
 

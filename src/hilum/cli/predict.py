@@ -135,7 +135,10 @@ def _say_recalibrated(model: Any) -> None:
     from hilum.cli.terminal import Terminal
 
     if model.bundle.manifest.recalibrated:
-        Terminal().say(f"the bundle was {model.bundle.manifest.recalibrated.summary}")
+        watch = Terminal()
+        watch.say(f"the bundle was {model.bundle.manifest.recalibrated.summary}")
+        for caution in model.bundle.manifest.recalibrated.cautions:
+            watch.say(f"warning: there, {caution}")
 
 
 def _write_panels(

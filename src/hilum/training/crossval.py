@@ -287,7 +287,6 @@ def _join(folder: Path, recipe: Recipe, repeat: Repeat, leaks: Sequence[str], wa
     return ensemble.ensemble(
         repeat.bundles,
         folder / BUNDLE,
-        name=f"{recipe.name}-ensemble",
         split_hash=split_hash(divided),
         leaks=leaks,
         watch=watch,
