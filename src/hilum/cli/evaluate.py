@@ -123,7 +123,11 @@ def score(
     prevalence: Annotated[
         Optional[float],  # noqa: UP045
         typer.Option(
-            "--prevalence", help="Tell predictive values at this prevalence too.", show_default=False
+            "--prevalence",
+            min=0,
+            max=1,
+            help="Tell predictive values at this prevalence too, a share such as 0.05.",
+            show_default=False,
         ),
     ] = None,
     split: Annotated[str, typer.Option("--split", help="A part of the labels' own split, or all.")] = "all",
@@ -138,9 +142,10 @@ def score(
 
     The same statistics and report as evaluate, for the probabilities of any system.
     """
-    from hilum import score as scoring
+    from hilum import evaluate as evaluation, score as scoring
     from hilum.cli.terminal import Terminal
 
+    evaluation.check_split(split)
     check_report(output, own_test=False)
     found = scoring.mean([scoring.read(path) for path in predictions])
     table = read_table(labels, layout=layout, images=images, remap=None)
