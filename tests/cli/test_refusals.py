@@ -90,6 +90,19 @@ def test_what_needs_no_data_is_told_before_they_are_read(place, monkeypatch, com
     assert message in str(refused.exception)
 
 
+@pytest.mark.parametrize("command", ["train demo", "crossval demo -o cv2"])
+def test_data_that_are_not_there_are_told_before_a_framework_is_loaded(place, monkeypatch, command):
+    def load(*_, **__):
+        raise AssertionError("an engine was loaded")
+
+    for user in ("train", "crossval"):
+        monkeypatch.setattr(f"hilum.training.{user}.load_engine", load)
+
+    refused = CliRunner().invoke(app, [*command.split(), "--data", "nowhere"])
+
+    assert "there is no file or folder nowhere" in str(refused.exception)
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [

@@ -112,14 +112,21 @@ def score(
         "scored"
     ),
     threshold: Annotated[
-        float, typer.Option("--threshold", min=0, max=1, help="Present is called from here on.")
+        float,
+        typer.Option(
+            "--threshold", min=0, max=1, help="The probability from which a finding is called present."
+        ),
     ] = 0.5,
     level: Annotated[
-        LevelName, typer.Option("--level", help="Score images, or studies or patients as a whole.")
+        LevelName,
+        typer.Option(
+            "--level", help="What one row of the score is: an image, or a study or patient as a whole."
+        ),
     ] = (LevelName.image),
-    how: Annotated[HowName, typer.Option("--join", help="How a study's or patient's images are joined.")] = (
-        HowName.maximum
-    ),
+    how: Annotated[
+        HowName,
+        typer.Option("--join", help="How the probabilities of a study's or patient's images become one."),
+    ] = (HowName.maximum),
     prevalence: Annotated[
         Optional[float],  # noqa: UP045
         typer.Option(
@@ -130,9 +137,15 @@ def score(
             show_default=False,
         ),
     ] = None,
-    split: Annotated[str, typer.Option("--split", help="A part of the labels' own split, or all.")] = "all",
+    split: Annotated[
+        str, typer.Option("--split", help="A part of the labels' own split (train, val, test), or all.")
+    ] = "all",
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Score what is on both sides even if some images are not.")
+        bool,
+        typer.Option(
+            "--allow-missing",
+            help="Score the images that have both, though some have only labels or predictions.",
+        ),
     ] = False,
     layout: LayoutOption = None,
     images: ImagesOption = None,
@@ -140,7 +153,7 @@ def score(
 ) -> None:
     """Score anybody's predictions against labels.
 
-    The same statistics and report as evaluate, for the probabilities of any system.
+    Whatever made them. The same statistics and report as evaluate, for the probabilities of any system.
     """
     from hilum import evaluate as evaluation, score as scoring
     from hilum.cli.terminal import Terminal

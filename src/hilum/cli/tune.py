@@ -33,7 +33,9 @@ def tune(
         list[str],
         typer.Option(
             "--vary",
-            help="KEY=a,b,c tries choices, KEY=low..high a range, KEY=low..high:log by its logarithm; may be repeated.",
+            metavar="KEY=VALUES",
+            help="What is tried: KEY=a,b,c choices, KEY=low..high a range, KEY=low..high:log by its logarithm; may be "
+            "repeated.",
             show_default=False,
         ),
     ],
@@ -45,7 +47,11 @@ def tune(
         ),
     ] = None,
     search: Annotated[
-        SearchName, typer.Option("--search", help="Every combination of choices, or where it promises most.")
+        SearchName,
+        typer.Option(
+            "--search",
+            help="grid: every combination of choices; tpe: each trial where those before promise most.",
+        ),
     ] = SearchName.grid,
     trials: Annotated[
         Optional[int],  # noqa: UP045
@@ -53,7 +59,10 @@ def tune(
             "--trials", min=1, help="With --search tpe: how many; 20 if not given.", show_default=False
         ),
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes on this machine.")] = 1,
+    workers: Annotated[
+        int,
+        typer.Option("--workers", min=1, help="How many trials at a time, each a process on this machine."),
+    ] = 1,
     storage: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
@@ -78,8 +87,9 @@ def tune(
     remap: RemapOption = None,
     allow_leak: AllowLeakOption = False,
 ) -> None:
-    """Search for the values of a recipe's keys that do best on validation.
+    """Search for the values of a recipe that do best.
 
+    They are compared on validation.
     The test is not read. Run the same command again to go on, or with more --trials; best.toml is for hilum train.
     """
     from hilum import study
