@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +14,7 @@ from typer.testing import CliRunner
 from hilum import bundle, ensemble, evaluate, runtime
 from hilum.bundle import Calibration
 from hilum.cli import app
+from hilum.data import phantom
 from hilum.data.table import Table
 from hilum.errors import BundleError, DataError, UsageError
 from hilum.recalibrate import recalibrate
@@ -90,13 +94,88 @@ def test_logits_and_maps_are_the_mean_of_the_calibrated_ones(two, tmp_path):
     )
 
 
-def test_the_order_of_the_members_does_not_matter(two, tmp_path):
+def test_members_keep_the_order_given_which_changes_no_figure(two, tmp_path):
     one, other = (
         ensemble.ensemble(members, tmp_path / name) for name, members in (("e", two), ("f", two[::-1]))
     )
 
-    assert one.graph == other.graph
-    assert one.manifest.members == other.manifest.members
+    hashes = [member.hash for member in two]
+    assert [member.hash for member in one.manifest.members] == hashes
+    assert [member.hash for member in other.manifest.members] == hashes[::-1]
+    told = [value for name, value in evaluate.facts(other.manifest, other.hash) if name.startswith("Member ")]
+    assert [hashed in line for hashed, line in zip([h[:16] for h in hashes[::-1]], told, strict=True)] == [
+        True,
+        True,
+    ]
+    np.testing.assert_allclose(
+        runtime.load(one).graph.logits(IMAGES), runtime.load(other).graph.logits(IMAGES), atol=1e-5
+    )
+    assert one.manifest.calibration.thresholds == pytest.approx(other.manifest.calibration.thresholds)
+
+
+@pytest.mark.parametrize(
+    ("names", "networks", "name", "title"),
+    [
+        (("kermany-densenet121",) * 2, ("densenet121",) * 2, "kermany-densenet121-ensemble",
+         "kermany-densenet121-ensemble (ensemble of 2 x densenet121)"),
+        (("kermany-densenet121",) * 2, ("mobilenetv2",) * 2, "ensemble", "Ensemble of 2 x mobilenetv2"),
+        (("kermany-densenet121", "mine"), ("densenet121", "vgg16"), "ensemble", "Ensemble of densenet121 + vgg16"),
+        (("mine",) * 2, ("densenet121", "vgg16"), "mine-ensemble", "mine-ensemble (ensemble of densenet121 + vgg16)"),
+    ],
+)  # fmt: skip
+def test_its_name_and_title_say_what_it_is(sites, tmp_path, names, networks, name, title):
+    training = bundle.read(sites.run).manifest.training
+    members = [
+        variant(
+            sites.run,
+            tmp_path / str(number),
+            name=own,
+            training=training.model_copy(update={"architecture": one}),
+        )
+        for number, (own, one) in enumerate(zip(names, networks, strict=True))
+    ]
+
+    joined = ensemble.ensemble(members, tmp_path / "e")
+    shown = CliRunner().invoke(app, ["bundle", "show", str(joined.folder)]).stdout
+
+    assert joined.manifest.name == name
+    assert evaluate.title(joined.manifest) == title
+    assert f"ensemble of {joined.manifest.training.architecture} (torch" in shown
+
+
+@pytest.mark.slow
+def test_a_keras_and_a_pytorch_bundle_are_joined_to_their_mean(tmp_path):
+    table = phantom.generate(tmp_path / "phantoms", num_images=60, size=64, seed=3)
+    table.write(tmp_path / "table.parquet")
+    small = ["model.architecture=custom_cnn", "model.weights=none", "model.freeze=none", "model.hidden=[8]",
+             "data.size=32", "train.epochs=1", "task.findings=['Lung Opacity']", "task.negatives=all-others",
+             "split.method=patient"]  # fmt: skip
+    for engine in ("keras", "torch"):  # no process may hold two frameworks
+        arguments = ["train", "kermany-densenet121", "--data", tmp_path / "table.parquet", "-o", tmp_path / engine,
+                     "--engine", engine, *(f"--set={change}" for change in small)]  # fmt: skip
+        subprocess.run(
+            [sys.executable, "-m", "hilum", *map(str, arguments)],
+            check=True,
+            capture_output=True,
+            env={**os.environ, "HILUM_CACHE": str(tmp_path / "cache")},
+        )
+
+    members = [bundle.read(tmp_path / engine) for engine in ("keras", "torch")]
+    joined = runtime.load(ensemble.ensemble(members, tmp_path / "e"))
+
+    images = np.random.default_rng(5).integers(0, 256, (9, 32, 32)).astype(np.uint8)
+    models = [runtime.load(member) for member in members]
+    calibrated = np.array([logit(model.probabilities(model.graph.logits(images))) for model in models])
+    assert np.abs(calibrated[0] - calibrated[1]).max() > 0.01
+    np.testing.assert_allclose(joined.graph.logits(images), calibrated.mean(axis=0), atol=1e-4)
+    np.testing.assert_allclose(
+        joined.probabilities(joined.graph.logits(images)), expit(calibrated.mean(axis=0)), atol=1e-5
+    )
+    assert [member.manifest.training.engine for member in joined.bundle.manifest.members] == [
+        "keras",
+        "torch",
+    ]
+    assert joined.bundle.manifest.training.engine == "keras; torch"
 
 
 def test_each_member_is_told_with_its_weights(two, tmp_path):

@@ -305,3 +305,57 @@ def test_the_command_tells_before_and_after_and_what_comes_next(sites, tmp_path)
         < told["figures"]["Pneumonia"]["ece"]["before"]["value"]
     )
     assert told["site"] == "site"
+
+
+def with_labels(table, column, labels):
+    """The table with other labels of one finding."""
+    return Table(table.frame.assign(**{column: labels}), table.findings, table.sources)
+
+
+def test_a_model_that_ranks_the_wrong_way_round_is_refused_and_nothing_sealed(sites, model, tmp_path):
+    table = Table.read(sites.site)
+    inverted = with_labels(table, "Pneumonia", 1 - table.frame["Pneumonia"])
+
+    with pytest.raises(
+        DataError, match=r"wrong way round \(calibration slope -.*; AUROC 0\.[0-4].*nothing was sealed"
+    ):
+        recalibrate.recalibrate(model, inverted, tmp_path / "n", replicates=200)
+    assert not (tmp_path / "n").exists()
+
+
+def test_of_several_findings_one_the_wrong_way_round_keeps_its_calibration(make_sites, tmp_path):
+    sites = make_sites(("Pneumonia", "Edema"))
+    table = Table.read(sites.site)
+    table = with_labels(table, "Edema", 1 - table.frame["Edema"])
+
+    found = recalibrate.recalibrate(runtime.load(sites.run), table, tmp_path / "n", replicates=200)
+
+    calibration, record = found.bundle.manifest.calibration, found.bundle.manifest.recalibrated
+    assert found.findings == ("Pneumonia",)
+    assert (calibration.temperatures[1], calibration.intercepts[1], calibration.thresholds[1]) == (1, 0, 0.5)
+    assert record.kept == ("Edema",)
+    assert record.cautions == found.cautions
+    assert "Edema: the model ranks these images the wrong way round" in found.cautions[0]
+    assert not any("for want of patients" in note for note in found.notes)
+
+
+def test_a_ranking_that_may_be_chance_is_said_first_and_stays_in_the_bundle(sites, tmp_path):
+    table = Table.read(sites.site)
+    rng = np.random.default_rng(1)
+    chance = rng.permutation(table.frame["Pneumonia"].to_numpy())
+    with_labels(table, "Pneumonia", chance).write(tmp_path / "chance.parquet")
+    arguments = [str(sites.run), "--data", str(tmp_path / "chance.parquet"), "-o", str(tmp_path / "n")]
+
+    printed = CliRunner().invoke(app, ["bundle", "recalibrate", *arguments, "--share", "1"])
+    shown = CliRunner().invoke(app, ["bundle", "show", str(tmp_path / "n")]).stdout
+
+    assert printed.exit_code == 0, printed.output
+    first = next(line for line in printed.stderr.splitlines() if line.startswith(("warning: ", "note: ")))
+    assert first.startswith(
+        "warning: Pneumonia: the ranking of these images is not surely better than chance (AUROC 0."
+    )
+    assert "not surely better than chance" in shown
+    again = evaluate.evaluate(
+        evaluate.subject(tmp_path / "n", Table.read(sites.own)), split="test", replicates=200
+    )
+    assert any("not surely better than chance" in warning for warning in again.warnings)

@@ -163,8 +163,11 @@ def test_set_changes_a_key():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ("train.epoch=3", ["train.epoch", "epochs (did you mean it?)"]),
-        ("trian.epochs=3", ["trian", "train (did you mean it?)"]),
+        (
+            "train.epoch=3",
+            ["unknown key 'train.epoch'; did you mean train.epochs? `hilum recipes --keys` lists all"],
+        ),
+        ("trian.epochs=3", ["unknown key 'trian.epochs'; did you mean train.epochs?"]),
         ("train.epochs=many", ["train.epochs: should be a whole number (got 'many')"]),
         ("train.epochs=1.5", ["train.epochs: should be a whole number (got 1.5)"]),
         ("train.learning_rate=fast", ["train.learning_rate: should be a number (got 'fast')"]),
@@ -174,6 +177,10 @@ def test_set_changes_a_key():
         ("epochs=3", ["unknown key 'epochs'; did you mean train.epochs?"]),
         ("epoch=3", ["did you mean train.epochs?"]),
         ("model.epochs=3", ["did you mean train.epochs?"]),
+        ("trian.seed=3", ["unknown key 'trian.seed'; did you mean train.seed?"]),
+        ("nmae=x", ["unknown key 'nmae'; did you mean name?"]),
+        ("train.zzz=3", ["unknown key 'train.zzz'; `hilum recipes --keys` lists all"]),
+        ("qqq.zzz=3", ["unknown key 'qqq.zzz'; `hilum recipes --keys` lists all"]),
         ("seed=3", ["did you mean split.seed or train.seed?"]),
         (
             "task.findings=Infiltraton",

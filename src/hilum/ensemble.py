@@ -18,6 +18,7 @@ from onnx import TensorProto, compose, helper, numpy_helper, version_converter
 from scipy.special import expit, logit
 
 from hilum import bundle as bundles, runtime
+from hilum.architectures import ARCHITECTURES
 from hilum.bundle import Bundle, Calibration, Manifest, Member, Seen, Training
 from hilum.errors import BundleError, UsageError
 from hilum.progress import Silent, Watcher
@@ -41,19 +42,22 @@ def ensemble(
     *,
     name: str = "",
     split_hash: str = "",
+    leaks: Sequence[str] = (),
     watch: Watcher | None = None,
 ) -> Bundle:
     """Makes one bundle of several.
 
     Its logits are the mean of the members' calibrated logits, its maps the mean of theirs in the same units, its
     embedding theirs in a row. Its probabilities are those of the mean logits; its thresholds are the means of the
-    members' thresholds on the logit scale. The members' order does not matter.
+    members' thresholds on the logit scale. Members stand in the order given; it changes no figure.
 
     Args:
         members: Two or more single models of the same findings, task, negatives, size and fit.
         target: The new bundle's folder; it must not exist.
-        name: What to call it; the members' name with `-ensemble` if empty.
+        name: What to call it; if empty the members' name with `-ensemble`, or `ensemble` where they have several or one
+            that tells of another network.
         split_hash: The hash of the division into what trained a member and what did not, where that is known.
+        leaks: What leaks between the two, in sentences, beside what leaks in the members' own splits.
         watch: Told how it goes.
 
     Raises:
@@ -64,8 +68,7 @@ def ensemble(
     watch = watch or Silent()
     _check(members, target)
     watch.stage("Joining the members", len(members))
-    # Ordered by what they compute: neither the caller's order nor the time of sealing shows in the graph.
-    models = sorted(map(runtime.load, members), key=lambda one: hashlib.sha256(one.bundle.graph).digest())
+    models = [runtime.load(member) for member in members]
     ordered = [model.bundle for model in models]
     merged = _merge(ordered)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +80,7 @@ def ensemble(
         typical = np.concatenate([one.golden.typical for one in ordered], axis=1)
         sealed = bundles.write(
             target,
-            _manifest(ordered, name, split_hash),
+            _manifest(ordered, name, split_hash, leaks),
             graph=graph_file,
             weights=_named(ordered, Path(temporary)),
             golden=runtime.golden(graph, ordered[0].golden.image, typical),
@@ -305,14 +308,13 @@ def _named(members: Sequence[Bundle], folder: Path) -> list[Path]:
     return named
 
 
-def _manifest(members: Sequence[Bundle], name: str, split_hash: str) -> Manifest:
+def _manifest(members: Sequence[Bundle], name: str, split_hash: str, leaks: Sequence[str]) -> Manifest:
     manifests = [member.manifest for member in members]
     first = manifests[0]
-    names = list(dict.fromkeys(manifest.name for manifest in manifests))
     channels = np.array([member.golden.embedding.shape[0] for member in members], float)
     distances = np.array([manifest.seen.typical_distance for manifest in manifests])
     return Manifest(
-        name=name or (f"{names[0]}-ensemble" if len(names) == 1 else "ensemble"),
+        name=name or _name(manifests),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         task=first.task,
         findings=first.findings,
@@ -324,12 +326,21 @@ def _manifest(members: Sequence[Bundle], name: str, split_hash: str) -> Manifest
             [manifest.seen for manifest in manifests],
             float(np.sqrt(np.average(distances**2, weights=channels))),
         ),
-        training=_training([manifest.training for manifest in manifests], split_hash),
+        training=_training([manifest.training for manifest in manifests], split_hash, leaks),
         data=tuple(dict.fromkeys(source for manifest in manifests for source in manifest.data)),
         recipe=first.recipe,
         versions=_versions(manifests),
         members=tuple(Member(hash=member.hash, manifest=member.manifest) for member in members),
     )
+
+
+def _name(of: Sequence[Manifest]) -> str:
+    """The members' name; recipes are called after networks, which `--set` may have changed."""
+    names, own = {manifest.name for manifest in of}, {manifest.training.architecture for manifest in of}
+    others = [each for each in ARCHITECTURES if each not in own and not any(each in one for one in own)]
+    if len(names) > 1 or any(other in name for name in names for other in others):
+        return "ensemble"
+    return f"{names.pop()}-ensemble"
 
 
 def _seen(of: Sequence[Seen], typical_distance: float) -> Seen:
@@ -344,7 +355,7 @@ def _seen(of: Sequence[Seen], typical_distance: float) -> Seen:
     )
 
 
-def _training(of: Sequence[Training], split_hash: str) -> Training:
+def _training(of: Sequence[Training], split_hash: str, leaks: Sequence[str]) -> Training:
     """What the members have in common, or one after another; numbers are those of the largest."""
 
     def all_of(what: str) -> str:
@@ -352,7 +363,8 @@ def _training(of: Sequence[Training], split_hash: str) -> Training:
         return "; ".join(dict.fromkeys(values))
 
     architectures = [training.architecture for training in of]
-    counted = [f"{architectures.count(one)} x {one}" for one in dict.fromkeys(architectures)]
+    numbers = {one: architectures.count(one) for one in dict.fromkeys(architectures)}
+    counted = [f"{number} x {one}" if number > 1 else one for one, number in numbers.items()]
     hashes = sorted({training.split_hash for training in of})
     if not split_hash:
         split_hash = hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
@@ -371,8 +383,8 @@ def _training(of: Sequence[Training], split_hash: str) -> Training:
             "split_method": all_of("split_method"),
             "split_description": all_of("split_description"),
             "split_hash": split_hash,
-            "leaky": any(training.leaky for training in of),
-            "leaks": tuple(dict.fromkeys(leak for training in of for leak in training.leaks)),
+            "leaky": bool(leaks) or any(training.leaky for training in of),
+            "leaks": tuple(dict.fromkeys((*leaks, *(leak for training in of for leak in training.leaks)))),
             "stopped": all_of("stopped"),
             "seconds": sum(training.seconds for training in of),
             **{

@@ -6,11 +6,15 @@
     │   └── MissingExtraError         an optional package is not installed; names the extra
     ├── DataError                     the data failed a check
     │   ├── ImageError                one file cannot become a radiograph; its message is the reason
-    │   └── LayoutError               a folder or table is of no known layout, or of more than one
+    │   └── LayoutError               a folder or file is not of the kind that was asked for. Exit status 2
     ├── BundleError                   a bundle is damaged, incomplete or of an unknown format
     └── TrainingError                 training cannot start or go on
         ├── NotANumberError           the loss is not a number; it names the step and holds the batch's rows
-        └── StoppedError              asked to stop from outside; the state is saved. Exit status 143
+        └──   StoppedError              asked to stop from outside; the state is saved. Exit status 143
+
+What tells 1 from 2: with 2 the command could not begin as it was given, since something named on the command line or in
+the recipe is not there, is misspelt, is of another kind, or is there already; another command line mends it. With 1 it
+began, and what it read or made failed: a damaged file, a leak, too few patients, an image that cannot be read.
 
 A message says what arrived, what was expected and how to mend it, in one or two lines.
 """
@@ -50,7 +54,9 @@ class ImageError(DataError):
 
 
 class LayoutError(DataError):
-    """A folder or table follows no known layout, or more than one."""
+    """A folder or file is not of the kind that was asked for: of no known layout or of several, or without a column."""
+
+    exit_status = 2
 
 
 class BundleError(HilumError):

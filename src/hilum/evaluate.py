@@ -414,8 +414,11 @@ def _one_an_image(pairs: np.ndarray, number: int) -> list[tuple[int, int]]:
 
 
 def title(manifest: Manifest) -> str:
-    """The recipe's name, and the network where the name says of none or of another."""
+    """The recipe's name, and the network where the name says of none or of another; of an ensemble its networks."""
     architecture = manifest.training.architecture
+    if manifest.members:
+        whole = f"nsemble of {architecture}"
+        return f"E{whole}" if manifest.name == "ensemble" else f"{manifest.name} (e{whole})"
     return manifest.name if architecture in manifest.name else f"{manifest.name} ({architecture})"
 
 
@@ -515,6 +518,8 @@ def _warnings(
             )
     elif manifest.recalibrated:
         warnings.append(f"The bundle was {manifest.recalibrated.summary}.")
+    if manifest.recalibrated:
+        warnings += [f"Where it was recalibrated, {one}." for one in manifest.recalibrated.cautions]
     if part.left_out:
         warnings.append(
             f"{part.left_out:,} images of patients who calibrated this bundle are left out; "

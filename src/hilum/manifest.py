@@ -111,6 +111,7 @@ class Recalibration(Record):
     """A new calibration, fitted on images of another site, of the same weights and graph.
 
     `positives` and `negatives` count patients a finding; the calibration of the findings in `kept` is the parent's.
+    `cautions` say of which findings the ranking was not surely better than chance there.
     """
 
     parent: str
@@ -122,6 +123,7 @@ class Recalibration(Record):
     positives: tuple[int, ...]
     negatives: tuple[int, ...]
     kept: tuple[str, ...] = ()
+    cautions: tuple[str, ...] = ()
     data: tuple[DataSource, ...]
 
     @property

@@ -15,7 +15,7 @@ from hilum.data.audit.copies import digests
 from hilum.data.examples import Examples, prepare
 from hilum.data.split import split as divide, split_hash
 from hilum.data.table import Table
-from hilum.errors import DataError, HilumError
+from hilum.errors import DataError, HilumError, UsageError
 from hilum.files import spreadsheet_safe
 from hilum.manifest import Manifest
 from hilum.progress import Watcher
@@ -66,7 +66,8 @@ def choose(table: Table, bundle: Bundle, split: str, *, watch: Watcher) -> Part:
         watch: Told of the preparation.
 
     Raises:
-        DataError: No image belongs to the part or can be read, or all of its patients calibrated the bundle.
+        UsageError: There is no such part.
+        DataError: No image of it can be read, or all of its patients calibrated the bundle.
     """
     manifest = bundle.manifest
     divided = divided_as_in_training(table, bundle, watch=watch)
@@ -91,7 +92,7 @@ def choose(table: Table, bundle: Bundle, split: str, *, watch: Watcher) -> Part:
         )
     if not inside.any():
         present = sorted(set(table.frame["split"]) - {""})
-        raise DataError(
+        raise UsageError(
             f"no image belongs to the {split} part; there are: {', '.join(present) or 'none'}; or --split all"
         )
     if len(bundle.calibrated_on):

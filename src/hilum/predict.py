@@ -17,7 +17,7 @@ import pandas as pd
 
 from hilum import files, images
 from hilum.bundle import INTENDED_USE, Seen
-from hilum.errors import DataError, ImageError, UsageError
+from hilum.errors import ImageError, LayoutError, UsageError
 from hilum.images import Location, Prepared
 from hilum.runtime import Model
 
@@ -87,7 +87,7 @@ def find_images(paths: Iterable[Path]) -> list[Location]:
 
     Raises:
         UsageError: A path does not exist.
-        DataError: A folder holds no image.
+        LayoutError: A folder holds no image.
     """
     found: list[Location] = []
     for path in paths:
@@ -102,7 +102,7 @@ def find_images(paths: Iterable[Path]) -> list[Location]:
                 and file.is_file()
             )
             if not inside:
-                raise DataError(f"{path} holds no image ({', '.join(images.IMAGE_SUFFIXES)})")
+                raise LayoutError(f"{path} holds no image ({', '.join(images.IMAGE_SUFFIXES)})")
             found += [Location(file) for file in inside]
         elif location.path.exists():
             found.append(location)

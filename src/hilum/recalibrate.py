@@ -1,7 +1,7 @@
 """A bundle and labelled radiographs of another site -> a new bundle: the same weights, calibrated there."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -40,6 +40,7 @@ class Recalibrated:
         before: Finding -> metric of `METRICS` -> the parent's calibration on the images that calibrated.
         after: On the same images, each patient's by a calibration fitted on the other patients (five folds).
         findings: Those that were calibrated anew.
+        cautions: What speaks against using the model there at all; to be said before anything else.
         notes: What a reader must know.
     """
 
@@ -47,6 +48,7 @@ class Recalibrated:
     before: Figures
     after: Figures
     findings: tuple[str, ...]
+    cautions: tuple[str, ...]
     notes: tuple[str, ...]
 
 
@@ -80,9 +82,11 @@ def recalibrate(
         seed: Of the share, the folds and the resamples.
         watch: Told how it goes.
 
+    A finding that grows rarer with the logit is not calibrated: the slope would be negative, and turn the order round.
+
     Raises:
         UsageError: The part or share is not allowed, no finding is common, or there is something at `target`.
-        DataError: Too few patients with or without every finding.
+        DataError: Too few patients with or without every finding, or every finding grows rarer with the logit.
     """
     watch = watch or Silent()
     manifest = model.bundle.manifest
@@ -100,13 +104,19 @@ def recalibrate(
     logits = parts.run(model.graph, chosen.examples, chosen.rows, watch.advance).logits
     watch.stage("Calibrating")
     fitting = _Fitting(manifest, new, sensitivity, site or " and ".join(s.name for s in table.sources))
-    calibration, reasons = fitting.fit(logits, labels)
     probabilities = model.probabilities(logits)
     before = fitting.figures(
         labels, probabilities, manifest.calibration.decisions(probabilities), patients, replicates, seed
     )
+    ranked = {finding: row["auroc"] for finding, row in before.items()}
+    fitting, wrong = fitting.without_falling(logits, labels, before)
+    new = fitting.findings
+    before = {finding: {name: before[finding][name] for name in METRICS} for finding in new}
+    cautions = (*wrong, *(_unsure(finding, ranked[finding]) for finding in new if not _sure(ranked[finding])))
+    calibration, reasons = fitting.fit(logits, labels)
     held_out = fitting.held_out(logits, labels, _folds(labels, patients, seed=seed))
     after = fitting.figures(labels, *held_out, patients, replicates, seed)
+    after = {finding: {name: after[finding][name] for name in METRICS} for finding in new}
     record = Recalibration(
         parent=model.bundle.hash,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -117,6 +127,7 @@ def recalibrate(
         positives=positives,
         negatives=negatives,
         kept=tuple(finding for finding in manifest.findings if finding not in new),
+        cautions=cautions,
         data=tuple(DataSource(name=s.name, citation=s.citation, terms=s.terms) for s in table.sources),
     )
     parent = model.bundle
@@ -141,6 +152,7 @@ def recalibrate(
         before,
         after,
         new,
+        cautions,
         (*mapped.notes, *chosen.notes, *_rough(new, record, manifest, chosen.more), *reasons),
     )
 
@@ -212,7 +224,7 @@ def _choose(
         raise UsageError("--split all would calibrate on the site's test part; give val, train or train+val")
     among = np.ones(len(own), bool) if part == "all" else np.isin(own, part.split("+"))
     if not among.any():
-        raise DataError(
+        raise UsageError(
             f"no image is in the part {part} of the site's split; it has: {', '.join(there) or 'none'}"
         )
     whose = "training's split" if divided is not None else "site's own split"
@@ -283,11 +295,40 @@ def _rough(new: Sequence[str], record: Recalibration, manifest: Manifest, more: 
         for column, finding in enumerate(manifest.findings)
         if finding in new
     )
-    notes = [f"calibrated as before, for want of patients: {', '.join(record.kept)}"] if record.kept else []
+    few = [
+        finding
+        for finding, *counts in zip(manifest.findings, record.positives, record.negatives, strict=True)
+        if finding in record.kept and min(counts) < MIN_PATIENTS
+    ]
+    notes = [f"calibrated as before, for want of patients: {', '.join(few)}"] if few else []
     if fewest < ADVISED:
         rough = f"{fewest} patients of the scarcer kind: the new calibration is rough below {ADVISED}"
         notes.append(f"{rough}; {more}" if more else rough)
     return notes
+
+
+def _sure(auroc: Estimate) -> bool:
+    """Whether the interval lies above 0.5, which is chance."""
+    return auroc.low is not None and auroc.low > 0.5
+
+
+def _unsure(finding: str, auroc: Estimate) -> str:
+    return (
+        f"{finding}: the ranking of these images is not surely better than chance (AUROC {_told(auroc)}); no "
+        "calibration mends that: do not use the model here unless more images show otherwise"
+    )
+
+
+def _how(slope: Estimate) -> str:
+    """In words, of a slope that is not above 0."""
+    return "the wrong way round" if slope.high is not None and slope.high < 0 else "no better than chance"
+
+
+def _told(estimate: Estimate) -> str:
+    if estimate.value is None:
+        return "not estimable"
+    ends = "no interval" if estimate.low is None else f"95 % {estimate.low:.3f} to {estimate.high:.3f}"
+    return f"{estimate.value:.3f}, {ends}"
 
 
 def _fingerprints(parent: Bundle, examples: Examples, rows: np.ndarray) -> np.ndarray:
@@ -354,6 +395,33 @@ class _Fitting:
         reasons = [f"{finding}: {reason}" for finding, reason in told_of if reason]
         return calibration.model_copy(update={"thresholds": tuple(thresholds), "rule": told}), reasons
 
+    def without_falling(
+        self, logits: np.ndarray, labels: np.ndarray, before: Figures
+    ) -> tuple["_Fitting", tuple[str, ...]]:
+        """Leaves out the findings that grow rarer with the logit, and says so; refuses where none remains."""
+        if self.manifest.task == "multiclass":
+            falling = self.findings if stats.falls(logits, labels) else ()
+        else:
+            columns = {finding: self.manifest.findings.index(finding) for finding in self.findings}
+            falling = tuple(
+                name for name, column in columns.items() if stats.falls(logits[:, column], labels[:, column])
+            )
+        told = {
+            name: f"{name}: the model ranks these images {_how(before[name]['calibration_slope'])} (calibration slope "
+            f"{_told(before[name]['calibration_slope'])}; AUROC {_told(before[name]['auroc'])})"
+            for name in falling
+        }
+        if len(falling) == len(self.findings):
+            raise DataError(
+                f"{'; '.join(told.values())}. No calibration mends that, and nothing was sealed. See whether the "
+                "labels mean the same here and whether images are inverted (`hilum data audit`); if both are right, do "
+                "not use this model here, but train one on these data"
+            )
+        left = tuple(name for name in self.findings if name not in falling)
+        return replace(self, findings=left), tuple(
+            f"{line}; its calibration is left as it was: do not use it here" for line in told.values()
+        )
+
     def held_out(
         self, logits: np.ndarray, labels: np.ndarray, folds: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -375,7 +443,7 @@ class _Fitting:
         replicates: int,
         seed: int,
     ) -> dict[str, dict[str, Estimate]]:
-        """`METRICS` of the findings that are calibrated anew, with intervals by patient."""
+        """`METRICS` of the findings that are calibrated anew, and their AUROC, with intervals by patient."""
         columns = [self.manifest.findings.index(finding) for finding in self.findings]
 
         def scored(values: np.ndarray) -> Mapping[str, stats.FindingScores]:
@@ -393,7 +461,7 @@ class _Fitting:
         return {
             finding: {
                 name: (by_call if name in METRICS[-2:] else by_probability)[finding].metrics[name]
-                for name in METRICS
+                for name in (*METRICS, "auroc")
             }
             for finding in self.findings
         }

@@ -1,5 +1,6 @@
 """One TOML file <-> a Recipe: everything a run needs, checked before anything is read or trained."""
 
+import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -471,6 +472,36 @@ def parse(values: Mapping[str, Any]) -> Recipe:
         raise RecipeError(_explain(error)) from None
 
 
+def unknown_key(name: str, known: Iterable[str] = ()) -> str:
+    """Says which keys are nearest to one that no recipe has, and how all are listed.
+
+    Args:
+        name: What arrived, `section.key` or either alone.
+        known: The keys that it could have been; all of a recipe's if none is given.
+
+    Returns:
+        For example `"unknown key 'train.epoch'; did you mean train.epochs? hilum recipes --keys lists all"`.
+    """
+    keys = list(known) or ["name", "description", *(key.name for key in all_keys())]
+    section, _, own = name.rpartition(".")
+    # In its section first, then of that name in any, and without a section as a whole.
+    inside = [key for key in keys if key.rpartition(".")[0] == section]
+    near = [
+        key
+        for key in inside
+        if key.rpartition(".")[2] == closest(own, (key.rpartition(".")[2] for key in inside))
+    ]
+    if not near:
+        leaf = closest(own, {key.rpartition(".")[2] for key in keys})
+        near = [key for key in keys if key.rpartition(".")[2] == leaf]
+        same = closest(section, {key.rpartition(".")[0] for key in near})
+        near = [key for key in near if key.rpartition(".")[0] == same] or near
+    if not near and not section:
+        near = difflib.get_close_matches(name, keys, n=3, cutoff=0.6)
+    meant = f"did you mean {' or '.join(near)}? " if near else ""
+    return f"unknown key {name!r}; {meant}`hilum recipes --keys` lists all"
+
+
 def _values(schema: Mapping[str, Any]) -> str:
     """What a key takes, from its JSON schema."""
     if "anyOf" in schema:
@@ -511,10 +542,8 @@ def _explain(error: ValidationError) -> str:
         field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
         model = field.annotation if field else None
     if first["type"] == "extra_forbidden":
-        known = list(model.model_fields) if model else []
-        place = f"section [{'.'.join(where[:-1])}]" if where[:-1] else "a recipe"
-        meant = "" if isinstance(first["input"], dict) or closest(where[-1], known) else _elsewhere(where[-1])
-        return f"unknown key {key!r}; {meant}{place} has: {nearest(where[-1], known)}"
+        section = isinstance(first["input"], dict)
+        return unknown_key(".".join([key, *list(first["input"])[:1]]) if section else key)
     if first["type"] == "missing":
         return f"the recipe lacks {key!r}"
     message, given = plain(first["type"], first["msg"]), first.get("input")
@@ -522,14 +551,6 @@ def _explain(error: ValidationError) -> str:
     if first["type"] == "tuple_type":
         arrived += f"; a list is written '{key}={_list_of(key, given)}', in quotes for the shell's sake"
     return f"{key}: {message}{arrived}" if key else message
-
-
-def _elsewhere(name: str) -> str:
-    """Says in which section a key would be known, if in one."""
-    keys = [key.name for key in all_keys()]
-    meant = closest(name, (key.partition(".")[2] for key in keys))
-    found = [key for key in keys if key.partition(".")[2] == meant]
-    return f"did you mean {' or '.join(found)}? " if found else ""
 
 
 def _list_of(key: str, given: object) -> str:

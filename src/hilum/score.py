@@ -12,7 +12,7 @@ from scipy.special import logit
 
 from hilum import stats
 from hilum.data.table import Table
-from hilum.errors import DataError, UsageError, nearest
+from hilum.errors import DataError, LayoutError, UsageError, nearest
 from hilum.evaluate import FORMAT, Evaluation
 from hilum.findings import VOCABULARY, named
 from hilum.subgroups import chosen, subgroups
@@ -48,11 +48,14 @@ def read(path: Path) -> Predictions:
 
     Raises:
         UsageError: There is no such file, or it is of another kind.
-        DataError: A column is missing, a finding unknown, an image twice, or a value no probability.
+        LayoutError: It has no column of images.
+        DataError: A finding is unknown, an image twice, or a value no probability.
     """
     frame = _read_frame(path)
     if "image" not in frame.columns:
-        raise DataError(f"{path} has no column 'image'; it has: {nearest('image', map(str, frame.columns))}")
+        raise LayoutError(
+            f"{path} has no column 'image'; it has: {nearest('image', map(str, frame.columns))}"
+        )
     frame["image"] = frame["image"].astype(str).str.removeprefix("'")
     long = set(LONG) <= set(frame.columns)
     wide, ignored = _widened(frame, path) if long else _columns(frame, path)
@@ -307,7 +310,7 @@ def _labelled(table: Table, split: str) -> Table:
     mask = table.frame["split"].to_numpy(str) == split
     if not mask.any():
         there = sorted(set(table.frame["split"]) - {""})
-        raise DataError(
+        raise UsageError(
             f"the labels have no {split} part; there are: {', '.join(there) or 'none'}; or --split all"
         )
     return table.select(mask)

@@ -288,20 +288,14 @@ def _dimension(recipe: Recipe, key: str, values: Any) -> Dimension:
 def _current(recipe: Recipe, key: str) -> Any:
     """The recipe's own value of a key that may be varied."""
     flat = recipe.flat()
-    section, dot, name = key.partition(".")
-    sections = {known.partition(".")[0] for known in flat}
+    section, dot, _ = key.partition(".")
     for refused in (section, key):
         if refused in NOT_VARIED and (dot or refused == key):
             raise RecipeError(f"{key} cannot be varied: {NOT_VARIED[refused]}")
     if key in flat:
         return flat[key]
-    if section in sections and dot:
-        recipes.parse({**recipe.model_dump(mode="json"), section: {name: 0}})  # says what the section has
     known = [each for each in flat if each.partition(".")[0] not in NOT_VARIED and each not in NOT_VARIED]
-    ends = [each for each in known if each.endswith(f".{key}")]
-    if ends:
-        raise RecipeError(f"unknown key {key!r}; did you mean {ends[0]}?")
-    raise RecipeError(f"unknown key {key!r}; keys that can be varied: {nearest(key, known)}")
+    raise RecipeError(recipes.unknown_key(key, known))
 
 
 def _as_stored(recipe: Recipe, key: str, value: Any) -> Any:

@@ -5,6 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from hilum import recipe
 from hilum.cli import app
 from hilum.data import readers
 from hilum.errors import HilumError
@@ -23,6 +24,15 @@ def place(tmp_path, monkeypatch):
     for name in ("w.h5", "w.txt", "p.csv", "m.keras", "c.boxes.parquet", "full/notes.txt", "site/x.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("mine")
+    begun = recipe.load("nih-infiltration").flat()
+    space = {"--vary train.epochs": "1, 2", "--search": "grid", "--prune": False, "--engine": "torch"}
+    plan = {"format": 1, "folds": 5, "repeats": 1, "engine": "torch", "data": "1f", "recipe": begun}
+    for name, content in (
+        ("study/study.json", {**begun, **space, "their labels": "2e"}),
+        ("cv/crossval.json", plan),
+    ):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(json.dumps(content))
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "metrics.json").write_text(json.dumps({"split": "test", "internal": True}))
     return tmp_path
@@ -49,6 +59,23 @@ def contents(folder):
         ("evaluate none --split tset", "train, val, test, all expected"),
         ("evaluate none -o full", "something else than such a report"),
         ("bundle recalibrate none -o new", "none"),
+        ("crossval nih-infiltration -o full", "already holds something else (no crossval.json)"),
+        ("crossval nih-infiltration -o p.csv", "p.csv is a file"),
+        ("crossval nih-infiltration -o cv --folds 4", "was begun with folds 5, not 4"),
+        ("crossval nih-infiltration -o cv --set train.epochs=3", "was begun with train.epochs = "),
+        ("crossval nih-infiltration -o cv --engine keras", "was begun with engine torch, not keras"),
+        ("crossval nih-infiltration -o new --set split.folds=3", "cross-validation sets split.folds"),
+        ("crossval nih-infiltration -o new --set model.weights=none.npz", "nor a file that exists"),
+        ("tune nih-infiltration --vary train.epochs=1,2 -o full", "full holds something else"),
+        ("tune nih-infiltration --vary train.epochs=1,2 -o p.csv", "p.csv is a file"),
+        (
+            "tune nih-infiltration --vary train.epochs=1,3 -o study",
+            "was begun with --vary train.epochs = 1, 2, not 1, 3",
+        ),
+        (
+            "tune nih-infiltration --vary train.epochs=1,2 -o study --set train.seed=9",
+            "was begun with train.seed = ",
+        ),
     ],
 )  # fmt: skip
 def test_what_needs_no_data_is_told_before_they_are_read(place, monkeypatch, command, message):
@@ -61,6 +88,19 @@ def test_what_needs_no_data_is_told_before_they_are_read(place, monkeypatch, com
 
     assert isinstance(refused.exception, HilumError), refused.exception
     assert message in str(refused.exception)
+
+
+@pytest.mark.parametrize("command", ["train demo", "crossval demo -o cv2"])
+def test_data_that_are_not_there_are_told_before_a_framework_is_loaded(place, monkeypatch, command):
+    def load(*_, **__):
+        raise AssertionError("an engine was loaded")
+
+    for user in ("train", "crossval"):
+        monkeypatch.setattr(f"hilum.training.{user}.load_engine", load)
+
+    refused = CliRunner().invoke(app, [*command.split(), "--data", "nowhere"])
+
+    assert "there is no file or folder nowhere" in str(refused.exception)
 
 
 @pytest.mark.parametrize(

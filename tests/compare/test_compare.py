@@ -1,9 +1,11 @@
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from hilum import stats
@@ -149,6 +151,51 @@ def test_labels_that_differ_are_refused(make_run):
 
     with pytest.raises(DataError, match="1 of 200 images in common have other labels in bb than in a"):
         run_compare(first, second)
+
+
+def elsewhere(run, folder, change):
+    """Lets a run read its images from another folder, where `change` makes the grey values of each."""
+    table = Table.read(run / "table.parquet")
+    folder.mkdir()
+    for row, name in enumerate(table.frame["image"]):
+        Image.fromarray(change(np.asarray(Image.open(table.location(row).path)))).save(folder / name)
+    moved = replace(table.sources[0], root=folder)
+    Table(table.frame, table.findings, (moved,)).write(run / "table.parquet")
+
+
+def test_equal_names_of_other_pictures_are_refused(make_run, tmp_path):
+    first, second = make_run("a"), make_run("bb", noise=1)
+    elsewhere(second, tmp_path / "other", lambda pixels: 255 - pixels)
+
+    with pytest.raises(DataError, match=r"of the same source and name of bb are different pictures"):
+        run_compare(first, second)
+
+
+def test_what_was_matched_is_told(make_run, tmp_path):
+    first, second = make_run("a"), make_run("bb", noise=1)
+    one_place = run_compare(first, second)
+    elsewhere(second, tmp_path / "copies", lambda pixels: pixels)
+    two_places = run_compare(first, second)
+
+    told = "Images were matched by source and name; all runs have one split ("
+    assert one_place.matched.startswith(told)
+    assert one_place.matched.endswith("; the runs read the same files.")
+    assert two_places.matched.endswith("; 32 pictures that lie in two places were compared and are the same.")
+    assert two_places.to_dict()["matched"] == two_places.matched
+    assert not any("matched" in warning for warning in two_places.warnings)
+
+
+def test_names_alone_are_warned_of_where_nothing_else_tells():
+    def entrant(name, split_hash):
+        training = SimpleNamespace(split_hash=split_hash)
+        return SimpleNamespace(name=name, manifest=SimpleNamespace(training=training), table=None)
+
+    rows = [np.arange(5)] * 2
+
+    told, sure = fair.matched([entrant("a", "1" * 64), entrant("b", "2" * 64)], rows, seed=0)
+    assert "the runs' splits differ (a 1111111111111111, b 2222222222222222)" in told
+    assert not sure
+    assert fair.matched([entrant("a", "1" * 64), entrant("b", "1" * 64)], rows, seed=0)[1]
 
 
 def test_images_that_were_moved_cost_the_maps_alone(make_run, tmp_path):

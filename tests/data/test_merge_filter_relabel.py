@@ -10,7 +10,7 @@ from hilum.data.filter import filter_rows
 from hilum.data.merge import merge
 from hilum.data.relabel import relabel
 from hilum.data.table import BOX_COLUMNS, Source, Table, make_frame
-from hilum.errors import DataError, LayoutError, UsageError
+from hilum.errors import DataError, UsageError
 
 
 def table(
@@ -224,9 +224,9 @@ def test_boxes_go_where_the_second_labels_call_their_finding_absent():
 
 
 def test_names_that_do_not_tell_images_apart_are_refused():
-    with pytest.raises(LayoutError, match="the second labels has 1 image names twice"):
+    with pytest.raises(DataError, match="the second labels has 1 image names twice"):
         relabel(table(), table(images=("y/1.png", "z/1.png")))
-    with pytest.raises(LayoutError, match="the table has 1 image names twice"):
+    with pytest.raises(DataError, match="the table has 1 image names twice"):
         relabel(table(images=("y/1.png", "z/1.png")), table())
     with pytest.raises(DataError, match="name none of the table's 2 images"):
         relabel(table(), table(images=("y/7.png", "z/8.png")))

@@ -93,7 +93,8 @@ def simulate(task, names, make_case, *, findings=("Pneumonia",), number=160, see
         task=task, findings=tuple(findings), data="simulated", images=np.array([f"{row}.png" for row in range(number)]),
         patients=patients, labels=labels, models=tuple(models), differences=tuple(paired.corrected(differences)),
         pairs=tuple(paired.pair(*two, labels) for two in combinations(models, 2)), exhibits=exhibits,
-        recipes={"train.seed": dict(zip(names, range(len(names)), strict=True))}, warnings=("Choose by validation.",),
+        recipes={"train.seed": dict(zip(names, range(len(names)), strict=True))}, matched="Matched by hand.",
+        warnings=("Choose by validation.",),
         citations=("Nobody (free)",),
     )  # fmt: skip
 

@@ -45,7 +45,27 @@ def test_unknown_labels_are_left_out():
     assert stats.recalibrate_findings(*more, [1.0]) == stats.recalibrate_findings(logits, labels, [1.0])
 
 
-def test_logits_that_say_nothing_reach_the_bound_and_are_told():
+@pytest.mark.parametrize("slope", [-0.3, 0.02])
+def test_the_sign_of_the_slope_is_that_of_the_fit_without_bounds(slope):
+    rng = np.random.default_rng(1)
+    logits = rng.normal(scale=5, size=4000)
+    labels = (rng.random(4000) < expit(slope * logits - 1)).astype(float)
+
+    (found,) = stats.recalibrate_findings(logits, labels, [1.0])
+
+    assert stats.falls(logits, labels) == (slope < 0)
+    assert stats.falls(np.column_stack([-logits, logits]), np.column_stack([1 - labels, labels])) == (
+        slope < 0
+    )
+    assert found.temperature == pytest.approx(20)
+    assert (
+        "no better than chance here, or the wrong way round"
+        if slope < 0
+        else "temperature is at its upper bound"
+    ) in found.reason
+
+
+def test_logits_that_fall_reach_the_bound_and_are_told():
     rng = np.random.default_rng(0)
     labels = (rng.random(500) < 0.3).astype(float)
 

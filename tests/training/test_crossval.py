@@ -189,3 +189,27 @@ def test_what_cannot_be_is_refused_before_anything_is_written(table, settings, t
     (tmp_path / "cv" / "letter.txt").write_text("dear reader")
     with pytest.raises(UsageError, match="already holds something else"):
         cross_validate(settings, table, tmp_path / "cv")
+
+
+@pytest.mark.slow
+def test_a_leak_that_is_allowed_once_is_told_in_the_report_and_by_the_ensemble(table, settings, tmp_path):
+    parts = table.frame["split"].to_numpy(object)
+    parts[np.flatnonzero(parts == "test")[0]] = "train"
+    leaking = table.with_split(parts.tolist())
+    with pytest.raises(
+        DataError, match=r"own test leaks: 1 patient is in more than one part.*--allow-leak goes on"
+    ):
+        cross_validate(settings, leaking, tmp_path / "cv", folds=2, replicates=100)
+
+    first = cross_validate(settings, leaking, tmp_path / "cv", folds=2, replicates=100, allow_leak=True)
+    again = cross_validate(settings, leaking, tmp_path / "cv", folds=2, replicates=100)
+
+    assert again.ensemble.hash == first.ensemble.hash
+    assert [one.hash for one in again.bundles] == [one.hash for one in first.bundles]
+    told = again.ensemble.manifest.training
+    assert told.leaky
+    assert "patient is in more than one part" in told.leaks[0]
+    assert any(told.leaks[0] in warning for warning in again.evaluation.warnings)
+    assert not any(one.manifest.training.leaky for one in again.bundles)
+    tested = evaluate.evaluate(evaluate.subject(tmp_path / "cv" / "ensemble"), replicates=100)
+    assert told.leaks[0] in tested.warnings[0]

@@ -100,6 +100,13 @@ def test_a_leaky_split_is_refused_unless_allowed_and_then_called_leaky(tmp_path,
     assert result.leaky
     assert run.bundle.manifest.training.leaks[0] in result.warnings[0]
 
+    more = recipe.load("kermany-densenet121", [*PHANTOM, "split.method=image", "train.epochs=2"])
+    resumed = train(more, phantoms, run.folder, resume=True)
+    assert resumed.bundle.manifest.training.leaks == run.bundle.manifest.training.leaks
+    (run.folder / "allowed_leaks.txt").write_text("something else leaked\n")
+    with pytest.raises(DataError, match="more than one part"):
+        train(more, phantoms, run.folder, resume=True)
+
 
 @pytest.fixture
 def copied(tmp_path):

@@ -327,7 +327,7 @@ def test_the_command_says_where_the_page_lies_and_what_comes_next(tmp_path, tabl
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["demo", "--vary", "train.learning_rat=1,2"], "learning_rate (did you mean it?)"),
+        (["demo", "--vary", "train.learning_rat=1,2"], "did you mean train.learning_rate?"),
         (["demo", "--vary", "model.dropout=0.1..0.5"], "use --search tpe"),
         (["demo", "--vary", "model.dropout=0.1,0.5", "--trials", "3"], "--trials goes with --search tpe"),
         (["kermany-vgg16", "--vary", "model.dropout=0.1,0.5"], "needs --data"),

@@ -25,7 +25,9 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: loading what draws boxes would double the time to answer
     context_settings={"help_option_names": ["-h", "--help"]},
     help="From a folder of chest radiographs to a classifier that can be trusted. Research use only.",
-    epilog="Start with: hilum demo -o runs/demo.  Any command takes --debug for the full traceback of an error.",
+    epilog="Start with: hilum demo -o runs/demo.  Any command takes --debug for the full traceback of an error.  "
+    "Exit status: 0 done; 1 the data, a bundle or a training failed a check; 2 the command line or recipe is wrong; "
+    "130 stopped by Ctrl-C, 143 by SIGTERM.",
 )
 app.add_typer(data_commands.app, name="data")
 app.add_typer(bundle_commands.app, name="bundle")
@@ -73,9 +75,12 @@ app.command(epilog="Example: hilum compare runs/torch runs/keras -o compared")(r
 def recipes(
     name: Annotated[Optional[str], typer.Argument(help="A recipe to print.", show_default=False)] = None,  # noqa: UP045
     architectures: Annotated[
-        bool, typer.Option("--architectures", help="List the backbones instead.")
+        bool, typer.Option("--architectures", help="List the networks that a recipe can name, instead.")
     ] = False,
-    keys: Annotated[bool, typer.Option("--keys", help="List what a recipe may say instead.")] = False,
+    keys: Annotated[
+        bool,
+        typer.Option("--keys", help="List every key, what it takes, its default and what it does, instead."),
+    ] = False,
 ) -> None:
     """List the shipped recipes, or print one with every key."""
     from hilum import recipe

@@ -19,12 +19,13 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     help="Sealed models: show, verify, join, calibrate for another site.",
+    epilog="Begin with: hilum bundle show runs/k",
 )
 
 
 @app.command("show", epilog="Example: hilum bundle show runs/k")
 def bundle_show(model: BundleArgument, expect: ExpectOption = None, as_json: JsonOption = False) -> None:
-    """Tell what a bundle is, how it was trained, and what it expects."""
+    """Tell what a bundle is and what it was trained on."""
     from hilum import bundle
     from hilum.cli.terminal import show_json, show_pairs
 
@@ -41,7 +42,8 @@ def bundle_show(model: BundleArgument, expect: ExpectOption = None, as_json: Jso
             "intended use": manifest.intended_use,
             "task": manifest.task,
             "input": f"{manifest.size} x {manifest.size} pixels, {manifest.fit}",
-            "model": f"{training.architecture} ({training.engine}, {training.precision})",
+            "model": ("ensemble of " if manifest.members else "")
+            + f"{training.architecture} ({training.engine}, {training.precision})",
             "initial weights": training.initial_weights,
             "trained on": ("each on at most " if manifest.members else "")
             + f"{count(training.num_train, 'image')} of {count(training.num_patients, 'patient')} "
@@ -61,7 +63,10 @@ def bundle_show(model: BundleArgument, expect: ExpectOption = None, as_json: Jso
 
 @app.command("verify", epilog="Example: hilum bundle verify runs/k --expect 3f9a12bc")
 def bundle_verify(model: BundleArgument, expect: ExpectOption = None, as_json: JsonOption = False) -> None:
-    """Check every file's hash, the graph, and its golden output. Exit status 1 if anything differs."""
+    """Check that nothing changed since a bundle was sealed.
+
+    Every file's hash, the graph, and its golden output. Exit status 1 if anything differs.
+    """
     from hilum import runtime
     from hilum.cli.terminal import show_json
 
@@ -98,7 +103,8 @@ def bundle_recalibrate(
         Optional[float],  # noqa: UP045
         typer.Option(
             "--share",
-            help="Share of those patients who calibrate; if not given all, or half where the site has no split.",
+            help="Share of those patients who calibrate, above 0 and at most 1; if not given all, or half where the "
+            "site has no split.",
             show_default=False,
         ),
     ] = None,
@@ -106,7 +112,8 @@ def bundle_recalibrate(
         Optional[float],  # noqa: UP045
         typer.Option(
             "--sensitivity",
-            help="Thresholds that reach it; if not given by the bundle's own rule.",
+            help="Choose the thresholds that reach this sensitivity, such as 0.95; if not given by the bundle's own "
+            "rule.",
             show_default=False,
         ),
     ] = None,
@@ -117,10 +124,11 @@ def bundle_recalibrate(
     expect: ExpectOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Calibrate a bundle on another site's images: a new bundle of the same weights.
+    """Calibrate a bundle on another site's images.
 
-    Temperatures, intercepts and thresholds are fitted anew. The site's test part is not touched, and evaluate leaves
-    the patients who calibrated out.
+    The result is a new bundle of the same weights, with temperatures, intercepts and thresholds fitted anew. The site's
+    test part is not touched, and evaluate leaves the patients who calibrated out. A model that ranks no better than
+    chance there is refused.
     """
     from hilum import recalibrate as recalibration, runtime
     from hilum.cli.data import read_table
@@ -165,6 +173,8 @@ def bundle_recalibrate(
             }
         )
         return
+    for caution in result.cautions:
+        watch.say(f"warning: {caution}")
     for note in result.notes:
         watch.say(f"note: {note}")
     show(
@@ -193,15 +203,21 @@ def bundle_ensemble(
         Path, typer.Option("-o", "--output", help="The new bundle's folder.", show_default=False)
     ],
     name: Annotated[
-        str, typer.Option("--name", help="What to call it; the members' name with -ensemble if not given.")
+        str,
+        typer.Option(
+            "--name",
+            help="What to call it; if not given the members' name with -ensemble, where they share one.",
+        ),
     ] = "",
 ) -> None:
-    """Join several bundles into one, whose logits and maps are the mean of theirs.
+    """Join several bundles into one, the mean of theirs.
 
-    Calibrated logits are averaged, and thresholds likewise. The members need the same findings, task, size and fit.
+    Calibrated logits, maps and thresholds are averaged. The members need the same findings, task, size and fit;
+    engines and networks may differ. They keep the order given.
     """
     from hilum import bundle, ensemble
     from hilum.cli.terminal import RESEARCH, Terminal
+    from hilum.evaluate import title
 
     watch = Terminal()
     members = [bundle.read(model) for model in models]
@@ -210,7 +226,7 @@ def bundle_ensemble(
         watch.say("note: a bundle stands there more than once and counts as often")
     sealed = ensemble.ensemble(members, output, name=name, watch=watch)
     _show_calibration(sealed.manifest)
-    watch.say(f"{sealed.manifest.training.architecture}. {RESEARCH}")
+    watch.say(f"{title(sealed.manifest)}. {RESEARCH}")
     typer.echo(f"bundle: {sealed.folder} ({sealed.hash})")
 
 
@@ -224,9 +240,9 @@ def _members(manifest: Any) -> dict[str, str]:
 def _recalibrations(manifest: Any) -> dict[str, str]:
     """What a recalibrated bundle was calibrated on, and of which bundle it has the weights."""
     return {
-        f"calibration {number}"
-        if number > 1
-        else "calibration": f"{one.summary}; of bundle {one.parent[:16]}"
+        f"calibration {number}" if number > 1 else "calibration": "; ".join(
+            (f"{one.summary}; of bundle {one.parent[:16]}", *one.cautions)
+        )
         for number, one in enumerate(manifest.recalibrations, start=1)
     }
 

@@ -26,7 +26,10 @@ from hilum.cli.options import (
 from hilum.progress import count
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Data sets: any supported layout -> a table."
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Data sets of any supported layout: read, look at, check, join.",
+    epilog="Begin with: hilum data index chest_xray -o table.parquet",
 )
 
 
@@ -72,7 +75,10 @@ def data_merge(
     output: TableOutput,
     as_json: JsonOption = False,
 ) -> None:
-    """Join tables of several data sets; what a data set does not know is unknown there."""
+    """Join tables of several data sets into one.
+
+    The result has all their findings; what a data set does not know of its images is unknown there.
+    """
     from hilum.cli.terminal import Terminal
     from hilum.data.merge import merge
     from hilum.data.table import Table
@@ -135,7 +141,10 @@ def data_relabel(
     separator: SeparatorOption = "|",
     as_json: JsonOption = False,
 ) -> None:
-    """Replace a table's labels by a second set for the same images, and tell how far the two agree."""
+    """Replace a table's labels by a second set for the same images.
+
+    Tells how far the two agree, finding by finding. Patients, split and boxes stay.
+    """
     from hilum.cli.terminal import show, show_json
     from hilum.data.relabel import relabel
     from hilum.data.table import Table
@@ -205,12 +214,15 @@ def data_explore(
     images: ImagesOption = None,
     limit: Annotated[
         int,
-        typer.Option("--limit", min=0, help="At most so many images of each class are read; 0 reads none."),
+        typer.Option("--limit", min=0, help="Images of each class that are read, at most; 0 reads none."),
     ] = 2000,
     seed: Annotated[int, typer.Option("--seed", help="Chooses which images are read.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a data set holds, before anything is trained on it: one page, PNG pictures and numbers."""
+    """Show what a data set holds: one page, pictures and numbers.
+
+    To be looked at before anything is trained on it.
+    """
     from hilum.cli.terminal import RESEARCH, Terminal, show_json
     from hilum.data.explore import explore
     from hilum.errors import UsageError
@@ -260,7 +272,8 @@ def data_audit(
         Optional[Path],  # noqa: UP045
         typer.Option(
             "--without-leaks",
-            help="Write the table without what leaks here (.parquet): test goes before val, val before train.",
+            help="Write the table without what leaks to this file (.parquet): of a patient or picture in several parts "
+            "what is in test stays, without test what is in val.",
             show_default=False,
         ),
     ] = None,
@@ -269,7 +282,10 @@ def data_audit(
     remap: RemapOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Look for leaks, copies, wrong labels and broken images. Exit status 1 where a split leaks."""
+    """Look for leaks, copies, wrong labels and broken images.
+
+    Exit status 1 where a split leaks.
+    """
     from hilum.cli.terminal import RESEARCH, Terminal, show, show_json
     from hilum.data.audit import audit
     from hilum.errors import UsageError
@@ -382,6 +398,14 @@ def _columns(pairs: list[str] | None, positive: list[str] | None, separator: str
             )
         return None
     return parse_columns(pairs, separator=separator, positive=positive or ())
+
+
+def check_source(source: Path | None) -> None:
+    """Refuses data that are not there, before what takes seconds to load."""
+    from hilum.errors import UsageError
+
+    if source is not None and not source.exists():
+        raise UsageError(f"there is no file or folder {source}")
 
 
 def read_table(

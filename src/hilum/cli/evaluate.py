@@ -112,23 +112,40 @@ def score(
         "scored"
     ),
     threshold: Annotated[
-        float, typer.Option("--threshold", min=0, max=1, help="Present is called from here on.")
+        float,
+        typer.Option(
+            "--threshold", min=0, max=1, help="The probability from which a finding is called present."
+        ),
     ] = 0.5,
     level: Annotated[
-        LevelName, typer.Option("--level", help="Score images, or studies or patients as a whole.")
+        LevelName,
+        typer.Option(
+            "--level", help="What one row of the score is: an image, or a study or patient as a whole."
+        ),
     ] = (LevelName.image),
-    how: Annotated[HowName, typer.Option("--join", help="How a study's or patient's images are joined.")] = (
-        HowName.maximum
-    ),
+    how: Annotated[
+        HowName,
+        typer.Option("--join", help="How the probabilities of a study's or patient's images become one."),
+    ] = (HowName.maximum),
     prevalence: Annotated[
         Optional[float],  # noqa: UP045
         typer.Option(
-            "--prevalence", help="Tell predictive values at this prevalence too.", show_default=False
+            "--prevalence",
+            min=0,
+            max=1,
+            help="Tell predictive values at this prevalence too, a share such as 0.05.",
+            show_default=False,
         ),
     ] = None,
-    split: Annotated[str, typer.Option("--split", help="A part of the labels' own split, or all.")] = "all",
+    split: Annotated[
+        str, typer.Option("--split", help="A part of the labels' own split (train, val, test), or all.")
+    ] = "all",
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Score what is on both sides even if some images are not.")
+        bool,
+        typer.Option(
+            "--allow-missing",
+            help="Score the images that have both, though some have only labels or predictions.",
+        ),
     ] = False,
     layout: LayoutOption = None,
     images: ImagesOption = None,
@@ -136,11 +153,12 @@ def score(
 ) -> None:
     """Score anybody's predictions against labels.
 
-    The same statistics and report as evaluate, for the probabilities of any system.
+    Whatever made them. The same statistics and report as evaluate, for the probabilities of any system.
     """
-    from hilum import score as scoring
+    from hilum import evaluate as evaluation, score as scoring
     from hilum.cli.terminal import Terminal
 
+    evaluation.check_split(split)
     check_report(output, own_test=False)
     found = scoring.mean([scoring.read(path) for path in predictions])
     table = read_table(labels, layout=layout, images=images, remap=None)

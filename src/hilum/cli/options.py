@@ -46,22 +46,36 @@ SourceOption = Annotated[
 ]
 LayoutOption = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option("--as", help="The data set's layout, where detection is not enough.", show_default=False),
+    typer.Option(
+        "--as",
+        metavar="LAYOUT",
+        help="The data set's layout, where detection is not enough: kermany, nih, chexpert, rsna, vinbigdata, "
+        "medmnist, labeled, folders or csv.",
+        show_default=False,
+    ),
 ]
 ImagesOption = Annotated[
     Optional[Path],  # noqa: UP045
-    typer.Option("--images", help="Where the images lie, if not where the table says.", show_default=False),
+    typer.Option(
+        "--images", help="The folder of the images, if they are not where the table says.", show_default=False
+    ),
 ]
 RemapOption = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option("--remap", help="OLD=NEW: rewrites the beginning of image paths.", show_default=False),
+    typer.Option(
+        "--remap",
+        metavar="OLD=NEW",
+        help="Image paths that begin with OLD begin with NEW instead.",
+        show_default=False,
+    ),
 ]
 ColumnOption = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option(
         "--column",
-        help="FIELD=COLUMN of a CSV file: image, patient, study, label (findings joined) or finding (one a column; "
-        "may be repeated), view, sex, age, split.",
+        metavar="FIELD=COLUMN",
+        help="Which column of a CSV file is what: image, patient, study, label (findings joined) or finding (one a "
+        "column; may be repeated), view, sex, age, split.",
         show_default=False,
     ),
 ]
@@ -69,6 +83,7 @@ PositiveOption = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option(
         "--positive",
+        metavar="CELL",
         help="A cell of the finding columns that means present; may be repeated.",
         show_default=False,
     ),
@@ -77,13 +92,17 @@ SeparatorOption = Annotated[str, typer.Option("--separator", help="What joins fi
 UncertainOption = Annotated[
     Optional[PolicyName],  # noqa: UP045
     typer.Option(
-        "--uncertain", help="Labels of -1: unknown (ignore), absent or present.", show_default=False
+        "--uncertain",
+        help="What a label of -1 becomes: unknown (ignore), absent (zeros) or present (ones). Default: ignore.",
+        show_default=False,
     ),
 ]
 EmptyOption = Annotated[
     Optional[PolicyName],  # noqa: UP045
     typer.Option(
-        "--empty", help="Labels without a value: unknown (ignore), absent or present.", show_default=False
+        "--empty",
+        help="What an empty label becomes: unknown (ignore), absent (zeros) or present (ones). Default: ignore.",
+        show_default=False,
     ),
 ]
 TableArgument = Annotated[Path, typer.Argument(help="A table (.parquet).", show_default=False)]
@@ -91,15 +110,28 @@ TableOutput = Annotated[Path, typer.Option("-o", "--output", help="The table to 
 SetOption = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option(
-        "--set", help="section.key=value changes a recipe's key; may be repeated.", show_default=False
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        help="Change a recipe's key (hilum recipes --keys lists them); may be repeated.",
+        show_default=False,
     ),
 ]
-EngineOption = Annotated[EngineName, typer.Option("--engine", help="The training framework.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
+AllowLeakOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-leak",
+        help="Go on though patients or pictures stand in two parts of the split; every report says so.",
+    ),
+]
+EngineOption = Annotated[EngineName, typer.Option("--engine", help="The framework that trains.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON to standard output instead of tables.")]
 ExpectOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
-        "--expect", help="Refuse any bundle whose hash does not begin with this.", show_default=False
+        "--expect",
+        metavar="HASH",
+        help="Refuse any bundle whose hash does not begin with these 8 to 64 digits.",
+        show_default=False,
     ),
 ]
 BundleArgument = Annotated[

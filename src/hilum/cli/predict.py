@@ -18,10 +18,15 @@ from hilum.progress import count
 
 def predict(
     model: BundleArgument,
-    paths: Annotated[list[Path], typer.Argument(help="Image files, folders of them, ARCHIVE.zip::MEMBER.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(help="Image files (PNG, JPEG, TIFF, DICOM), folders of them, or ARCHIVE.zip::MEMBER."),
+    ],
     output: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("-o", "--output", help="A .csv or .json file.", show_default=False),
+        typer.Option(
+            "-o", "--output", help="Write a .csv or .json file instead of a table here.", show_default=False
+        ),
     ] = None,
     maps: Annotated[
         Optional[Path],  # noqa: UP045
@@ -32,7 +37,10 @@ def predict(
     expect: ExpectOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell what a model sees in radiographs. Exit status 1 if a file could not be read."""
+    """Tell what a model sees in radiographs.
+
+    Probability and decision for each image and finding. Exit status 1 if a file could not be read.
+    """
     from hilum import predict as prediction, runtime
     from hilum.cli.terminal import RESEARCH, Terminal, show, show_json
     from hilum.errors import UsageError
@@ -88,13 +96,18 @@ def predict(
 
 def explain(
     model: BundleArgument,
-    paths: Annotated[list[Path], typer.Argument(help="Image files, folders of them, ARCHIVE.zip::MEMBER.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(help="Image files (PNG, JPEG, TIFF, DICOM), folders of them, or ARCHIVE.zip::MEMBER."),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder for the pictures.")] = Path(
         "maps"
     ),
     finding: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option("--finding", help="Only this finding; may be repeated.", show_default=False),
+        typer.Option(
+            "--finding", metavar="NAME", help="Only this finding; may be repeated.", show_default=False
+        ),
     ] = None,
     expect: ExpectOption = None,
 ) -> None:
@@ -135,7 +148,10 @@ def _say_recalibrated(model: Any) -> None:
     from hilum.cli.terminal import Terminal
 
     if model.bundle.manifest.recalibrated:
-        Terminal().say(f"the bundle was {model.bundle.manifest.recalibrated.summary}")
+        watch = Terminal()
+        watch.say(f"the bundle was {model.bundle.manifest.recalibrated.summary}")
+        for caution in model.bundle.manifest.recalibrated.cautions:
+            watch.say(f"warning: there, {caution}")
 
 
 def _write_panels(

@@ -33,13 +33,16 @@ def runs(
         str,
         typer.Option(
             "--sort",
-            help="run, recipe, architecture, engine, epochs, best_epoch, monitored, val_auroc, test_auroc, seconds or "
-            "state.",
+            help="By what to sort: run, recipe, architecture, engine, epochs, best_epoch, monitored, val_auroc, "
+            "test_auroc, seconds or state.",
         ),
     ] = "run",
     as_json: JsonOption = False,
 ) -> None:
-    """Compare runs: what became of each, and in what their recipes differ."""
+    """List runs: their state, figures and differences.
+
+    What became of each, its validation and test AUROC, and in what the recipes differ.
+    """
     from hilum import runs as found
     from hilum.cli.terminal import Terminal, show, show_json
     from hilum.errors import UsageError
@@ -75,14 +78,14 @@ def compare(
         Optional[list[str]],  # noqa: UP045
         typer.Option(
             "--name",
-            help="What to call a run, once a run; their folders' names if not given.",
+            help="What to call a run; once for each run, in their order. Their folders' names if not given.",
             show_default=False,
         ),
     ] = None,
     images: ImagesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare the models of finished runs on the test images that they share.
+    """Compare finished runs on the test images they share.
 
     Reads the predictions that `hilum evaluate RUN` stored, and no test again.
     """

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from hilum.cli.data import read_table
+from hilum.cli.data import check_source, read_table
 from hilum.cli.evaluate import evaluate_model, show_report
 from hilum.cli.options import (
+    AllowLeakOption,
     EngineName,
     EngineOption,
     ImagesOption,
@@ -19,7 +20,6 @@ from hilum.cli.options import (
     SetOption,
     SourceOption,
     check_file,
-    check_folder,
 )
 
 
@@ -29,7 +29,10 @@ def demo(
     changes: SetOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last finished epoch.")] = False,
 ) -> None:
-    """Go the whole way on synthetic radiographs."""
+    """Go the whole way on synthetic radiographs.
+
+    Draws them, trains a small network, seals it and writes its report: some minutes, and no data needed.
+    """
     run = _train("demo", output, engine=engine, changes=changes, resume=resume)
     evaluate_model(run.folder, None, split="test", output=run.folder / "evaluation", as_json=False)
 
@@ -53,18 +56,18 @@ def train(
         Optional[list[str]],  # noqa: UP045
         typer.Option(
             "--track",
+            metavar="NAME",
             help="Also tell each epoch to tensorboard or mlflow; may be repeated.",
             show_default=False,
         ),
     ] = None,
-    devices: Annotated[int, typer.Option("--devices", min=1, help="Processes that share each batch.")] = 1,
-    profile: Annotated[bool, typer.Option("--profile", help="Tell where the time went.")] = False,
-    allow_leak: Annotated[
-        bool,
-        typer.Option(
-            "--allow-leak", help="Train though patients or pictures stand in two parts; reports say so."
-        ),
+    devices: Annotated[
+        int, typer.Option("--devices", min=1, help="How many processes share each batch, one a GPU.")
+    ] = 1,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Tell at the end how many seconds each part of training took.")
     ] = False,
+    allow_leak: AllowLeakOption = False,
     saved_model: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
@@ -81,6 +84,7 @@ def train(
     from hilum.training import tracking
 
     tracking.check(track or ())
+    check_source(data)
     if saved_model:
         _check_saved_model(saved_model, engine)
     run = _train(
@@ -111,16 +115,24 @@ def crossval(
         Path, typer.Option("-o", "--output", help="The cross-validation's folder.", show_default=False)
     ],
     data: SourceOption = None,
-    folds: Annotated[int, typer.Option("--folds", min=2, max=100, help="How many parts, by patient.")] = 5,
-    repeats: Annotated[int, typer.Option("--repeats", min=1, help="How often they are drawn anew.")] = 1,
+    folds: Annotated[
+        int, typer.Option("--folds", min=2, max=100, help="How many parts the patients are dealt into.")
+    ] = 5,
+    repeats: Annotated[
+        int,
+        typer.Option("--repeats", min=1, help="How often the folds are drawn anew, each with the next seed."),
+    ] = 1,
     engine: EngineOption = EngineName.torch,
     changes: SetOption = None,
     layout: LayoutOption = None,
     images: ImagesOption = None,
     remap: RemapOption = None,
+    allow_leak: AllowLeakOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a model a fold, score every image by the model that never saw its patient, and seal the ensemble.
+    """Cross-validate a recipe: a model a fold, and their ensemble.
+
+    Every image is scored by the model that never saw its patient.
 
     The same command again goes on where it stood. A test that the source has of its own (split.method folders, official
     or list) is in no fold and stays untouched; hilum evaluate DIR/ensemble reads it.
@@ -129,16 +141,24 @@ def crossval(
     from hilum.cli.terminal import Terminal
     from hilum.report import tables
     from hilum.training import train as training
-    from hilum.training.crossval import cross_validate, folder_of
+    from hilum.training.crossval import check, cross_validate, folder_of
 
-    check_folder(output)
     settings, watch = load_recipe(recipe, changes, needs_data=not data)
+    check_source(data)
+    found = check(settings, output, folds=folds, repeats=repeats, engine=engine.value)
     if data:
         table = read_table(data, layout=layout, images=images, remap=remap)
     else:
         table = training.draw_phantoms(settings, watch)
     result = cross_validate(
-        settings, table, output, folds=folds, repeats=repeats, engine=engine.value, watch=watch
+        settings,
+        table,
+        output,
+        folds=folds,
+        repeats=repeats,
+        engine=found,
+        allow_leak=allow_leak,
+        watch=watch,
     )
     for number, one in enumerate(result.evaluations, start=1):
         with files.replacing(folder_of(output, number, repeats=repeats) / "predictions.parquet") as temporary:

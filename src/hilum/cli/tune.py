@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 import typer
 
 from hilum.cli.options import (
+    AllowLeakOption,
     EngineName,
     EngineOption,
     ImagesOption,
@@ -32,7 +33,9 @@ def tune(
         list[str],
         typer.Option(
             "--vary",
-            help="KEY=a,b,c tries choices, KEY=low..high a range, KEY=low..high:log by its logarithm; may be repeated.",
+            metavar="KEY=VALUES",
+            help="What is tried: KEY=a,b,c choices, KEY=low..high a range, KEY=low..high:log by its logarithm; may be "
+            "repeated.",
             show_default=False,
         ),
     ],
@@ -44,7 +47,11 @@ def tune(
         ),
     ] = None,
     search: Annotated[
-        SearchName, typer.Option("--search", help="Every combination of choices, or where it promises most.")
+        SearchName,
+        typer.Option(
+            "--search",
+            help="grid: every combination of choices; tpe: each trial where those before promise most.",
+        ),
     ] = SearchName.grid,
     trials: Annotated[
         Optional[int],  # noqa: UP045
@@ -52,7 +59,10 @@ def tune(
             "--trials", min=1, help="With --search tpe: how many; 20 if not given.", show_default=False
         ),
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes on this machine.")] = 1,
+    workers: Annotated[
+        int,
+        typer.Option("--workers", min=1, help="How many trials at a time, each a process on this machine."),
+    ] = 1,
     storage: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
@@ -75,12 +85,11 @@ def tune(
     layout: LayoutOption = None,
     images: ImagesOption = None,
     remap: RemapOption = None,
-    allow_leak: Annotated[
-        bool, typer.Option("--allow-leak", help="Search though patients or pictures stand in two parts.")
-    ] = False,
+    allow_leak: AllowLeakOption = False,
 ) -> None:
-    """Search for the values of a recipe's keys that do best on validation.
+    """Search for the values of a recipe that do best.
 
+    They are compared on validation.
     The test is not read. Run the same command again to go on, or with more --trials; best.toml is for hilum train.
     """
     from hilum import study
@@ -94,15 +103,26 @@ def tune(
         raise UsageError("--trials goes with --search tpe; a grid has as many trials as combinations")
     varied = study.parse_vary(vary)
     settings, watch = load_recipe(recipe, changes, needs_data=data is None)
-    study.dimensions(settings, varied, search=search.value)
-    table = read_table(data, layout=layout, images=images, remap=remap) if data else None
+    study.dimensions(settings, varied, search=search.value)  # before what takes seconds to load
     from hilum.training.train import draw_phantoms
-    from hilum.training.tune import BEST, tune as search_for
+    from hilum.training.tune import BEST, check, tune as search_for
 
+    folder = output or Path("tuned") / Path(recipe).stem
+    check(
+        settings,
+        folder,
+        vary=varied,
+        search=search.value,
+        trials=trials or 20,
+        workers=workers,
+        engine=engine.value,
+        prune=prune,
+    )
+    table = read_table(data, layout=layout, images=images, remap=remap) if data else None
     found = search_for(
         settings,
         table if table is not None else draw_phantoms(settings, watch),
-        output or Path("tuned") / Path(recipe).stem,
+        folder,
         vary=varied,
         search=search.value,
         trials=trials or 20,

@@ -42,6 +42,7 @@ class Comparison:
         pairs: Every two models.
         exhibits: Images, each explained by every model.
         recipes: `section.key` -> model -> value, where the recipes differ.
+        matched: By what the images were matched, in a sentence.
         warnings: What a reader must know before any number.
         citations: Of data.
     """
@@ -57,6 +58,7 @@ class Comparison:
     pairs: tuple[Pair, ...]
     exhibits: tuple[Exhibit, ...]
     recipes: Mapping[str, Mapping[str, Any]]
+    matched: str
     warnings: tuple[str, ...]
     citations: tuple[str, ...]
 
@@ -92,6 +94,7 @@ class Comparison:
             "num_images": len(self.images),
             "num_patients": len(set(self.patients)),
             "reference": self.models[0].name,
+            "matched": self.matched,
             "warnings": list(self.warnings),
             "models": {model.name: _model_dict(model) for model in self.models},
             "differences": [_difference_dict(one) for one in self.differences],
@@ -144,7 +147,7 @@ def compare(
 
     Raises:
         UsageError: Fewer than two runs or more than `MOST`, a run that was not evaluated, or tasks that differ.
-        DataError: Too few images in common, labels that differ, or a test image in another run's training.
+        DataError: Too few images in common, labels or pictures that differ, or a test image in another run's training.
         BundleError: A bundle is damaged.
     """
     watch = watch or Silent()
@@ -162,7 +165,8 @@ def compare(
     fair.check_labels(entrants, rows)
     labels, patients = first.stored.labels[rows[0]], first.stored.patients[rows[0]]
     fair.check_number(entrants, labels, patients)
-    warnings = fair.warnings(entrants, rows)
+    matched, sure = fair.matched(entrants, rows, seed=seed)
+    warnings = [*([] if sure else [matched]), *fair.warnings(entrants, rows)]
 
     watch.stage("Scoring", len(entrants))
     models: list[Compared] = []
@@ -210,6 +214,7 @@ def compare(
         pairs=tuple(paired.pair(*two, labels) for two in combinations(models, 2)),
         exhibits=exhibits,
         recipes=runs.differences([replace(one.summary, name=one.name) for one in entrants if one.summary]),
+        matched=matched,
         warnings=tuple(warnings),
         citations=tuple(
             dict.fromkeys(f"{source.citation} ({source.terms})" for source in first.manifest.data)

@@ -4,9 +4,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hilum import images
 from hilum.compare.contender import TABLE, Contender
-from hilum.errors import DataError, UsageError
+from hilum.errors import DataError, ImageError, UsageError
 from hilum.stats.scores import MIN_PATIENTS
+
+LOOKED_AT, SIDE = 32, 64
+"""Pictures that are held against each other, and the side of the squares they are compared as."""
+DIFFERENT = 0.02
+"""Mean difference of the grey values, in [0, 1], from which on two pictures are not the same. Of 40 NIH images resized
+from 1024 to 256 pixels none differed by more than 0.0003; of 400 different ones no two differed by less than 0.039."""
 
 
 def check_task(first: Contender, other: Contender) -> None:
@@ -45,6 +52,60 @@ def in_common(entrants: Sequence[Contender]) -> list[np.ndarray]:
                 f"({one.folder / TABLE}); nothing can be compared on them"
             )
     return [own.get_indexer(shared) for own in keys]
+
+
+def matched(entrants: Sequence[Contender], rows: Sequence[np.ndarray], *, seed: int) -> tuple[str, bool]:
+    """Says by what the images were matched, and holds some of the pictures against each other.
+
+    Equal names in two data sets do not make two pictures one. Runs that read the same files need no look at them.
+
+    Args:
+        entrants: The runs.
+        rows: As `in_common` returns them.
+        seed: Chooses the pictures.
+
+    Returns:
+        A sentence, and whether it rests on more than the names.
+
+    Raises:
+        DataError: Pictures of one source and name differ.
+    """
+    first, hashes = entrants[0], {one.manifest.training.split_hash for one in entrants}
+    if len(hashes) == 1:
+        division = f"all runs have one split ({first.manifest.training.split_hash[:16]})"
+    else:
+        own = ", ".join(f"{one.name} {one.manifest.training.split_hash[:16]}" for one in entrants)
+        division = f"the runs' splits differ ({own})"
+    told = f"Images were matched by source and name; {division}"
+    chosen = np.sort(
+        np.random.default_rng(seed).choice(len(rows[0]), min(LOOKED_AT, len(rows[0])), replace=False)
+    )
+    looked = 0
+    for other, mine in zip(entrants[1:], rows[1:], strict=True):
+        if first.table is None or other.table is None:
+            return f"{told}; the pictures could not be compared, for want of {TABLE}.", len(hashes) == 1
+        ours, theirs = first.places(rows[0][chosen]), other.places(mine[chosen])
+        for one, two in zip(ours, theirs, strict=True):
+            places = first.table.location(int(one)), other.table.location(int(two))
+            if places[0] == places[1]:
+                continue
+            try:
+                squares = [images.prepare(place, SIDE).pixels.astype(float) / 255 for place in places]
+            except ImageError:
+                return f"{told}; the pictures could not be read and compared.", len(hashes) == 1
+            looked += 1
+            if np.abs(squares[0] - squares[1]).mean() > DIFFERENT:
+                raise DataError(
+                    f"{first.table.frame['image'].iloc[int(one)]} of {first.name} and the image of the same source and "
+                    f"name of {other.name} are different pictures ({places[0]}, {places[1]}): the tests are not of the "
+                    "same images; give each data set a source of its own name, or the same images to both runs"
+                )
+    seen = (
+        f"{looked:,} pictures that lie in two places were compared and are the same"
+        if looked
+        else "the runs read the same files"
+    )
+    return f"{told}; {seen}.", True
 
 
 def check_labels(entrants: Sequence[Contender], rows: Sequence[np.ndarray]) -> None:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from hilum.data.readers.base import file_names
 from hilum.data.table import COLUMNS, Table
-from hilum.errors import DataError, LayoutError
+from hilum.errors import DataError
 from hilum.stats import Agreement, agreement
 
 
@@ -40,8 +40,8 @@ def relabel(table: Table, other: Table) -> Relabelled:
         other: Whose labels are taken; its images need not be there.
 
     Raises:
-        LayoutError: An image's name occurs twice, so that it cannot be told which is meant.
-        DataError: The second set names none of the images.
+        DataError: An image's name occurs twice, so that it cannot be told which is meant, or the second set names none
+            of the images.
     """
     rows, how = _matched(table.frame["image"].astype(object), other.frame["image"].astype(object))
     found = rows >= 0
@@ -93,7 +93,7 @@ def _matched(images: pd.Series, others: pd.Series) -> tuple[np.ndarray, str]:
     wanted = others[others.isin(images)]
     for names, which in ((wanted, "the second labels"), (images[images.isin(wanted)], "the table")):
         if names.duplicated().any():
-            raise LayoutError(
+            raise DataError(
                 f"{which} has {int(names.duplicated().sum()):,} image names twice (compared {how}); "
                 "which image is meant cannot be told: give paths that are unique"
             )

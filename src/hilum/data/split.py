@@ -217,8 +217,10 @@ def _joined(table: Table, column: str) -> NDArray[np.object_]:
 
 
 def _num_shared(table: Table, parts: NDArray[np.str_]) -> int:
-    """Counts the patients that are in more than one part."""
-    pairs = pd.DataFrame({"patient": patients(table), "part": parts.astype(object)}).drop_duplicates()
+    """Counts the patients that are in more than one part; rows in no part do not count."""
+    pairs = pd.DataFrame({"patient": patients(table), "part": parts.astype(object)})[
+        parts != ""
+    ].drop_duplicates()
     return int((pairs["patient"].value_counts() > 1).sum())
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hilum.engines import InitialWeights
-from hilum.errors import TrainingError
+from hilum.errors import RecipeError, TrainingError
 
 RANDOM = InitialWeights("random", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), licence="none")
 SUFFIXES: Mapping[str, tuple[str, ...]] = {
@@ -27,20 +27,20 @@ def check_weights(source: str, *, engine: str, architecture: str) -> None:
         architecture: That they are for.
 
     Raises:
-        TrainingError: The file is not there, not of a kind that the engine reads, or no hub has such weights.
+        RecipeError: The file is not there, not of a kind that the engine reads, or no hub has such weights.
     """
     if source == "imagenet" and architecture == NO_HUB:
-        raise TrainingError(f"{architecture} has no ImageNet weights; set model.weights=none")
+        raise RecipeError(f"{architecture} has no ImageNet weights; set model.weights=none")
     if source in ("imagenet", "none"):
         return
     path = Path(source).expanduser()
     if not path.is_file():
-        raise TrainingError(
+        raise RecipeError(
             f"model.weights = {source!r} is neither 'imagenet', 'none' nor a file that exists; give one of the three"
         )
     if not path.name.endswith(SUFFIXES[engine]):
         *suffixes, last = SUFFIXES[engine]
-        raise TrainingError(
+        raise RecipeError(
             f"{path.name}: the {engine} engine reads weights from {', '.join(suffixes)} and {last} files, "
             f"not {path.suffix!r}"
         )

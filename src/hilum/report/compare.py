@@ -138,7 +138,8 @@ def _lead(comparison: Comparison) -> str:
     images = words.count(len(comparison.images), "test image")
     return (
         f"{words.count(len(comparison.models), 'model')} on the same {images} "
-        f"of {patients} ({comparison.data}){positive}. Reference: {comparison.models[0].name}, the first named."
+        f"of {patients} ({comparison.data}){positive}. Reference: {comparison.models[0].name}, the first named. "
+        f"{comparison.matched}"
     )
 
 

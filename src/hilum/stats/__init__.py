@@ -21,7 +21,7 @@ from hilum.stats.curves import Curve, Reliability, precision_recall_curve, relia
 from hilum.stats.intervals import Estimate
 from hilum.stats.levels import Level, aggregate
 from hilum.stats.metrics import METRICS
-from hilum.stats.recalibration import Recalibration, recalibrate_classes, recalibrate_findings
+from hilum.stats.recalibration import Recalibration, falls, recalibrate_classes, recalibrate_findings
 from hilum.stats.scores import (
     ClassScores,
     FindingScores,
@@ -58,6 +58,7 @@ __all__ = [
     "confusion",
     "evaluate",
     "evaluate_classes",
+    "falls",
     "fleiss_kappa",
     "holm",
     "precision_recall_curve",

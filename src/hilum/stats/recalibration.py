@@ -88,6 +88,23 @@ def recalibrate_classes(logits: ArrayLike, classes: ArrayLike, temperature: floa
     return _fit(scores, truth, fixed=None if errs else temperature)
 
 
+def falls(logits: ArrayLike, labels: ArrayLike) -> bool:
+    """Whether the finding grows rarer with the logit, so that the best slope is not above 0.
+
+    The likelihood, with the best intercept for each slope, has one maximum over the slope; it lies above 0 exactly
+    where the likelihood grows at slope 0, that is where the mean logit is higher with the finding than without it.
+
+    Args:
+        logits: (images,) of a finding, or (images, classes).
+        labels: 1 present, 0 absent, NaN unknown; or the one-hot classes.
+    """
+    scores, truth = np.asarray(logits, np.float64), np.asarray(labels, np.float64)
+    if scores.ndim == 1:
+        known = ~np.isnan(truth)
+        scores, truth = scores[known, None], truth[known, None]
+    return bool(((truth.mean(axis=0) - truth) * scores).sum() >= 0)
+
+
 def _fit(logits: Floats, classes: np.ndarray, *, fixed: float | None) -> Recalibration:
     """Minimises the mean -log likelihood of softmax(slope logits + intercepts), convex in both together."""
     count = logits.shape[1]
@@ -113,10 +130,12 @@ def _fit(logits: Floats, classes: np.ndarray, *, fixed: float | None) -> Recalib
     reason = None
     if fixed is not None:
         reason = "the logits make no error, so that no slope is the best: the temperature is kept"
-    elif found[0] <= smallest * (1 + 1e-6):
+    elif found[0] <= smallest * (1 + 1e-6) and falls(logits, one_hot):
         reason = (
             "the model ranks images no better than chance here, or the wrong way round: do not use it here"
         )
+    elif found[0] <= smallest * (1 + 1e-6):
+        reason = "the logits are far too large for the labels: the temperature is at its upper bound"
     elif found[0] >= largest * (1 - 1e-6):
         reason = "the logits are far too small for the labels: the slope is at its upper bound"
     return Recalibration(float(scale / found[0]), tuple(map(float, intercepts)), reason)

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from hilum import bundle, ensemble, files, outoffold, recipe as recipes
-from hilum.architectures import architecture
+from hilum.architectures import ENGINES, architecture
 from hilum.bundle import Bundle
 from hilum.data.audit import leaks as leaks_of, same_pictures
 from hilum.data.examples import Examples, load
-from hilum.data.split import split, split_hash
+from hilum.data.split import check_list, split, split_hash
 from hilum.data.table import Table
 from hilum.engines import Engine, load_engine
+from hilum.engines.sources import check_weights
 from hilum.errors import BundleError, DataError, RecipeError, UsageError
 from hilum.evaluate import Evaluation
 from hilum.outoffold import Repeat
@@ -61,6 +62,7 @@ def cross_validate(
     folds: int = 5,
     repeats: int = 1,
     engine: str | Engine = "torch",
+    allow_leak: bool = False,
     replicates: int = 2000,
     watch: Watcher | None = None,
 ) -> CrossValidation:
@@ -77,6 +79,8 @@ def cross_validate(
         folds: How many.
         repeats: How often they are drawn anew, each with the next seed.
         engine: One of `architectures.ENGINES`, or an engine itself.
+        allow_leak: Whether to go on though the source's own test, which is in no fold, shares patients or pictures with
+            the folds; the report and the ensemble then say so. The folder keeps what was allowed.
         replicates: Bootstrap resamples of patients.
         watch: Told how it goes.
 
@@ -87,9 +91,7 @@ def cross_validate(
         TrainingError: See `train`.
     """
     watch, folder = watch or Silent(), Path(folder)
-    found = load_engine(engine) if isinstance(engine, str) else engine
-    architecture(recipe.model.architecture, found.name)
-    _check(recipe, folds, repeats)
+    found = check(recipe, folder, folds=folds, repeats=repeats, engine=engine)
     examples = load(
         table,
         kind=recipe.task.kind,
@@ -99,16 +101,15 @@ def cross_validate(
         fit=recipe.data.fit,
         watch=watch,
     )
-    _check_kept_test(recipe, examples)
-    plan = {
-        "format": FORMAT,
-        "folds": folds,
-        "repeats": repeats,
-        "engine": found.name,
-        "data": fingerprint(examples.table, recipe.task.findings),
-        "recipe": recipe.flat(),
-    }
-    _begin(folder, plan)
+    plan = _plan(recipe, folds, repeats, found.name)
+    plan["data"] = fingerprint(examples.table, recipe.task.findings)
+    before = _begun(folder, plan)
+    leaks = _leaks_of_kept_test(recipe, examples, allow=allow_leak, allowed=before.get("leaks", ()))
+    for leak in leaks:
+        watch.finish(f"warning: --allow-leak: {leak}")
+    if not before:
+        folder.mkdir(parents=True, exist_ok=True)
+        files.write_text(folder / PLAN, json.dumps({**plan, "leaks": leaks}, indent=2) + "\n")
     done = []
     for repeat in range(1, repeats + 1):
         place = folder_of(folder, repeat, repeats=repeats)
@@ -117,17 +118,41 @@ def cross_validate(
             for fold in range(1, folds + 1)
         ]
         done.append(Repeat(tuple(runs), _folds([one.folder.parent for one in runs])))
-    joined = _join(folder / ENSEMBLE, recipe, done[0], watch)
+    joined = _join(folder / ENSEMBLE, recipe, done[0], leaks, watch)
+    told = (
+        f"The source's own test leaks, and training was told to go on: {'; '.join(leaks)}. It is in no fold here; the "
+        "ensemble's figures on it flatter"
+    )
     evaluations = outoffold.evaluate(
         done,
         examples,
-        notes=examples.table.notes[len(table.notes) :],
+        notes=(*([told] if leaks else []), *examples.table.notes[len(table.notes) :]),
         replicates=replicates,
         seed=recipe.train.seed,
         watch=watch,
     )
     watch.finish()
     return CrossValidation(folder, [one for repeat in done for one in repeat.bundles], joined, evaluations)
+
+
+def check(
+    recipe: Recipe, folder: Path, *, folds: int, repeats: int = 1, engine: str | Engine = "torch"
+) -> Engine:
+    """Refuses all that can be refused before any data are read; arguments and errors as of `cross_validate`.
+
+    Returns:
+        The engine, loaded.
+    """
+    name = engine if isinstance(engine, str) else engine.name
+    if name in ENGINES:  # before their frameworks are loaded, which takes seconds
+        architecture(recipe.model.architecture, name)
+        check_weights(recipe.model.weights, engine=name, architecture=recipe.model.architecture)
+    check_list(recipe.split)
+    _check(recipe, folds, repeats)
+    _begun(Path(folder), _plan(recipe, folds, repeats, name))
+    found = load_engine(engine) if isinstance(engine, str) else engine
+    found.check(recipe)
+    return found
 
 
 def folder_of(folder: Path, repeat: int, *, repeats: int) -> Path:
@@ -151,22 +176,31 @@ def _check(recipe: Recipe, folds: int, repeats: int) -> None:
         )
 
 
-def _check_kept_test(recipe: Recipe, examples: Examples) -> None:
-    """Refuses a source's own test that shares patients or pictures with what is divided into folds."""
+def _leaks_of_kept_test(
+    recipe: Recipe, examples: Examples, *, allow: bool, allowed: Sequence[str]
+) -> tuple[str, ...]:
+    """What the source's own test shares with what is divided into folds, in sentences; refused if not allowed."""
     if recipe.split.method == "patient":
-        return
+        return ()
     pictures = same_pictures(examples.cached.pixels, examples.cached.slots)
     parted = split(examples.table, recipe.split, findings=recipe.task.findings, pictures=pictures)
     found = leaks_of(parted.table, pictures)
-    if found:
+    if not allow and not set(found) <= set(allowed):
         raise DataError(
             f"the source's own test leaks: {'; '.join(found)}. `hilum data audit` lists them all, and with "
-            "--without-leaks writes a table to cross-validate on; or give split.method=patient"
+            "--without-leaks writes a table to cross-validate on; split.method=patient divides anew; --allow-leak goes "
+            "on all the same, and every report says so"
         )
+    return found
 
 
-def _begin(folder: Path, plan: dict[str, Any]) -> None:
-    """Writes the plan, or finds the same one there."""
+def _plan(recipe: Recipe, folds: int, repeats: int, engine: str) -> dict[str, Any]:
+    """What was asked for, as far as it is known before the data are."""
+    return {"format": FORMAT, "folds": folds, "repeats": repeats, "engine": engine, "recipe": recipe.flat()}
+
+
+def _begun(folder: Path, plan: Mapping[str, Any]) -> dict[str, Any]:
+    """What the folder was begun with, empty for a new one; refuses what is otherwise in the plan."""
     stored = folder / PLAN
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; give a new folder with -o")
@@ -175,11 +209,9 @@ def _begin(folder: Path, plan: dict[str, Any]) -> None:
             raise UsageError(
                 f"{folder} already holds something else (no {PLAN}); give another folder with -o"
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        files.write_text(stored, json.dumps(plan, indent=2) + "\n")
-        return
+        return {}
     try:
-        before = json.loads(stored.read_text(encoding="utf-8"))
+        before = dict(json.loads(stored.read_text(encoding="utf-8")))
         recipe = dict(before["recipe"])
     except (ValueError, KeyError, TypeError):
         raise DataError(f"{stored} is damaged; give another folder with -o") from None
@@ -189,12 +221,13 @@ def _begin(folder: Path, plan: dict[str, Any]) -> None:
                 f"{folder} was begun with {key} = {recipe.get(key)!r}, not {value!r}; go on with the same recipe, or "
                 "give another folder with -o"
             )
-    for key in ("format", "folds", "repeats", "engine", "data"):
+    for key in [key for key in plan if key != "recipe"]:
         if before.get(key) != plan[key]:
             what = "other images or labels" if key == "data" else f"{key} {before.get(key)}, not {plan[key]}"
             raise UsageError(
                 f"{folder} was begun with {what}; go on with the same, or give another folder with -o"
             )
+    return before
 
 
 def _of_fold(recipe: Recipe, repeat: int, fold: int, folds: int) -> Recipe:
@@ -235,7 +268,7 @@ def _folds(runs: Sequence[Path]) -> np.ndarray:
     return np.asarray(np.sum([number * one for number, one in enumerate(own, start=1)], axis=0), np.int64)
 
 
-def _join(folder: Path, recipe: Recipe, repeat: Repeat, watch: Watcher) -> Bundle:
+def _join(folder: Path, recipe: Recipe, repeat: Repeat, leaks: Sequence[str], watch: Watcher) -> Bundle:
     """The ensemble of the folds, in a folder like a run's: its test is what no member was trained or tuned on."""
     hashes = {one.hash for one in repeat.bundles}
     try:
@@ -254,7 +287,7 @@ def _join(folder: Path, recipe: Recipe, repeat: Repeat, watch: Watcher) -> Bundl
     return ensemble.ensemble(
         repeat.bundles,
         folder / BUNDLE,
-        name=f"{recipe.name}-ensemble",
         split_hash=split_hash(divided),
+        leaks=leaks,
         watch=watch,
     )

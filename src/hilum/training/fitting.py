@@ -1,6 +1,7 @@
 """A recipe and a Table -> divided Examples, and from them what an engine is given; the way of every training."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,8 +37,10 @@ class Divided:
     leaks: tuple[str, ...]
 
 
-def divide(recipe: Recipe, table: Table, *, allow_leak: bool, watch: Watcher) -> Divided:
-    """Prepares the images that a recipe asks about and divides them.
+def divide(
+    recipe: Recipe, table: Table, *, allow_leak: bool, watch: Watcher, allowed: Sequence[str] = ()
+) -> Divided:
+    """Prepares the images that a recipe asks about and divides them; `allowed` are leaks that were allowed before.
 
     Raises:
         UsageError: The recipe does not fit the table.
@@ -55,7 +58,7 @@ def divide(recipe: Recipe, table: Table, *, allow_leak: bool, watch: Watcher) ->
     )
     pictures = same_pictures(examples.cached.pixels, examples.cached.slots)
     parted = split(examples.table, recipe.split, findings=task.findings, pictures=pictures)
-    leaks = _leaks(parted.table, pictures, allow=allow_leak)
+    leaks = _leaks(parted.table, pictures, allow=allow_leak, allowed=allowed)
     return Divided(Examples(parted.table, examples.cached, examples.quarantine), parted, leaks)
 
 
@@ -123,10 +126,10 @@ class Fitting:
         )
 
 
-def _leaks(table: Table, pictures: np.ndarray, *, allow: bool) -> tuple[str, ...]:
+def _leaks(table: Table, pictures: np.ndarray, *, allow: bool, allowed: Sequence[str]) -> tuple[str, ...]:
     """What leaks between the parts of a split, in sentences; refused where it is not allowed."""
     found = leaks_of(table, pictures)
-    if found and not allow:
+    if not allow and not set(found) <= set(allowed):
         raise DataError(
             f"the split leaks: {'; '.join(found)}. `hilum data audit` lists them all, and with --without-leaks writes "
             "a table to train on; --allow-leak trains all the same, and every report says so"

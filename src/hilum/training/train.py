@@ -36,6 +36,7 @@ TABLE = "table.parquet"
 HISTORY = "history.csv"
 QUARANTINE = "quarantine.csv"
 BAD_BATCH = "bad_batch.csv"
+LEAKS = "allowed_leaks.txt"
 BUNDLE = "bundle"
 FINAL = "final"
 STATE = Path("state") / "last.safetensors"
@@ -91,7 +92,8 @@ def train(
             training ends; torchrun or Slurm may have started them all instead.
         profile: Whether the profile's parts wait for the device.
         allow_leak: Whether to train though patients or pictures (pixel for pixel) stand in more than one part of the
-            split; the bundle and every report then say so. Copies that were changed only an audit finds.
+            split; the bundle and every report then say so. Copies that were changed only an audit finds. The run
+            keeps what was allowed, so that `resume` needs no second word for the same leaks.
         watch: Told how it goes.
 
     Returns:
@@ -107,13 +109,14 @@ def train(
     leads = find_processes(devices).leads
     watch = (watch if leads else None) or Silent()
     found = check(recipe, folder, engine=engine, resume=resume, devices=devices)
-    divided = divide(recipe, table, allow_leak=allow_leak, watch=watch)
+    allowed = _allowed_leaks(folder) if resume else ()
+    divided = divide(recipe, table, allow_leak=allow_leak, allowed=allowed, watch=watch)
     examples, parted, leaks = divided.examples, divided.parted, divided.leaks
     fitting = Fitting(found, recipe, examples, folder / STATE, resume, devices, profile)
     if not leads:
         fitting.fit(Hooks())
         raise SystemExit(0)
-    with _folder(folder, recipe, examples), _logged(folder / "log.txt"):
+    with _folder(folder, recipe, examples, leaks), _logged(folder / "log.txt"):
         for note in (*examples.table.notes, *parted.notes, fitting.balance):
             log.info("%s", note)
         for note in parted.notes:
@@ -267,13 +270,21 @@ def _check_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
         )
 
 
+def _allowed_leaks(folder: Path) -> tuple[str, ...]:
+    """The leaks that this run was begun with on purpose, in sentences."""
+    stored = folder / LEAKS
+    return tuple(stored.read_text(encoding="utf-8").splitlines()) if stored.is_file() else ()
+
+
 @contextlib.contextmanager
-def _folder(folder: Path, recipe: Recipe, examples: Examples) -> Iterator[None]:
+def _folder(folder: Path, recipe: Recipe, examples: Examples, leaks: Sequence[str]) -> Iterator[None]:
     """Sets up the run's folder; if nothing worth keeping comes of it and it was new, it goes again."""
     new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
         files.write_text(folder / RECIPE, recipe.to_toml())
+        if leaks:
+            files.write_text(folder / LEAKS, "\n".join(leaks) + "\n")
         examples.table.write(folder / TABLE)
         files.write_text(
             folder / QUARANTINE, examples.quarantine.map(files.spreadsheet_safe).to_csv(index=False)

@@ -26,6 +26,7 @@ from hilum.training.seal import fingerprint
 from hilum.training.trials import Outcome, Plan, Trials, storage_in_words
 from hilum.training.workers import STATES, Job, Trainer, supervise, threads, work
 
+OF_DATA = ("training and validation images", "their labels")
 BEST, TRIALS, DEFINITION, DATABASE = "best.toml", "trials.csv", "study.json", "study.db"
 
 
@@ -75,8 +76,16 @@ def tune(
         MissingExtraError: Optuna or the engine is not installed.
     """
     watch, folder = watch or Silent(), Path(folder)
-    found = dimensions(recipe, vary, search=search)
-    _check(recipe, found, folder, engine=engine, trials=trials, workers=workers)
+    found = check(
+        recipe,
+        folder,
+        vary=vary,
+        search=search,
+        trials=trials,
+        workers=workers,
+        engine=engine,
+        prune=prune,
+    )
     plan = Plan(
         url=storage or f"sqlite:///{(folder / DATABASE).absolute().as_posix()}",
         name=recipe.name if storage else "study",
@@ -85,7 +94,7 @@ def tune(
         search=search,
         trials=len(list(grid(found))) if search == "grid" else trials,
         seed=recipe.train.seed,
-        prune=search == "tpe" if prune is None else prune,
+        prune=_prunes(search, prune),
         warm_up=max(1, recipe.train.epochs // 5),
     )
     divided = divide(recipe, table, allow_leak=allow_leak, watch=watch)
@@ -136,10 +145,23 @@ class _Teller:
             self._watch.advance(len(outcomes), self._queue.planned)
 
 
-def _check(
-    recipe: Recipe, found: Sequence[Dimension], folder: Path, *, engine: str, trials: int, workers: int
-) -> None:
-    """Refuses what can be refused before any image is read."""
+def check(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    vary: Mapping[str, Any],
+    search: str = "grid",
+    trials: int = 20,
+    workers: int = 1,
+    engine: str = "torch",
+    prune: bool | None = None,
+) -> tuple[Dimension, ...]:
+    """Refuses all that can be refused before any data are read; arguments and errors as of `tune`.
+
+    Returns:
+        What is varied.
+    """
+    found = dimensions(recipe, vary, search=search)
     require("optuna", extra="tune")
     if engine not in ENGINES:
         raise UsageError(f"no engine {engine!r}; there are: {nearest(engine, ENGINES)}")
@@ -157,6 +179,15 @@ def _check(
         raise UsageError(
             f"{folder} holds something else; give a new folder, or that of a study to go on with it"
         )
+    if (folder / DEFINITION).exists():
+        asked = _asked(found, recipe, search=search, prune=_prunes(search, prune), engine=engine)
+        before = _read_definition(folder / DEFINITION)
+        _refuse_changes({key: before[key] for key in before if key not in OF_DATA}, asked, str(folder))
+    return found
+
+
+def _prunes(search: str, prune: bool | None) -> bool:
+    return search == "tpe" if prune is None else prune
 
 
 def _without_test(examples: Examples) -> Examples:
@@ -169,14 +200,21 @@ def _without_test(examples: Examples) -> Examples:
 
 def _definition(plan: Plan, recipe: Recipe, examples: Examples, engine: str) -> dict[str, Any]:
     """What all who work at a study have in common."""
+    asked = _asked(plan.dimensions, recipe, search=plan.search, prune=plan.prune, engine=engine)
+    hashes = (split_hash(examples.table), fingerprint(examples.table, recipe.task.findings))
+    return {**asked, **{what: value[:16] for what, value in zip(OF_DATA, hashes, strict=True)}}
+
+
+def _asked(
+    found: Sequence[Dimension], recipe: Recipe, *, search: str, prune: bool, engine: str
+) -> dict[str, Any]:
+    """As much of the definition as is known before the data are."""
     return {
         **recipe.flat(),
-        **{f"--vary {each.key}": _exact(each) for each in plan.dimensions},
-        "--search": plan.search,
-        "--prune": plan.prune,
+        **{f"--vary {each.key}": _exact(each) for each in found},
+        "--search": search,
+        "--prune": prune,
         "--engine": engine,
-        "training and validation images": split_hash(examples.table)[:16],
-        "their labels": fingerprint(examples.table, recipe.task.findings)[:16],
     }
 
 

@@ -15,7 +15,7 @@ from hilum.engines import Hooks, Validation
 from hilum.engines.figures import validation_figures
 from hilum.engines.keras import KerasEngine, state, train
 from hilum.engines.keras.backbones import layers
-from hilum.errors import NotANumberError, StoppedError, TrainingError, UsageError
+from hilum.errors import NotANumberError, RecipeError, StoppedError, TrainingError, UsageError
 from hilum.recipe import AugmentSettings
 
 SIZE, NUMBER = 32, 48
@@ -419,7 +419,7 @@ def test_three_exclusive_classes_are_learned_by_softmax(cached, tmp_path):
 def test_what_needs_no_data_is_refused_without_them():
     with pytest.raises(UsageError, match="the keras engine trains in one process"):
         KerasEngine().check(settings(), devices=2)
-    with pytest.raises(TrainingError, match="nor a file that exists"):
+    with pytest.raises(RecipeError, match="nor a file that exists"):
         KerasEngine().check(settings("model.weights=none.npz"))
 
 

@@ -8,7 +8,7 @@ import pytest
 from hilum.engines import InitialWeights
 from hilum.engines.keras import export, models, neutral, weights
 from hilum.engines.keras.backbones import FAMILIES, layers, make_backbone
-from hilum.errors import TrainingError
+from hilum.errors import RecipeError, TrainingError
 
 SIZE = 64
 MOBILENET = "MobileNetV2"
@@ -300,12 +300,12 @@ def test_an_archive_of_something_else_is_refused(tmp_path):
 def test_a_file_of_the_other_engine_is_refused(tmp_path):
     (tmp_path / "w.safetensors").write_bytes(b"")
 
-    with pytest.raises(TrainingError, match=r"the keras engine reads weights from .* not '.safetensors'"):
+    with pytest.raises(RecipeError, match=r"the keras engine reads weights from .* not '.safetensors'"):
         initialise("custom_cnn", tmp_path / "w.safetensors")
 
 
 def test_a_missing_file_is_told_from_the_two_words():
-    with pytest.raises(TrainingError, match="neither 'imagenet', 'none' nor a file that exists"):
+    with pytest.raises(RecipeError, match="neither 'imagenet', 'none' nor a file that exists"):
         initialise("custom_cnn", "imagnet")
 
 

@@ -12,7 +12,7 @@ from timm.layers import resample_abs_pos_embed
 from hilum import recipe
 from hilum.engines.torch import TorchEngine, weights
 from hilum.engines.torch.backbones import make_backbone
-from hilum.errors import HilumError, TrainingError, UsageError
+from hilum.errors import HilumError, RecipeError, TrainingError, UsageError
 
 SIZE = 64
 MOBILENET = "mobilenetv2_100.ra_in1k"
@@ -204,7 +204,7 @@ def test_garbage_is_refused(tmp_path, name):
 def test_a_pickle_is_refused(tmp_path):
     torch.save({}, tmp_path / "w.pth")
 
-    with pytest.raises(TrainingError, match=r"from .safetensors and .npz files, not '.pth'"):
+    with pytest.raises(RecipeError, match=r"from .safetensors and .npz files, not '.pth'"):
         initialise("resnet18.tv_in1k", tmp_path / "w.pth")
 
 
@@ -214,7 +214,7 @@ def test_a_model_that_timm_lacks_is_told_before_any_data_are_read():
 
 
 def test_a_missing_file_is_told_from_the_two_words():
-    with pytest.raises(TrainingError, match="neither 'imagenet', 'none' nor a file that exists"):
+    with pytest.raises(RecipeError, match="neither 'imagenet', 'none' nor a file that exists"):
         initialise("resnet18.tv_in1k", "imagnet")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from hilum.data.readers import chexpert, csv_map, folders, kermany, labeled, medmnist, nih, rsna, vinbigdata
 from hilum.data.readers.base import POLICIES, ColumnMap, Reader, Request, remapped
 from hilum.data.table import Table, absolute
-from hilum.errors import DataError, LayoutError, UsageError, nearest
+from hilum.errors import LayoutError, UsageError, nearest
 
 __all__ = ["POLICIES", "READERS", "ColumnMap", "Reader", "Request", "read"]
 
@@ -85,7 +85,7 @@ def _request(
     if not place.exists():
         raise UsageError(f"there is no file or folder {source}")
     if place.is_dir() and not any(place.iterdir()):
-        raise DataError(f"the folder {source} is empty; radiographs or a CSV file of labels were expected")
+        raise LayoutError(f"the folder {source} is empty; radiographs or a CSV file of labels were expected")
     if images is not None and not Path(images).is_dir():
         raise UsageError(f"there is no folder {images} to read images from")
     folder = None if images is None else absolute(images)

@@ -131,10 +131,10 @@ def read_header(path: Path) -> tuple[str, ...]:
 
 
 def require_columns(frame: pd.DataFrame, names: Iterable[str], *, path: Path) -> None:
-    """Raises a DataError that names the columns there, the nearest first, where one of `names` is missing."""
+    """Raises a LayoutError that names the columns there, the nearest first, where one of `names` is missing."""
     for name in names:
         if name not in frame.columns:
-            raise DataError(
+            raise LayoutError(
                 f"{path} has no column {name!r}; it has: {nearest(name, map(str, frame.columns))}"
             )
 
