@@ -248,23 +248,37 @@ def draw_scale(
     drawing: "Figure", limit: float, *, left: float, top: float, width: float, size: float = style.SMALL
 ) -> None:
     """Draws the colour scale of maps, `width` inches wide, from minus to plus `limit` logit units."""
-    frame = style.axes(drawing, left=left, top=top, width=width, height=0.13)
-    ramp = np.linspace(-limit, limit, 512)[None]
-    frame.imshow(colours(ramp, limit).astype(np.uint8), extent=(-limit, limit, 0, 1), aspect="auto")
-    level = CONTOUR * limit
-    frame.vlines([-level, level], 0, 1, colors=["#c8ebff", "#ffecaa"], linewidth=1)
-    frame.set_yticks([])
-    frame.set_xticks([-limit, -level, 0, level, limit])
-    frame.set_xticklabels([style.signed(value) for value in frame.get_xticks()], fontsize=size)
-    style.align_ends(frame)
-    frame.spines[:].set_visible(False)
-    frame.tick_params(length=2, pad=1.5)
+    draw_ramp(drawing, limit, left=left, top=top, width=width, size=size)
     middle = top + 0.13 + size / 72 + 0.06 + size / 72
     style.write(drawing, "← against", left=left, top=middle, size=size)
     style.write(
         drawing, "evidence (logit units)", left=left + width / 2, top=middle, size=size, align="center"
     )
     style.write(drawing, "for →", left=left + width, top=middle, size=size, align="right")
+
+
+def draw_ramp(
+    drawing: "Figure",
+    limit: float,
+    *,
+    left: float,
+    top: float,
+    width: float,
+    size: float = style.SMALL,
+    halves: bool = True,
+) -> None:
+    """Draws the colours from minus to plus `limit` with the contour's levels and, `halves`, their numbers."""
+    frame = style.axes(drawing, left=left, top=top, width=width, height=0.13)
+    ramp = np.linspace(-limit, limit, 512)[None]
+    frame.imshow(colours(ramp, limit).astype(np.uint8), extent=(-limit, limit, 0, 1), aspect="auto")
+    level = CONTOUR * limit
+    frame.vlines([-level, level], 0, 1, colors=["#c8ebff", "#ffecaa"], linewidth=1)
+    frame.set_yticks([])
+    frame.set_xticks([-limit, -level, 0, level, limit] if halves else [-limit, 0, limit])
+    frame.set_xticklabels([style.signed(value) for value in frame.get_xticks()], fontsize=size)
+    style.align_ends(frame)
+    frame.spines[:].set_visible(False)
+    frame.tick_params(length=2, pad=1.5)
 
 
 def _legend(cases: Sequence[Case]) -> str:

@@ -24,6 +24,7 @@ def spreads(
     frame: tuple[float, float],
     label: str,
     text: float,
+    number: float | None = None,
 ) -> None:
     """Draws median and middle half of a number, one class a row, with the AUROC of the number alone.
 
@@ -35,9 +36,12 @@ def spreads(
         frame: Left and width of the axes.
         label: What the number is, with its unit.
         text: Left of the AUROC.
+        number: Right end of the numbers of images that a row rests on; None leaves them out.
     """
     axes = style.axes(drawing, left=frame[0], top=top, width=frame[1], height=PITCH * len(rows))
     alone = any(row.alone for row in rows)
+    if number is not None:
+        style.write(drawing, "n", left=number, top=top - 0.09, colour=style.FAINT, align="right")
     if alone:
         style.write(drawing, "AUROC alone", left=text, top=top - 0.09, colour=style.FAINT)
     middle = rows[0].quartiles
@@ -46,6 +50,8 @@ def spreads(
     for place, row in enumerate(rows):
         name(drawing, row.name, place, left=left, top=top, bold=row.name == ALL)
         line = top + PITCH * (place + 0.5) + 0.045
+        if number is not None:
+            style.write(drawing, f"{row.count:,}", left=number, top=line, align="right")
         if row.quartiles is not None:
             first, second, third = row.quartiles
             axes.plot([first, third], [place, place], color=style.BLUE, linewidth=1.4)
