@@ -189,7 +189,7 @@ def demographics(ages: Ages | None, sexes: Shares | None, *, title: str, subtitl
         for place, name in enumerate(names):
             share, known = shares[name]
             line = top + rows.PITCH * (place + 0.5) + 0.045
-            text = f"{_per_cent(share)} % of {known:,}"
+            text = f"{_per_cent(share)} % of {known:,}" if known else "–"
             style.write(drawing, text, left=right, top=line, align="right")
     return drawing
 
@@ -220,7 +220,8 @@ def views(shares: Shares, *, title: str, subtitle: str) -> "Figure":
         if "AP" not in shares.values:
             style.write(drawing, f"{total:,}", left=right, top=base, align="right", bold=place == 0)
         if "AP" in shares.values:
-            text = f"{_per_cent(shares.share('AP')[place])} % of {shares.known[place]:,}"
+            known = int(shares.known[place])
+            text = f"{_per_cent(shares.share('AP')[place])} % of {known:,}" if known else "–"
             style.write(drawing, text, left=right, top=base, align="right", bold=place == 0)
     frame.set_xlim(0, 100)
     frame.spines["bottom"].set_visible(True)
@@ -358,8 +359,10 @@ def _pyramid(drawing: "Figure", ages: Ages, *, left: float, top: float, width: f
         frame.barh(centres, everybody, height=0.86 * AGE_STEP, color=style.SLATE, linewidth=0)
         largest = int(everybody.max())
     both = len(known) == 2
-    fine = (2.2 if largest < 1000 else 1.2) if both else 3
+    fine = 2.2 if both else 3
     step = next(s * 10**p for p in range(9) for s in (1, 2, 5) if s * 10**p >= largest / fine)
+    if both and largest >= 1000:  # the numbers are long: one to each side
+        step = max(s * 10**p for p in range(9) for s in (1, 2, 5) if s * 10**p <= largest)
     ticks = np.arange(-(largest // step) if both or known == ["F"] else 0, largest // step + 1) * step
     frame.set_xlim(-1.05 * largest if "F" in known else 0, 1.05 * largest if known != ["F"] else 0)
     ticks = ticks[(ticks >= frame.get_xlim()[0]) & (ticks <= frame.get_xlim()[1])]

@@ -50,13 +50,14 @@ class Views:
 
 
 @style.styled
-def panel(case: Case, *, limit: float | None = None, bundle: str = "") -> "Figure":
+def panel(case: Case, *, limit: float | None = None, bundle: str = "", shared: str = "") -> "Figure":
     """Draws one case large: the radiograph, the radiograph under its map, the map with its scale.
 
     Args:
         case: The image and the explanation of one finding.
         limit: Where the scale ends, in logit units; None takes `scale_limit` of this case alone.
         bundle: The hash of the bundle that made it, to stand below; empty for none.
+        shared: What shares the scale, in words, such as `all 12 images of this command`; empty for this image alone.
 
     Returns:
         A Figure 11 inches wide.
@@ -74,7 +75,12 @@ def panel(case: Case, *, limit: float | None = None, bundle: str = "") -> "Figur
     _draw_row(drawing, case, limit=limit, left=margin, top=0.76, side=side, height=height, gap=gap)
     foot = height + 0.76 + 0.2
     made_by = f" Bundle {bundle[:16]}." if bundle else ""
-    lines = (_legend([case]), " ".join(meaning([case])), f"Research use only; not a medical device.{made_by}")
+    scaled = f" One scale for {shared}." if shared else ""
+    lines = (
+        f"{_legend([case])}{scaled}",
+        " ".join(meaning([case])),
+        f"Research use only; not a medical device.{made_by}",
+    )
     for number, line in enumerate(lines):
         style.write(drawing, line, left=margin, top=foot + 0.14 + 0.22 * number, size=10, colour=style.FAINT)
     draw_scale(drawing, limit, left=right - side, top=foot, width=side, size=10)

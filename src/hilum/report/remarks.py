@@ -258,9 +258,11 @@ def told_alone(found: Exploration, spreads: Sequence[Spread], more: str, less: s
         return f"{what} alone tells no class from {found.reference}."
     how = more if best.alone.value > 0.5 else less
     of = f", the widest difference of {len(compared)} classes" if len(compared) > 1 else ""
+    known = spreads[0].count
+    told = f", known of {known:,} of {found.num_images:,} images" if known < found.num_images else ""
     return (
-        f"Images with {best.name} are {how} than those of {found.reference}{of}: {what.lower()} alone has an AUROC of "
-        f"{words.alone(best.alone)}."
+        f"Images with {best.name} are {how} than those of {found.reference}{of}: {what.lower()} alone{told} "
+        f"has an AUROC of {words.alone(best.alone)}."
     )
 
 
@@ -279,12 +281,15 @@ def people_known(found: Exploration) -> str:
     """Says of how many patients the age, and of how many images the sex is known."""
     said = []
     if found.ages:
-        known, whole = found.ages.num_known, words.count(found.num_patients, "patient")
-        said.append(f"age known of {known:,} of {whole}")
+        said.append(f"age known of {_of(found.ages.num_known, found.num_patients, 'patient')}")
     if found.sexes:
-        known, whole = int(found.sexes.known[0]), words.count(found.num_images, "image")
-        said.append(f"sex of {known:,} of {whole}" if said else f"sex known of {known:,} of {whole}")
+        of = _of(int(found.sexes.known[0]), found.num_images, "image")
+        said.append(f"sex of {of}" if said else f"sex known of {of}")
     return ", ".join(said)
+
+
+def _of(known: int, whole: int, noun: str) -> str:
+    return f"all {words.count(whole, noun)}" if known == whole else f"{known:,} of {words.count(whole, noun)}"
 
 
 def not_drawn(found: Exploration) -> str:

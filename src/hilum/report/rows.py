@@ -69,7 +69,7 @@ def spreads(
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
-    axes.locator_params(axis="x", nbins=5, steps=[1, 2, 5, 10])
+    axes.locator_params(axis="x", nbins=min(5, int(frame[1] / 0.25)), steps=[1, 2, 5, 10])
     axes.set_xlabel(label, labelpad=2)
 
 
@@ -94,10 +94,12 @@ def name(drawing: "Figure", text: str, place: int, *, left: float, top: float, b
     style.write(drawing, words.cut(text, 20), left=left, top=top + PITCH * (place + 0.5) + 0.045, bold=bold)
 
 
-def legend(drawing: "Figure", colours: Mapping[str, str], *, left: float, top: float) -> None:
-    """Writes names in a line, each after a dot of its colour."""
-    for text, colour in colours.items():
-        style.write(drawing, "●", left=left, top=top, colour=colour)
+def legend(
+    drawing: "Figure", colours: Mapping[str, str], *, left: float, top: float, marks: str = "●"
+) -> None:
+    """Writes names in a line, each after a mark of its colour; of several marks one a name."""
+    for place, (text, colour) in enumerate(colours.items()):
+        style.write(drawing, marks[place % len(marks)], left=left, top=top, colour=colour)
         style.write(drawing, text, left=left + 0.13, top=top, colour=style.FAINT)
         left += 0.27 + 0.08 * len(text)
 
