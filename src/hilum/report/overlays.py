@@ -259,7 +259,7 @@ def _same(one: tuple[Floats, Floats] | None, other: tuple[Floats, Floats] | None
     if not known.any() or not np.array_equal(np.isfinite(y[0]), np.isfinite(y[1])):
         return False
     near = 0.001 * max(float(np.ptp(y[0, known])), 1e-12)
-    return bool(np.allclose(*x, rtol=0, atol=1e-6) and np.allclose(*y[:, known], rtol=0, atol=near))
+    return bool(np.abs(x[0] - x[1]).max() <= 1e-6 and np.abs(y[0, known] - y[1, known]).max() <= near)
 
 
 def _widen(frame: "Axes") -> None:

@@ -220,7 +220,8 @@ def _page(cases: Sequence[Case], *, title: str, limit: float) -> "Figure":
         style.write(drawing, caption(case), left=left, top=top + 0.28)
         _draw_row(drawing, case, limit=limit, left=left, top=top + above, side=side, height=height, gap=gap)
         top += above + height + below
-    draw_scale(drawing, limit, left=style.MARGIN, top=top + 0.02, width=2 * side + gap)
+    # What a map is stands beside the scale and may be long.
+    draw_scale(drawing, limit, left=style.MARGIN, top=top + 0.02, width=width - 2 * style.MARGIN - 3.2)
     for line, sentence in enumerate(meaning(cases)):
         place = top + 0.13 + 0.18 * line
         style.write(
