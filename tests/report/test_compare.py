@@ -224,6 +224,15 @@ def test_each_model_has_a_scale_of_its_own_that_the_picture_names(binary, writte
     assert [f"from minus {limit:g} to plus {limit:g} logit units" in page for limit in limits] == [True, True]
 
 
+def test_a_models_colour_is_the_figures_own_in_the_dark_and_in_print(written):
+    page = (written / "report.html").read_text(encoding="utf-8")
+
+    swatches = re.findall(r'class="swatch" style="background: ([^"]*)"', page)
+    css = page[page.index(".swatch {") :]
+    assert set(swatches) == {"var(--figure-blue, #0072b2)", "var(--figure-vermillion, #d55e00)"}
+    assert "print-color-adjust: exact" in css[: css.index("}")]
+
+
 def test_a_key_takes_as_many_lines_as_it_needs():
     assert overlays.key_height(["a", "b"]) == pytest.approx(0.19)
     assert overlays.key_height(["a name of some length"] * 7) > 0.3

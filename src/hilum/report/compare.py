@@ -104,7 +104,7 @@ def _page(comparison: Comparison, plots: list[Inline]) -> str:
         "compare.html.j2",
         comparison=comparison,
         names=_names(comparison),
-        colours=[colour for colour, _ in overlays.LOOKS],
+        colours=[style.themed(colour) for colour, _ in overlays.LOOKS],
         research_use=RESEARCH_USE,
         several=len(comparison.findings) > 1,
         lead=_lead(comparison),

@@ -194,7 +194,7 @@ def epochs(
 
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
-    left, gap, side = 0.48, 0.5, 1.7
+    left, gap, side = 0.54, 0.5, 1.7
     top = key_height(names) + 0.56
     width = (style.FULL - left - 0.1 - (columns - 1) * gap) / columns
     pitch = side + 0.72
