@@ -14,7 +14,7 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 from hilum.data import phantom
-from hilum.data.census import FollowUps, Sizes, Spread, Visits
+from hilum.data.census import Ages, FollowUps, Shares, Sizes, Spread, Visits
 from hilum.data.explore import Exploration, explore
 from hilum.data.table import Source, Table, make_frame
 from hilum.findings import NIH_FINDINGS
@@ -428,6 +428,26 @@ def test_demographics_say_of_how_many_they_are_known(tmp_path: Path) -> None:
     cells = re.findall(r'<td class="number">([^<]*)', table[: table.index("</table>")])
     assert [cell.strip(" ") for cell in cells[:5]] == ["40", "30", "50", "20", "50.0\N{NO-BREAK SPACE}%"]
     assert found.to_dict()["ages"]["patients_of_known_age"] == 30
+
+
+@pytest.mark.parametrize("most", [7, 70, 990, 1_900, 60_000])
+def test_demographics_of_many_patients_have_ticks_that_stand_apart(most: int) -> None:
+    names = ("All images", "No Finding", "Mass")
+    years = tuple(Spread(name, 112_120, (33.0, 47.0, 79.0), None) for name in names)
+    ages = Ages(("F", "M"), np.array([[1, most // 2], [1, most]]), (33.0, 47.0, 58.0), years)
+    sexes = Shares(("F", "M"), names, np.array([[50_000, 62_120]] * 3))
+
+    placed = words_of(charts.demographics(ages, sexes, title="t", subtitle="s"))
+
+    words = [text for text, _ in placed]
+    assert len([text for text in words if text.replace(",", "").isdigit() and text != "112,120"]) >= 5
+    assert "45 % of 112,120" in words
+    assert not [
+        (one, other)
+        for place, (one, box) in enumerate(placed)
+        for other, second in placed[place + 1 :]
+        if box.overlaps(second)
+    ]
 
 
 def test_shares_of_views_are_of_the_known_ones() -> None:
