@@ -10,9 +10,10 @@ from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 from onnx import TensorProto, helper, numpy_helper
 
-from hilum import bundle, runtime
-from hilum.bundle import Calibration, DataSource, Manifest, Recalibration, Seen, Training
+from hilum import bundle, recipe, runtime, stats
+from hilum.bundle import Calibration, DataSource, Manifest, Member, Recalibration, Seen, Training
 from hilum.errors import BundleError, UsageError
+from hilum.training.calibrate import calibrate
 
 SIZE, FINDINGS = 32, ("Mass", "Nodule")
 SAMPLES = Path(__file__).parent / "samples"
@@ -89,6 +90,50 @@ def make_manifest(**changes):
         "versions": {},
     }
     return Manifest(**(values | changes))
+
+
+def calibrated(*temperatures, **changes):
+    calibration = Calibration(temperatures=temperatures, thresholds=(0.5, 0.25), rule="fixed at 0.5")
+    return make_manifest(calibration=calibration, **changes)
+
+
+def test_a_temperature_that_could_not_be_fitted_is_told_by_name():
+    one, other = FINDINGS
+    bound = stats.calibration.TEMPERATURE_BOUNDS[1]
+
+    (note,) = calibrated(1.0, 1.7).temperature_notes
+    both = calibrated(bound, 1.0).temperature_notes
+
+    assert note.startswith(
+        f"no temperature could be fitted for {one} (fewer than 10 images with it or without it"
+    )
+    assert [one in line for line in both] == [False, True]
+    assert [other in line for line in both] == [True, False]
+    assert calibrated(0.9, 1.7).temperature_notes == ()
+    unasked = {"calibrate": {"temperature": False}}
+    assert calibrated(1.0, 1.0, recipe=unasked).temperature_notes == ()
+
+
+def test_an_ensemble_tells_of_how_many_members_a_temperature_is_missing():
+    members = [Member(hash=f"{number}" * 64, manifest=calibrated(1.0 - number / 4, 1.7)) for number in (0, 1)]
+
+    (note,) = calibrated(1.0, 1.0, members=tuple(members)).temperature_notes
+
+    assert note.startswith("of 1 of 2 members not all temperatures could be fitted")
+
+
+@pytest.mark.parametrize("failing", [True, False])
+def test_what_cannot_be_fitted_is_told_by_the_manifest_and_only_that(failing):
+    rng = np.random.default_rng(0)
+    labels = (rng.random((200, 2)) < 0.4).astype(np.float32)
+    labels[:, 1] = (np.arange(200) < (9 if failing else 60)).astype(np.float32)
+    logits = rng.normal(0, 2, labels.shape) + labels
+    settings = recipe.load("nih-multilabel", [f"task.findings={list(FINDINGS)}"])
+
+    manifest = make_manifest(calibration=calibrate(settings, logits, labels))
+
+    assert bool(manifest.temperature_notes) == failing
+    assert not failing or f"fitted for {FINDINGS[1]} (" in manifest.temperature_notes[0]
 
 
 def seal(folder, *, graph=None, manifest=None, golden_shift=0.0):

@@ -15,6 +15,7 @@ from PIL import Image
 from hilum import __main__
 from hilum.data import phantom
 from hilum.data.table import Table
+from hilum.report import panels
 
 SMALL = [
     "--set", "model.architecture=custom_cnn", "--set", "model.weights=none", "--set", "model.freeze=none",
@@ -91,6 +92,21 @@ def test_a_run_holds_what_the_documents_say(trained):
         "bundle",
     }
     assert not [name for name in names if name.startswith(".")]
+
+
+def test_a_temperature_that_was_not_fitted_is_told_wherever_the_run_is(run_copy, phantoms, hilum):
+    data = ["--data", phantoms / "table.parquet", "-o", run_copy, *SMALL]
+
+    _, _, trained_again = hilum("train", "kermany-densenet121", *data, "--resume")
+    _, shown, _ = hilum("bundle", "show", run_copy)
+    hilum("evaluate", run_copy)
+
+    said = "no temperature could be fitted for Lung Opacity (fewer than 10 images with it or without it on validation"
+    assert f"note: {said}" in trained_again
+    assert "log.txt says which" in trained_again.splitlines()[-3]
+    assert "temperature of Lung Opacity: not fitted" in (run_copy / "log.txt").read_text(encoding="utf-8")
+    assert f"note: {said}" in shown
+    assert said in (run_copy / "evaluation" / "report.html").read_text(encoding="utf-8")
 
 
 def test_evaluate_writes_the_report_and_counts_the_read(run_copy, hilum):
@@ -186,6 +202,27 @@ def test_explain_writes_a_picture_an_image(trained, phantoms, hilum, tmp_path):
     assert len(pictures) == 2
     with Image.open(pictures[0]) as picture:
         assert picture.width >= 1000
+
+
+def test_pictures_of_one_command_have_one_scale_and_say_so(trained, phantoms, hilum, tmp_path, monkeypatch):
+    drawn = []
+    real = panels.panel
+    monkeypatch.setattr(panels, "panel", lambda case, **how: drawn.append((case, how)) or real(case, **how))
+    files = sorted(phantoms.glob("*.png"))[:3]
+
+    _, _, err = hilum("explain", trained, *files, "-o", tmp_path / "maps")
+    together = [how["limit"] for _, how in drawn]
+    told = [text.get_text() for text in real(drawn[0][0], **drawn[0][1]).texts]
+    wanted = panels.scale_limit([case for case, _ in drawn])
+    drawn.clear()
+    for file in files:
+        hilum("explain", trained, file, "-o", tmp_path / "alone")
+
+    assert together == [wanted] * 3
+    assert f"on one scale of ±{wanted:g} logit units" in err
+    assert any("One scale for all 3 images of this command." in line for line in told)
+    assert [how["limit"] for _, how in drawn] == [panels.scale_limit([case]) for case, _ in drawn]
+    assert all(not how["shared"] for _, how in drawn)
 
 
 def test_a_model_of_classes_goes_the_whole_way(classes, hilum, tmp_path):

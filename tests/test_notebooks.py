@@ -111,6 +111,26 @@ def test_a_notebook_is_valid_short_and_without_outputs(path):
     assert all(re.fullmatch("[a-z0-9-]+", cell.id) for cell in notebook.cells)
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_one_image_that_is_explained_is_of_the_test_part(path):
+    cells = nbformat.read(path, as_version=4).cells
+    (place,) = [number for number, cell in enumerate(cells) if "predict.find_images(" in cell.source]
+    chosen = cells[place].source
+
+    assert re.search(r"""split"?\]? == ['"]test['"]""", chosen), "of whatever part stands first in the table"
+    assert "test part" in cells[place - 1].source, "and the reader is told"
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in NOTEBOOKS if path.stem.startswith("nih")], ids=lambda path: path.stem
+)
+def test_images_may_lie_elsewhere_than_their_table(path):
+    text = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells)
+
+    assert 'os.environ.get("HILUM_NIH_IMAGES")' in text
+    assert "readers.read(DATA, images=IMAGES)" in text
+
+
 def test_the_table_of_notebooks_names_each():
     table = (ROOT / "notebooks" / "README.md").read_text(encoding="utf-8")
 
@@ -181,7 +201,7 @@ def test_kermany_vgg16_custom_cnn(kermany, tmp_path):
 @pytest.mark.real
 @pytest.mark.slow
 def test_nih_multilabel(nih, tmp_path):
-    ran = execute("nih_multilabel", tmp_path, HILUM_NIH=str(nih))
+    ran = execute("nih_multilabel", tmp_path, HILUM_NIH=str(nih), HILUM_NIH_IMAGES=str(nih / "images"))
 
     run = tmp_path / "runs" / "nih_multilabel"
     assert (run / "model" / "bundle" / "bundle.json").is_file()

@@ -435,6 +435,7 @@ def facts(manifest: Manifest, bundle_hash: str) -> tuple[tuple[str, str], ...]:
         for one in manifest.recalibrations
     )
     intercepts = ", ".join(f"{value:.3f}" for value in manifest.calibration.intercepts)
+    unfitted = tuple(("Not calibrated", f"{note}.") for note in manifest.temperature_notes)
     first = (
         ("Bundle", bundle_hash),
         ("Made", f"{manifest.created} by Hilum {manifest.versions.get('hilum', '')}"),
@@ -446,7 +447,7 @@ def facts(manifest: Manifest, bundle_hash: str) -> tuple[tuple[str, str], ...]:
         whole = ("Ensemble", f"{training.architecture}: {mean}")
         leaks = (("Leaks", "; ".join(training.leaks)),) if training.leaks else ()
         seen_ = ("Views and ages in training", f"{', '.join(seen.views) or 'unknown'}; {ages}")
-        return (*first, whole, *facts_of_members(manifest), seen_, *leaks, *recalibrated)
+        return (*first, whole, *facts_of_members(manifest), seen_, *leaks, *recalibrated, *unfitted)
     return (
         *first,
         ("Network", f"{training.architecture}, {_network(settings)}"),
@@ -469,6 +470,7 @@ def facts(manifest: Manifest, bundle_hash: str) -> tuple[tuple[str, str], ...]:
         ("Engine", f"{training.engine}, {training.precision}; {training.seconds:,.0f} s"),
         *recalibrated,
         ("Temperatures", ", ".join(f"{value:.3f}" for value in manifest.calibration.temperatures)),
+        *unfitted,
         *((("Intercepts", intercepts),) if intercepts else ()),
         ("Versions", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())),
     )

@@ -185,6 +185,38 @@ class Manifest(Record):
         return self.recalibrations[-1] if self.recalibrations else None
 
     @property
+    def temperature_notes(self) -> tuple[str, ...]:
+        """Says of which findings no temperature could be fitted, though the recipe asks for one; empty where all were.
+
+        A fit never ends at exactly 1, nor at exactly one of its bounds: those are what is left where it failed.
+        """
+        # Here, since predicting needs no statistics, which take a second to load.
+        from hilum.stats.calibration import MIN_LABELS, TEMPERATURE_BOUNDS
+
+        if self.members:
+            lacking = sum(bool(member.manifest.temperature_notes) for member in self.members)
+            of = f"of {lacking} of {len(self.members)} members"
+            return (f"{of} not all temperatures could be fitted; see their reports",) if lacking else ()
+        if not self.recipe.get("calibrate", {}).get("temperature", True):
+            return ()
+        classes = self.calibration.link == "softmax"
+        names = ("the classes",) if classes else self.findings
+        values = dict(zip(names, self.calibration.temperatures, strict=True))
+        kept = [name for name, value in values.items() if value == 1]
+        ends = [name for name, value in values.items() if value in TEMPERATURE_BOUNDS]
+        few = f"fewer than {MIN_LABELS} images{'' if classes else ' with it or without it'} on validation"
+        why = f"{few}, or none that the logits get wrong"
+        notes = (
+            f"no temperature could be fitted for {', '.join(kept)} ({why}): probabilities are as the network gave them"
+            if kept
+            else "",
+            f"the temperature of {', '.join(ends)} stands at the end of what is allowed: probabilities tell little"
+            if ends
+            else "",
+        )
+        return tuple(filter(None, notes))
+
+    @property
     def knows_images(self) -> bool:
         """Whether images of another site calibrated it or a member, so that their fingerprints are sealed in it."""
         return bool(self.recalibrations) or any(member.manifest.knows_images for member in self.members)

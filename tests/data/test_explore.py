@@ -76,6 +76,51 @@ def test_co_occurrence_leaves_out_what_is_unknown(tmp_path):
     assert together.num_findings == {0: 2, 1: 3, 2: 2}
 
 
+def test_two_data_sets_do_not_make_findings_go_together(tmp_path):
+    def rows(effusion, edema, number=100):
+        return [[a < effusion, b < edema] for a in range(0, 100, 10) for b in range(0, 100, number // 10)]
+
+    ill, well = rows(80, 80), rows(20, 20)
+    unknown = [[1, NAN]] * 300
+    source = ["ill"] * len(ill) + ["well"] * len(well) + ["blind"] * len(unknown)
+    sources = tuple(Source(name, tmp_path, "", "") for name in ("ill", "well", "blind"))
+    table = make(tmp_path, ill + well)
+    frame = make_frame(
+        image=[f"{row}.png" for row in range(len(source))],
+        source=source,
+        patient=[f"p{row}" for row in range(len(source))],
+        findings=table.findings,
+        labels=np.array(ill + well + unknown, float),
+    )
+
+    apart = explore(Table(frame, table.findings, sources)).together
+    as_one = explore(table).together
+
+    assert as_one.lift[0, 1] == pytest.approx((64 + 4) / (100 * 100 / 200)), "the mixture alone"
+    assert apart.lift[0, 1] == pytest.approx(1), "within each, one tells nothing of the other"
+    assert apart.expected[0, 1] == pytest.approx(64 + 4)
+    assert apart.known[0, 1] == 200
+    assert apart.pairs == "200 images"
+
+
+@pytest.mark.parametrize(
+    ("source", "age", "expected"),
+    [
+        ("made", [3, 4, 60, NAN], (2, 1)),
+        ("kermany", [NAN] * 4, (4, 0)),
+        ("kermany", [60, 3, NAN, NAN], (3, 1)),
+    ],
+)
+def test_who_is_filmed_ap_is_known_by_age_or_by_the_data_set(tmp_path, source, age, expected):
+    table = make(tmp_path, [[0, 0]] * 5, view=["AP"] * 4 + ["PA"], age=[*age, 2])
+    frame = table.frame.assign(source=source)
+    table = dataclasses.replace(table, frame=frame, sources=(Source(source, tmp_path, "", ""),))
+
+    found = explore(table).taken_ap
+
+    assert (found.children, found.adults, found.images) == (*expected, 4)
+
+
 def test_a_single_finding_is_compared_with_its_absence_and_not_with_health(tmp_path):
     found = explore(make(tmp_path, [1, 0, 0], findings=("Mass",)))
 

@@ -185,6 +185,55 @@ def test_models_without_history_have_no_learning_curves(binary):
     assert "learning_curves" not in {plot.name for plot in contrasts.plots(bare)}
 
 
+def test_curves_that_coincide_both_show_and_the_caption_says_so(binary):
+    first, second = binary.models
+    twin = replace(binary, models=(first, replace(second, history=first.history)))
+
+    plots = {plot.name: plot for plot in contrasts.plots(twin)}
+
+    lines = [line for line in plots["learning_curves"].figure.axes[0].lines if len(line.get_xdata()) > 1]
+    assert [line.get_linestyle() for line in lines] == ["-", "--"]
+    assert lines[0].get_zorder() < lines[1].get_zorder()
+    marks = [line.get_markersize() for line in plots["learning_curves"].figure.axes[0].lines[1::2]]
+    assert marks[0] > marks[1]
+    assert contrasts.DASHED in plots["learning_curves"].caption
+    assert contrasts.DASHED not in plots["roc_comparison"].caption
+
+
+def test_a_shorter_training_lies_over_the_one_that_went_on():
+    x = np.arange(1.0, 9)
+    shorter, longer, other = (x[:5], 1 / x[:5]), (x, 1 / x), (x, 1.2 / x)
+
+    styles = overlays.turns([shorter, longer, other, None])
+
+    assert styles[1:] == ["-", "-", "-"]
+    assert styles[0] == (-overlays.DASH, (overlays.DASH, overlays.DASH))
+
+
+def test_each_model_has_a_scale_of_its_own_that_the_picture_names(binary, written):
+    limits = sidebyside.limits_of(binary.exhibits)
+    drawing = sidebyside.maps(binary.exhibits, ["one", "two"], title="t")
+
+    told = " ".join(text.get_text() for text in drawing.texts)
+    ticks = [label.get_text() for frame in drawing.axes for label in frame.get_xticklabels()]
+    page = (written / "report.html").read_text(encoding="utf-8")
+    assert limits == (1, 2), "as strong as their maps"
+    assert "Thin line: half of the model's scale" in told
+    assert "has its own scale under its name" in told
+    assert {"+1", "+2"} <= set(ticks)
+    assert "The thin line runs where it is half of the scale's end." in page
+    assert [f"from minus {limit:g} to plus {limit:g} logit units" in page for limit in limits] == [True, True]
+
+
+def test_a_models_colour_is_the_figures_own_in_the_dark_and_in_print(written):
+    page = (written / "report.html").read_text(encoding="utf-8")
+
+    swatches = re.findall(r'class="swatch" style="background: ([^"]*)"', page)
+    css = page[page.index(".swatch {") :]
+    assert set(swatches) == {"var(--figure-blue, #0072b2)", "var(--figure-vermillion, #d55e00)"}
+    assert "print-color-adjust: exact" in css[: css.index("}")]
+
+
 def test_a_key_takes_as_many_lines_as_it_needs():
     assert overlays.key_height(["a", "b"]) == pytest.approx(0.19)
     assert overlays.key_height(["a name of some length"] * 7) > 0.3

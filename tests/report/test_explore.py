@@ -14,7 +14,7 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 from hilum.data import phantom
-from hilum.data.census import FollowUps, Sizes, Spread, Visits
+from hilum.data.census import Ages, FollowUps, Shares, Sizes, Spread, Visits
 from hilum.data.explore import Exploration, explore
 from hilum.data.table import Source, Table, make_frame
 from hilum.findings import NIH_FINDINGS
@@ -329,7 +329,8 @@ def test_kermany_and_nih_have_a_page(shared_data: Path, tmp_path: Path) -> None:
     assert {path.stem for path in (tmp_path / "nih").glob("*.png")} == set(report.FIGURES)
     assert not (tmp_path / "kermany" / "views.png").exists()
     assert re.search(
-        r"Every view is AP\.", (tmp_path / "kermany" / "explore.html").read_text(encoding="utf-8")
+        r"Every view is AP, as small children are filmed",
+        (tmp_path / "kermany" / "explore.html").read_text(encoding="utf-8"),
     )
     assert max(sizes) < 5e6
 
@@ -347,10 +348,10 @@ def test_means_of_dark_films_are_drawn_over_their_own_range(explored: Exploratio
         assert grey.max() > 220
     shown = exhibits.pictures(dataclasses.replace(explored, looks=dark))
     low, high = mosaics.mean_range(dark)
-    words = " ".join(
+    told = " ".join(
         text.get_text() for each in shown if each.name == "mean_images" for text in each.figure.texts
     )
-    assert f"Grey {low:.2f} to {high:.2f} drawn from black to white" in words
+    assert f"Grey {low:.2f} to {high:.2f} drawn from black to white" in told
 
 
 def test_small_files_are_counted_in_pixels(explored: Exploration) -> None:
@@ -366,10 +367,120 @@ def test_small_files_are_counted_in_pixels(explored: Exploration) -> None:
     assert "Megapixels" not in labels
 
 
+NAMES = (
+    "Pleural_Thickening",
+    "A finding whose name is forty letters on",
+    "Enlarged_Cardiomediastinum_of_any_cause_",
+    "Supercalifragilisticexpialidociousnesses",
+    *(f"Finding {number}" for number in range(11)),
+)
+
+
+@pytest.mark.parametrize("kind", ["samples", "mean_images", "box_atlas"])
+def test_no_mosaic_cuts_a_name(explored: Exploration, kind: str) -> None:
+    looks = dict.fromkeys(NAMES, explored.looks["No Finding"])
+    atlas = tuple(dataclasses.replace(explored.atlas[0], finding=name, boxes=20) for name in NAMES)
+    found = dataclasses.replace(explored, looks=looks, atlas=atlas, reference="")
+
+    drawing = next(each.figure for each in exhibits.pictures(found) if each.name == kind)
+
+    placed = words_of(drawing)
+    told = "".join(text for text, _ in placed).replace(" ", "")
+    assert [name for name in NAMES if name.replace(" ", "") not in told] == []
+    assert "…" not in "".join(text for text, _ in placed[2:])
+    assert not [
+        (one, other)
+        for place, (one, box) in enumerate(placed)
+        for other, second in placed[place + 1 :]
+        if box.overlaps(second)
+    ]
+    assert all(box.x1 <= drawing.bbox.width for _, box in placed[2:])
+
+
+def some_people(tmp_path: Path, *, source: str = "made", age: float = 50) -> Table:
+    """Forty patients, the half of whom nothing is known but the view."""
+    labels = [[1]] * 20 + [[0]] * 20
+    frame = make_frame(
+        image=[f"{row}.png" for row in range(40)],
+        source=source,
+        patient=[f"p{row}" for row in range(40)],
+        findings=("Mass",),
+        labels=labels,
+        view=["AP"] * 15 + ["PA"] * 25,
+        sex=(["F", "M"] * 5 + [""] * 10) * 2,
+        age=([age] * 15 + [np.nan] * 5) * 2,
+    )
+    return Table(frame, ("Mass",), (Source(source, tmp_path, "", ""),))
+
+
+def test_demographics_say_of_how_many_they_are_known(tmp_path: Path) -> None:
+    found = explore(some_people(tmp_path))
+
+    text = " ".join(text for text, _ in words_of(figures(found)["demographics"]))
+    report.write(tmp_path / "out", found, title="t")
+
+    assert "age known of 30 of 40 patients, sex of 20 of 40 images" in text
+    assert "50 % of 20" in text
+    assert "50 % of 10" in text
+    page = (tmp_path / "out" / "explore.html").read_text(encoding="utf-8")
+    assert "10 patients of known age and unknown sex are not drawn." in page
+    table = page[page.index("Age in years and sex, of the images of which they are known") :]
+    cells = re.findall(r'<td class="number">([^<]*)', table[: table.index("</table>")])
+    assert [cell.strip(" ") for cell in cells[:5]] == ["40", "30", "50", "20", "50.0\N{NO-BREAK SPACE}%"]
+    assert found.to_dict()["ages"]["patients_of_known_age"] == 30
+
+
+@pytest.mark.parametrize("most", [7, 70, 990, 1_900, 60_000])
+def test_demographics_of_many_patients_have_ticks_that_stand_apart(most: int) -> None:
+    names = ("All images", "No Finding", "Mass")
+    years = tuple(Spread(name, 112_120, (33.0, 47.0, 79.0), None) for name in names)
+    ages = Ages(("F", "M"), np.array([[1, most // 2], [1, most]]), (33.0, 47.0, 58.0), years)
+    sexes = Shares(("F", "M"), names, np.array([[50_000, 62_120]] * 3))
+
+    placed = words_of(charts.demographics(ages, sexes, title="t", subtitle="s"))
+
+    words = [text for text, _ in placed]
+    assert len([text for text in words if text.replace(",", "").isdigit() and text != "112,120"]) >= 5
+    assert "45 % of 112,120" in words
+    assert not [
+        (one, other)
+        for place, (one, box) in enumerate(placed)
+        for other, second in placed[place + 1 :]
+        if box.overlaps(second)
+    ]
+
+
+def test_shares_of_views_are_of_the_known_ones() -> None:
+    found = explore(table_of(200))
+    assert found.views
+    known = int(found.views.known[0])
+
+    text = [text for text, _ in words_of(figures(found)["views"])]
+
+    assert known < 200
+    assert f"of {known:,} images whose view is known" in text[0]
+    assert any(re.fullmatch(rf"\d+ % of {known}", each) for each in text)
+
+
+@pytest.mark.parametrize(
+    ("source", "age", "told"),
+    [
+        ("made", 50, "AP images of adults are mostly taken at the bedside, of sicker patients"),
+        ("made", 3, "AP is how small children are filmed, sick or not, so"),
+        ("made", np.nan, "(the ages of 15 of 15 AP images are not known)"),
+        ("kermany", np.nan, "AP is how small children are filmed, sick or not, so"),
+    ],
+)
+def test_what_is_said_of_ap_fits_who_was_filmed(tmp_path: Path, source: str, age: float, told: str) -> None:
+    said = remarks.view_sentence(explore(some_people(tmp_path, source=source, age=age)))
+
+    assert told in said
+    assert ("sicker" in said) == (source == "made" and age != 3)
+
+
 def test_follow_up_shares_say_of_how_many_images() -> None:
     visits = (Visits(1, 1, 30, 30, 12, 30), Visits(2, 2, 10, 20, 5, 18))
 
     frame = charts.follow_ups(FollowUps(visits, 2), title="t", subtitle="s").axes[1]
 
-    words = [text.get_text() for text in frame.texts]
-    assert words == ["40 %", "of 30", "28 %", "of 18"]
+    assert [text.get_text() for text in frame.texts] == ["40 %", "of 30", "28 %", "of 18"]

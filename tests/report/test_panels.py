@@ -3,6 +3,7 @@
 import dataclasses
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,31 @@ def test_one_scale_holds_over_a_figure(make_case: Callable[..., Case]) -> None:
     assert together.max() < alone.max(), "a faint map stays faint beside a strong one"
     assert np.array_equal(np.asarray(drawing.axes[5].images[0].get_array()), together)
     assert drawing.axes[-1].get_xlim() == (-2.0, 2.0)
+
+
+@pytest.mark.parametrize("places", [(1, 1), (3, 3), (8, 8)])
+def test_what_a_map_is_stands_clear_of_the_scale(
+    make_case: Callable[..., Case], places: tuple[int, int]
+) -> None:
+    case = replace(make_case(), places=places)
+
+    drawing = panels.gallery([case], title="t")[0]
+
+    drawing.canvas.draw()
+    renderer = drawing.canvas.get_renderer()  # type: ignore[attr-defined]
+    scale = drawing.axes[-1].get_tightbbox(renderer)
+    for text in drawing.texts:
+        assert not text.get_window_extent(renderer).overlaps(scale), text.get_text()
+
+
+def test_a_scale_that_pictures_share_is_named_in_each(make_case: Callable[..., Case]) -> None:
+    alone, shared = (
+        " ".join(text.get_text() for text in panels.panel(make_case(), shared=what).texts)
+        for what in ("", "all 3 images of this command")
+    )
+
+    assert "One scale" not in alone
+    assert "One scale for all 3 images of this command." in shared
 
 
 def test_a_map_with_next_to_nothing_is_not_stretched(make_case: Callable[..., Case]) -> None:

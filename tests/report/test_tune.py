@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from hilum import recipe
-from hilum.report import tune as page, tune_plots
+from hilum.report import style, tune as page, tune_plots
 from hilum.study import Study, dimensions
 
 VARY = {
@@ -123,6 +123,51 @@ def test_a_best_value_at_the_end_of_what_was_tried_is_said(tmp_path):
 
     assert "The best learning rate, 0.001, lies at the end of what was tried" in text_of(tmp_path)
     assert "The best batch size" not in text_of(tmp_path), "of two values each is an end"
+
+
+GRID = {
+    "train.learning_rate": [1e-3, 1e-4, 1e-5],
+    "train.batch_size": [8, 16],
+    "model.dropout": [0.2, 0.5],
+}
+STUDIES = {
+    "a grid of one": {"number": 1, "planned": 1, "vary": {"train.batch_size": [8]}, "states": False},
+    "two choices, one trial each": {"number": 2, "vary": {"train.seed": [1, 2]}, "states": False},
+    "a grid": {"number": 12, "planned": 12, "vary": GRID, "states": False},
+    "ranges": {"number": 12, "vary": {"model.dropout": (0.0, 0.7)}, "states": False},
+    "failed and ended early": {"number": 24},
+}
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_captions_name_the_marks_that_are_drawn_and_no_others(tmp_path, name):
+    study = a_study(tmp_path, **STUDIES[name])
+    if name == "two choices, one trial each":  # as a grid would
+        study.trials["train.seed"] = [1, 2]
+
+    for plot in tune_plots.plots(study):
+        lines = [line for frame in plot.figure.axes for line in frame.lines if len(line.get_xdata())]
+        marks = {line.get_marker() for line in lines}
+        colours = {line.get_color() for line in lines}
+        widths = {line.get_linewidth() for line in lines if line.get_linestyle() != "None"}
+        rings = [line for line in lines if line.get_fillstyle() == "none" and line.get_color() == style.INK]
+        assert ("Dash:" in plot.caption) == ("_" in marks), plot.name
+        if plot.name != "parallel":
+            assert ("ing: " in plot.caption or "ring" in plot.caption) or not rings, plot.name
+        if plot.name == "curves":
+            assert ("Orange:" in plot.caption) == (style.ORANGE in colours)
+            assert ("Bold:" in plot.caption) == (len(widths) > 1)
+        if plot.name == "parallel":
+            assert ("blue:" in plot.caption) == (style.BLUE in colours)
+
+
+def test_a_figure_of_trials_has_a_mark_of_its_own_for_each_end(tmp_path):
+    study = a_study(tmp_path, number=24)
+
+    told = [text.get_text() for text in tune_plots.history(study, title="t").texts]
+
+    assert {"●", "○", "✕"} <= set(told)
+    assert "ended early" in told
 
 
 @pytest.mark.parametrize("monitor", ["val_loss", "val_auroc"])

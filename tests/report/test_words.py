@@ -1,6 +1,7 @@
 """Numbers in words: fixed digits, true minus signs, honest ends."""
 
 import pytest
+from hypothesis import given, strategies as st
 
 from hilum.report import story, tables, words
 
@@ -17,6 +18,19 @@ from hilum.report import story, tables, words
 )
 def test_estimate(entry: words.Entry | None, text: str) -> None:
     assert words.estimate(entry) == text
+
+
+@given(st.text(alphabet="ab _-/", min_size=1), st.integers(1, 20))
+def test_a_wrapped_name_is_whole_and_fits(name: str, letters: int) -> None:
+    lines = words.wrapped(name, letters)
+
+    assert "".join(lines).replace(" ", "") == name.replace(" ", "")
+    assert all(len(line) <= letters for line in lines)
+
+
+def test_a_name_breaks_behind_its_words() -> None:
+    assert words.wrapped("Pleural_Thickening", 12) == ["Pleural_", "Thickening"]
+    assert words.wrapped("A finding of two words", 9) == ["A finding", "of two", "words"]
 
 
 def test_minus_zero_is_zero() -> None:

@@ -59,6 +59,8 @@ def bundle_show(model: BundleArgument, expect: ExpectOption = None, as_json: Jso
         }
     )
     _show_calibration(manifest)
+    for note in manifest.temperature_notes:
+        typer.echo(f"note: {note}")
 
 
 @app.command("verify", epilog="Example: hilum bundle verify runs/k --expect 3f9a12bc")

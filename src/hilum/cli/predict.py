@@ -113,7 +113,8 @@ def explain(
 ) -> None:
     """Draw where a model sees a finding.
 
-    A PNG an image and finding: the radiograph, the radiograph under its map, the map with its scale.
+    A PNG an image and finding: the radiograph, the radiograph under its map, the map with its scale, which is one for
+    all pictures of a command.
     """
     from hilum import explain as explanation, predict as prediction, runtime
 
@@ -157,17 +158,29 @@ def _say_recalibrated(model: Any) -> None:
 def _write_panels(
     model: Any, sources: list[Any], folder: Path, findings: tuple[str, ...] | None = None
 ) -> None:
-    """Writes a picture an image and finding; every image can be read."""
+    """Writes a picture an image and finding, all on one scale; every image can be read."""
     from hilum import explain as explanation
     from hilum.cli.terminal import Terminal
-    from hilum.report import pictures
+    from hilum.report import panels, pictures
 
     watch = Terminal()
+    limit, shared = None, ""
+    if len(sources) > 1:
+        # Twice through the images: kept in memory, the maps of a thousand would not fit.
+        watch.stage("Finding the scale", len(sources))
+        limit = 0.0
+        for number, source in enumerate(sources, start=1):
+            limit = max(limit, panels.scale_limit(explanation.explain(model, source, findings=findings)))
+            watch.advance(number)
+        shared = f"all {count(len(sources), 'image')} of this command"
     watch.stage("Explaining", len(sources))
     written = 0
     names = pictures.names([str(source) for source in sources])
     for number, (source, name) in enumerate(zip(sources, names, strict=True), start=1):
         cases = explanation.explain(model, source, findings=findings)
-        written += len(pictures.write(folder, cases, name=name, bundle=model.bundle.hash))
+        written += len(
+            pictures.write(folder, cases, name=name, bundle=model.bundle.hash, limit=limit, shared=shared)
+        )
         watch.advance(number)
-    watch.finish(f"{count(written, 'picture')} written to {folder}")
+    scale = f", on one scale of ±{limit:g} logit units" if limit else ""
+    watch.finish(f"{count(written, 'picture')} written to {folder}{scale}")

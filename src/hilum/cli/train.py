@@ -207,6 +207,8 @@ def _train(
         "patience": "no better epoch for a while",
         "interrupted": "interrupted",
     }
+    for note in run.bundle.manifest.temperature_notes:
+        watch.say(f"note: {note}; {folder / 'log.txt'} says which")
     watch.say(
         f"{ended[run.stopped]}; best epoch {run.best_epoch} of {len(run.history)}; "
         f"bundle {run.bundle.folder} ({run.bundle.hash[:16]}). {RESEARCH}"

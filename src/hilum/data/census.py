@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hilum.data.table import SEXES, SPLITS, Table
 from hilum.findings import NO_FINDING
+from hilum.progress import count
 from hilum.stats.delong import delong
 from hilum.stats.intervals import Estimate
 from hilum.stats.scores import MIN_PATIENTS
@@ -27,6 +28,10 @@ AGE_STEP = 5
 VISITS = ((1, 1), (2, 2), (3, 3), (4, 5), (6, 10), (11, 20), (21, None))
 """First and last number of images a patient, of each bin."""
 CONFIDENCE = 0.95
+ADULT = 18
+"""Years."""
+PAEDIATRIC = ("kermany",)
+"""Data sets that are of children by their description and tell no ages."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +57,17 @@ class Class:
 
 @dataclass(frozen=True, eq=False)
 class Together:
-    """Which findings occur together.
+    """Which findings occur together, over images of which both are known.
 
     Attributes:
         findings: Names of rows and columns.
         both: int64 (findings, findings): images that have both; on the diagonal those that have the one.
         among: int64 (findings, findings): images that have the row's and of which the column's is known.
         known: int64 (findings, findings): images of which both are known.
+        expected: float64 (findings, findings): images that would have both if within each data set one told nothing of
+            the other; the sum over data sets of what Mantel & Haenszel 1959 expect. Two findings that are frequent in
+            one data set and rare in another go together in the joined table for that reason alone; this leaves it out.
+            NaN where nothing is known.
         num_findings: Number of findings an image -> images.
     """
 
@@ -66,6 +75,7 @@ class Together:
     both: NDArray[np.int64]
     among: NDArray[np.int64]
     known: NDArray[np.int64]
+    expected: NDArray[np.float64]
     num_findings: Mapping[int, int]
 
     @property
@@ -74,9 +84,11 @@ class Together:
         return _ratio(self.both, self.among)
 
     @property
-    def expected(self) -> NDArray[np.float64]:
-        """Images that would have both if one told nothing of the other; NaN where nothing is known."""
-        return _ratio(self.among * self.among.T.astype(float), self.known)
+    def pairs(self) -> str:
+        """In how many images both findings of a pair are known, in words."""
+        counts = self.known[np.triu_indices(len(self.findings), 1)]
+        least, most = int(counts.min()), int(counts.max())
+        return count(most, "image") if least == most else f"{least:,} to {most:,} images a pair"
 
     @property
     def lift(self) -> NDArray[np.float64]:
@@ -135,6 +147,11 @@ class Ages:
     quartiles: tuple[float, float, float]
     years: tuple[Spread, ...]
 
+    @property
+    def num_known(self) -> int:
+        """Patients of known age."""
+        return int(self.patients.sum())
+
 
 @dataclass(frozen=True, eq=False)
 class Shares:
@@ -150,10 +167,30 @@ class Shares:
     classes: tuple[str, ...]
     counts: NDArray[np.int64]
 
+    @property
+    def known(self) -> NDArray[np.int64]:
+        """Images of each class of which the value is known, (classes,)."""
+        known = [place for place, name in enumerate(self.values) if name != UNKNOWN]
+        return np.asarray(self.counts[:, known].sum(axis=1), np.int64)
+
     def share(self, value: str) -> NDArray[np.float64]:
         """Share of a value in each class among the images of which it is known, (classes,); NaN for none."""
-        known = [place for place, name in enumerate(self.values) if name != UNKNOWN]
-        return _ratio(self.counts[:, self.values.index(value)], self.counts[:, known].sum(axis=1))
+        return _ratio(self.counts[:, self.values.index(value)], self.known)
+
+
+@dataclass(frozen=True)
+class TakenAP:
+    """Who is filmed AP: adults who cannot stand, and small children whatever they have.
+
+    Attributes:
+        children: AP images of patients under `ADULT` years, or of a data set of `PAEDIATRIC` that tells no age.
+        adults: AP images of patients of known age from there on.
+        images: All AP images.
+    """
+
+    children: int
+    adults: int
+    images: int
 
 
 @dataclass(frozen=True)
@@ -297,8 +334,16 @@ def together(subject: Subject) -> Together | None:
         np.rint(left.T @ right).astype(np.int64)
         for left, right in ((present, present), (present, known), (known, known))
     )
+    sources = subject.frame["source"].to_numpy(object)
+    expected = np.zeros(both.shape)
+    for source in dict.fromkeys(sources):
+        inside = sources == source
+        one, other = present[inside].T @ known[inside], known[inside].T @ known[inside]
+        expected += np.nan_to_num(_ratio(one * one.T, other))
+    expected[complete == 0] = np.nan
     by_number = dict(zip(numbers.tolist(), images.tolist(), strict=True))
-    return Together(tuple(subject.findings[column] for column in occurring), both, among, complete, by_number)
+    names = tuple(subject.findings[column] for column in occurring)
+    return Together(names, both, among, complete, expected, by_number)
 
 
 def sizes(
@@ -350,6 +395,18 @@ def shares(subject: Subject, column: str, values: tuple[str, ...]) -> Shares | N
     everything = {ALL: np.ones(len(cells), bool), **subject.groups}
     counts = [[int((cells[members] == value).sum()) for value in there] for members in everything.values()]
     return Shares(there, tuple(everything), np.array(counts, np.int64))
+
+
+def taken_ap(subject: Subject) -> TakenAP | None:
+    """Counts AP images by the age of the patients; None where there is none."""
+    frame = subject.frame
+    ap = (frame["view"] == "AP").to_numpy(bool)
+    if not ap.any():
+        return None
+    age = frame["age"].to_numpy(np.float64)
+    described = np.isnan(age) & frame["source"].isin(PAEDIATRIC).to_numpy(bool)
+    children, adults = described | (age < ADULT), age >= ADULT
+    return TakenAP(int((ap & children).sum()), int((ap & adults).sum()), int(ap.sum()))
 
 
 def follow_ups(subject: Subject) -> FollowUps | None:

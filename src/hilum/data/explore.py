@@ -24,6 +24,7 @@ from hilum.data.census import (
     Sizes,
     Spread,
     Subject,
+    TakenAP,
     Together,
 )
 from hilum.data.table import SEXES, VIEWS, Source, Table
@@ -78,6 +79,7 @@ class Exploration:
         ages: None where no age is known.
         sexes: None where no sex is known.
         views: None where no view is known.
+        taken_ap: Who is filmed AP; None where no image is.
         follow_ups: None where no patient has a second image.
         looks: Class -> what its images look like; empty where no image was read.
         brightness: Mean grey value in [0, 1] by class; empty where no image was read.
@@ -102,6 +104,7 @@ class Exploration:
     ages: Ages | None
     sexes: Shares | None
     views: Shares | None
+    taken_ap: TakenAP | None
     follow_ups: FollowUps | None
     looks: Mapping[str, Look]
     brightness: tuple[Spread, ...]
@@ -142,6 +145,8 @@ class Exploration:
             and {
                 "findings": list(together.findings),
                 "both": together.both.tolist(),
+                "known": together.known.tolist(),
+                "expected": _listed(together.expected),
                 "share": _listed(together.share),
                 "lift": _listed(together.lift),
                 "images_by_number_of_findings": {str(n): of for n, of in together.num_findings.items()},
@@ -159,12 +164,14 @@ class Exploration:
             "ages": ages
             and {
                 "bin_years": AGE_STEP,
+                "patients_of_known_age": ages.num_known,
                 "patients": dict(zip(ages.sexes, ages.patients.tolist(), strict=True)),
                 "quartiles": list(ages.quartiles),
                 "by_class": _spreads(ages.years),
             },
             "sexes": _shares(self.sexes),
             "views": _shares(self.views),
+            "ap_images": self.taken_ap and asdict(self.taken_ap),
             "images_per_patient": self.follow_ups
             and {"most": self.follow_ups.most, "bins": [asdict(each) for each in self.follow_ups.visits]},
             "pixels": {
@@ -228,6 +235,7 @@ def explore(table: Table, *, limit: int = LIMIT, seed: int = 0, watch: Watcher |
         ages=census.ages(subject),
         sexes=census.shares(subject, "sex", SEXES),
         views=census.shares(subject, "view", VIEWS),
+        taken_ap=census.taken_ap(subject),
         follow_ups=census.follow_ups(subject),
         looks={name: seen.looks[name] for name in sampled if seen.looks[name].num_images},
         brightness=_brightness(subject, seen),

@@ -95,7 +95,7 @@ def cooccurrence(together: Together, *, title: str, subtitle: str) -> "Figure":
     upright = number > 4 or max(map(len, names)) > 9
     left, top = 2.38, 0.66 + (1.36 if upright else 0.2)
     down = min(cell, 0.34) if upright else 0.4
-    drawing = style.figure(style.FULL, top + down * number + 0.72)
+    drawing = style.figure(style.FULL, top + down * number + 0.78)
     style.heading(drawing, title, subtitle)
     frame = style.axes(drawing, left=left, top=top, width=cell * number, height=down * number)
     share, lift, expected = together.share, together.lift, together.expected
@@ -132,7 +132,10 @@ def cooccurrence(together: Together, *, title: str, subtitle: str) -> "Figure":
             rotation=90 if upright else 0,
             rotation_mode="anchor",
         )
-    _lift_scale(drawing, left=style.MARGIN, top=top + down * number + 0.2)
+    foot = top + down * number + 0.2
+    _lift_scale(drawing, left=style.MARGIN, top=foot)
+    both = f"both known in {together.pairs}"
+    style.write(drawing, both, left=style.MARGIN + 2.82, top=foot + 0.45, colour=style.FAINT)
     return drawing
 
 
@@ -169,19 +172,25 @@ def demographics(ages: Ages | None, sexes: Shares | None, *, title: str, subtitl
     top, height = 0.86, max(rows.PITCH * len(names), 2.0)
     drawing = style.figure(style.FULL, top + height + 0.5)
     style.heading(drawing, title, subtitle)
-    left, right = 2.84 if ages else style.MARGIN, style.FULL - style.MARGIN if ages else 2.4
+    left, right = 2.1 if ages else style.MARGIN, style.FULL - style.MARGIN if ages else 3.2
     if ages:
-        _pyramid(drawing, ages, left=0.56, top=top, width=2.1, height=height)
-        rows.spreads(drawing, spreads, left=left, top=top, frame=(4.18, 1.06), label="Age (years)", text=5.34)
+        _pyramid(drawing, ages, left=0.56, top=top, width=1.42, height=height)
+        frame = (4.08, 0.76)
+        rows.spreads(
+            drawing, spreads, left=left, top=top, frame=frame, label="Age (years)", text=4.9, number=4.0
+        )
     else:
         for place, name in enumerate(names):
             rows.name(drawing, name, place, left=left, top=top, bold=name == ALL)
     if sexes is not None and "F" in sexes.values:
         style.write(drawing, "Female", left=right, top=top - 0.09, colour=style.FAINT, align="right")
-        share = dict(zip(sexes.classes, sexes.share("F"), strict=True))
+        told = zip(sexes.share("F").tolist(), sexes.known.tolist(), strict=True)
+        shares = dict(zip(sexes.classes, told, strict=True))
         for place, name in enumerate(names):
+            share, known = shares[name]
             line = top + rows.PITCH * (place + 0.5) + 0.045
-            style.write(drawing, f"{_per_cent(share[name])} %", left=right, top=line, align="right")
+            text = f"{_per_cent(share)} % of {known:,}" if known else "–"
+            style.write(drawing, text, left=right, top=line, align="right")
     return drawing
 
 
@@ -208,17 +217,18 @@ def views(shares: Shares, *, title: str, subtitle: str) -> "Figure":
             frame.barh(line, part, left=start, height=0.66, color=VIEWS[value], linewidth=0)
             start += part
         base = top + rows.PITCH * (line + 0.5) + 0.045
-        style.write(drawing, f"{total:,}", left=right, top=base, align="right", bold=place == 0)
+        if "AP" not in shares.values:
+            style.write(drawing, f"{total:,}", left=right, top=base, align="right", bold=place == 0)
         if "AP" in shares.values:
-            text = f"{_per_cent(shares.share('AP')[place])} %"
-            style.write(drawing, text, left=right - 0.72, top=base, align="right", bold=place == 0)
+            known = int(shares.known[place])
+            text = f"{_per_cent(shares.share('AP')[place])} % of {known:,}" if known else "–"
+            style.write(drawing, text, left=right, top=base, align="right", bold=place == 0)
     frame.set_xlim(0, 100)
     frame.spines["bottom"].set_visible(True)
     frame.set_xticks([0, 25, 50, 75, 100])
     frame.set_xlabel("Per cent of the images", labelpad=2)
-    style.write(drawing, "Images", left=right, top=top - 0.09, colour=style.FAINT, align="right")
-    if "AP" in shares.values:
-        style.write(drawing, "AP", left=right - 0.72, top=top - 0.09, colour=style.FAINT, align="right")
+    heading = "Images" if "AP" not in shares.values else "AP, of known" if UNKNOWN in shares.values else "AP"
+    style.write(drawing, heading, left=right, top=top - 0.09, colour=style.FAINT, align="right")
     rows.legend(drawing, {value: VIEWS[value] for value in shares.values}, left=left, top=top - 0.09)
     return drawing
 
@@ -349,7 +359,10 @@ def _pyramid(drawing: "Figure", ages: Ages, *, left: float, top: float, width: f
         frame.barh(centres, everybody, height=0.86 * AGE_STEP, color=style.SLATE, linewidth=0)
         largest = int(everybody.max())
     both = len(known) == 2
-    step = next(s * 10**p for p in range(9) for s in (1, 2, 5) if s * 10**p >= largest / (2.2 if both else 4))
+    fine = 2.2 if both else 3
+    step = next(s * 10**p for p in range(9) for s in (1, 2, 5) if s * 10**p >= largest / fine)
+    if both and largest >= 1000:  # the numbers are long: one to each side
+        step = max(s * 10**p for p in range(9) for s in (1, 2, 5) if s * 10**p <= largest)
     ticks = np.arange(-(largest // step) if both or known == ["F"] else 0, largest // step + 1) * step
     frame.set_xlim(-1.05 * largest if "F" in known else 0, 1.05 * largest if known != ["F"] else 0)
     ticks = ticks[(ticks >= frame.get_xlim()[0]) & (ticks <= frame.get_xlim()[1])]

@@ -94,17 +94,17 @@ def performance_csv(comparison: Comparison) -> str:
 
 def _page(comparison: Comparison, plots: list[Inline]) -> str:
     by = {plot.name.removesuffix("_comparison"): plot for plot in plots}
-    limit = sidebyside.limit_of(comparison.exhibits)
+    limits = sidebyside.limits_of(comparison.exhibits)
     groups = [
         (sidebyside.GROUPS[group], members)
         for group in gallery.GROUPS
-        if (members := [_show(one, comparison, limit) for one in comparison.exhibits if one.group == group])
+        if (members := [_show(one, comparison, limits) for one in comparison.exhibits if one.group == group])
     ]
     return render(
         "compare.html.j2",
         comparison=comparison,
         names=_names(comparison),
-        colours=[colour for colour, _ in overlays.LOOKS],
+        colours=[style.themed(colour) for colour, _ in overlays.LOOKS],
         research_use=RESEARCH_USE,
         several=len(comparison.findings) > 1,
         lead=_lead(comparison),
@@ -118,8 +118,10 @@ def _page(comparison: Comparison, plots: list[Inline]) -> str:
         recipes=_recipes(comparison),
         groups=groups,
         rule=gallery.RULE,
-        scale=style.svg(panels.scale(limit), "scale"),
-        scale_title=f"Colour scale from minus {limit:g} to plus {limit:g} logit units",
+        scales=[
+            (style.svg(sidebyside.scale(limit), f"scale-{place}"), f"{limit:g}")
+            for place, limit in enumerate(limits)
+        ],
         correction=_correction(comparison),
         machine=_machine(comparison),
     )
@@ -265,8 +267,11 @@ def _recipes(comparison: Comparison) -> Grid | None:
     return Grid("Keys in which the recipes differ", "Key", tuple(map(Column, names)), rows)
 
 
-def _show(one: Exhibit, comparison: Comparison, limit: float) -> Shown:
-    views = [panels.views(case, limit=limit, side=sidebyside.SIDE) for case in one.cases]
+def _show(one: Exhibit, comparison: Comparison, limits: tuple[float, ...]) -> Shown:
+    views = [
+        panels.views(case, limit=limit, side=sidebyside.SIDE)
+        for case, limit in zip(one.cases, limits, strict=True)
+    ]
     height, width = views[0].radiograph.shape[:2]
     pictures = [("", "Radiograph", jpeg(views[0].radiograph), "Radiograph")]
     for place, (view, name) in enumerate(zip(views, _names(comparison), strict=True)):

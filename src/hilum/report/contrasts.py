@@ -28,6 +28,7 @@ STEERING = {
     "val_f1": "Validation F1",
 }
 """Columns of a history -> their names."""
+DASHED = " Curves that coincide are dashed in the colours of their models by turns."
 _SHORT = {"average_precision": "AP", "ppv": "PPV (precision)", "sensitivity": "Sensitivity (recall)"}
 
 
@@ -197,7 +198,10 @@ def _curves(comparison: Comparison, name: str, metric: str, called: str) -> Plot
     kind = "ROC curves" if name == "roc" else "Precision-recall curves"
     dots = "" if comparison.task == "multiclass" else " Markers: the decisions at each model's threshold."
     bands = " Bands: 95 % intervals at each point." if len(comparison.models) <= overlays.BANDS else ""
-    return Plot(f"{name}_comparison", drawing, title, f"{kind}.{dots}{bands} Dashes: {dashes}.")
+    each = [[(line.x, line.y) if len(line.x) else None for line in panel.lines] for panel in panels]
+    coincide = any(line != "-" for lines in each for line in overlays.turns(lines))
+    caption = f"{kind}.{dots}{bands} Grey dashes: {dashes}.{DASHED if coincide else ''}"
+    return Plot(f"{name}_comparison", drawing, title, caption)
 
 
 def _prevalence(comparison: Comparison, column: int) -> float:
@@ -301,6 +305,8 @@ def _learning(comparison: Comparison) -> Iterator[Plot]:
         f"Learning curves. The epoch was chosen by {steered}. Losses of different recipes need not be on "
         "one scale; validation chose the epoch, so it is no test result."
     )
+    coincide = any(line != "-" for _, lines in panels for line in overlays.turns(lines))
+    caption += DASHED if coincide else ""
     yield Plot("learning_curves", drawing, title, caption)
 
 

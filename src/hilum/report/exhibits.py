@@ -55,7 +55,8 @@ def labels(found: Exploration) -> Iterator[Plot]:
         drawing = charts.cooccurrence(found.together, title=title, subtitle=remarks.several(found))
         caption = (
             f"{remarks.pairs(found)} Numbers: of the images with the row's finding, per cent that have the "
-            "column's too. Colour: how many times as often as if one told nothing of the other."
+            "column's too. Colour: how many times as often as if one told nothing of the other. "
+            f"{remarks.known_pairs(found)}"
         )
         yield Plot("cooccurrence", drawing, title, caption)
 
@@ -72,10 +73,14 @@ def people(found: Exploration) -> Iterator[Plot]:
                 )
             )
             said.append(
-                "Left: patients by their age at the first image. Right: age of the images by class, median and "
-                "middle half; dashes: the median of all."
+                "Left: patients by their age at the first image. Right: number of images of known age and their age by "
+                "class, median and middle half; dashes: the median of all."
             )
-        drawing = charts.demographics(found.ages, sexes, title=title, subtitle=remarks.cohort(found))
+            said.append(remarks.not_drawn(found))
+        if sexes:
+            said.append("Female: share of the images of known sex, and their number.")
+        subtitle = f"{remarks.cohort(found)}; {remarks.people_known(found)}"
+        drawing = charts.demographics(found.ages, sexes, title=title, subtitle=subtitle)
         yield Plot("demographics", drawing, title, " ".join(filter(None, said)))
     if found.views and len(found.views.values) > 1:
         title = remarks.views_title(found)

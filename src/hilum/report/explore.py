@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hilum import files
 from hilum.data.appearance import SIDE
-from hilum.data.census import CONFIDENCE
+from hilum.data.census import ALL, CONFIDENCE
 from hilum.data.explore import Exploration
 from hilum.report import exhibits, page, remarks, style, words
 from hilum.report.exhibits import Gallery
@@ -116,7 +116,7 @@ def left_out(found: Exploration) -> dict[str, tuple[str, ...]]:
             "Ages are not known.": not found.ages,
             "Sexes are not known.": not found.sexes,
             "Views are not known.": not found.views,
-            f"Every view is {words.listed(views) if views else ''}.": len(views) == 1,
+            _one_view(found): len(views) == 1,
             "No patient has a second image, or patients are not known: each image counts as its own.": (
                 not found.follow_ups
             ),
@@ -176,6 +176,7 @@ def _page(found: Exploration, drawn: dict[str, list[Plot]], pictures: list[Galle
         notable=notable(found),
         sections=sections,
         classes=_classes(found),
+        people=_people(found),
         facts=list(_facts(found)),
         notes=found.notes,
         citations=[source.citation for source in found.sources if source.citation],
@@ -234,6 +235,41 @@ def _classes(found: Exploration) -> Grid:
         rows.append((each.name, tuple(map(Cell, cells))))
     heads = ["Present", "Absent", "Unknown", "Share", "Patients", *(f"Share of {part}" for part in parts)]
     return Grid("Images by class", "Class", tuple(map(Column, heads)), tuple(rows))
+
+
+def _people(found: Exploration) -> Grid | None:
+    """Of how many images of each class age and sex are known, and what they are."""
+    ages, sexes = found.ages, found.sexes
+    if not ages and not sexes:
+        return None
+    rows: dict[str, list[Cell]] = {}
+    for each in ages.years if ages else ():
+        years = [f"{value:.0f}" for value in each.quartiles or ()]
+        told = Cell(years[1], f"{years[0]}–{years[2]}") if years else Cell("–")
+        rows[each.name] = [Cell(f"{each.count:,}"), told]
+    if sexes:
+        shares = sexes.share("F") if "F" in sexes.values else [0.0] * len(sexes.classes)
+        for name, known, share in zip(sexes.classes, sexes.known.tolist(), shares, strict=True):
+            cells = [Cell(f"{known:,}"), Cell(remarks.rounded(float(share)) if known else "–")]
+            rows[name] = [*rows.get(name, []), *cells]
+    images = {each.name: each.present for each in found.classes} | {ALL: found.num_images}
+    heads = ["Images"] + ["Age known", "Median (middle half)"] * bool(ages)
+    heads += ["Sex known", "Female"] * bool(sexes)
+    body = tuple((name, (Cell(f"{images[name]:,}"), *cells)) for name, cells in rows.items())
+    return Grid(
+        "Age in years and sex, of the images of which they are known",
+        "Class",
+        tuple(map(Column, heads)),
+        body,
+    )
+
+
+def _one_view(found: Exploration) -> str:
+    """Says of the only view how it came to be, as far as that is known."""
+    view = found.views.values[0] if found.views else ""
+    if view == "AP" and found.taken_ap and found.taken_ap.children > found.taken_ap.images / 2:
+        return "Every view is AP, as small children are filmed, sick or not."
+    return f"Every view is {view}."
 
 
 def _facts(found: Exploration) -> Iterator[tuple[str, str]]:

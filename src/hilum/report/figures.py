@@ -333,7 +333,8 @@ def learning_curves(
     for column, (label, lines, looks, scale) in enumerate(panels):
         known = {name: values for name, values in lines.items() if np.isfinite(values).any()}
         # Names of lines stand to the right of each panel.
-        place = {"left": 0.62 + column * (style.FULL / 2 + 0.16), "width": 2.1 if len(panels) > 1 else 5.5}
+        # Room for ticks of four digits, `0.675`, and the axis' name.
+        place = {"left": 0.72 + column * (style.FULL / 2 + 0.12), "width": 2.0 if len(panels) > 1 else 5.4}
         frame = foot = style.axes(drawing, top=top, height=height, **place)
         for name, values in known.items():
             _draw_line(frame, epochs, values, best_epoch, **looks[name])

@@ -30,6 +30,8 @@ SCALES = {
 
 Picture = NDArray[np.uint8]
 """uint8 (height, width, 3)."""
+BOLD, LINE = 0.1, 0.16
+"""Inches that a bold letter takes, and from line to line of a name."""
 NO_IMAGE = 40
 """Grey level of the ground where no image was read."""
 
@@ -148,24 +150,26 @@ def mosaic(
     width = (style.FULL - 2 * margin - (columns - 1) * apart) / columns
     side = (width - (columns_of_one - 1) * gap) / columns_of_one
     tall = side * max(_aspect(picture) for tile in tiles for _, picture in tile.pictures)
-    rows = -(-len(tiles) // columns)
     # About 0.1 inches a bold letter and 0.08 another.
     beside = all(0.1 * len(tile.name) + 0.08 * len(tile.remark) < width for tile in tiles)
-    top, above = 0.52, 0.24 if beside else 0.4
-    pitch = above + down * (tall + gap) + 0.08
-    drawing = style.figure(style.FULL, top + rows * pitch + (0.46 if foot else 0.1))
+    names = [words.wrapped(tile.name, int((width + 0.4 * apart) / BOLD)) for tile in tiles]
+    starts = range(0, len(tiles), columns)
+    above = [0.08 + LINE * (max(map(len, names[at : at + columns])) + (not beside)) for at in starts]
+    uppers = np.cumsum([0.52, *(each + down * (tall + gap) + 0.08 for each in above)])
+    drawing = style.figure(style.FULL, float(uppers[-1]) + (0.46 if foot else 0.1))
     style.heading(drawing, title, subtitle)
-    for place, tile in enumerate(tiles):
+    for place, (tile, name) in enumerate(zip(tiles, names, strict=True)):
         row, column = divmod(place, columns)
-        left, upper = margin + column * (width + apart), top + row * pitch
-        style.write(
-            drawing, words.cut(tile.name, int((width + apart) / 0.08)), left=left, top=upper + 0.17, bold=True
-        )
+        left, upper = margin + column * (width + apart), float(uppers[row])
+        # Of several lines the last stands over the picture, as that of a short name beside it.
+        line = upper + above[row] - 0.07 - (0.0 if beside else LINE)
+        for number, part in enumerate(name):
+            style.write(drawing, part, left=left, top=line - LINE * (len(name) - 1 - number), bold=True)
         if beside:
             right = left + width
-            style.write(drawing, tile.remark, left=right, top=upper + 0.17, colour=style.FAINT, align="right")
+            style.write(drawing, tile.remark, left=right, top=line, colour=style.FAINT, align="right")
         else:
-            style.write(drawing, tile.remark, left=left, top=upper + 0.33, colour=style.FAINT)
+            style.write(drawing, tile.remark, left=left, top=line + LINE, colour=style.FAINT)
         for number, (_, picture) in enumerate(tile.pictures):
             across, below = (0, number) if upright else (number, 0)
             # A picture taller than its place becomes narrower and stays in the middle: the aspect is kept.
@@ -173,14 +177,14 @@ def mosaic(
             frame = style.axes(
                 drawing,
                 left=left + across * (side + gap) + (side - fitting) / 2,
-                top=upper + above + below * (tall + gap),
+                top=upper + above[row] + below * (tall + gap),
                 width=fitting,
                 height=fitting * _aspect(picture),
             )
             frame.imshow(picture, aspect="auto", interpolation="antialiased")
             frame.set_axis_off()
     if foot:
-        _draw_scale(drawing, *foot, left=margin, top=top + rows * pitch + 0.06)
+        _draw_scale(drawing, *foot, left=margin, top=float(uppers[-1]) + 0.06)
     return drawing
 
 

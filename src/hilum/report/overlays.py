@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,8 @@ LETTER = 0.078
 LONGEST = 26
 """Letters of a model's name."""
 DASHES = (0, (4, 3))
+DASH = 3.0
+"""Length of a dash in widths of its line."""
 BANDS = 2
 """With more models than this, bands hide each other."""
 
@@ -192,7 +194,7 @@ def epochs(
 
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
-    left, gap, side = 0.48, 0.5, 1.7
+    left, gap, side = 0.54, 0.5, 1.7
     top = key_height(names) + 0.56
     width = (style.FULL - left - 0.1 - (columns - 1) * gap) / columns
     pitch = side + 0.72
@@ -200,6 +202,7 @@ def epochs(
     style.heading(drawing, title, subtitle)
     key(drawing, names, top=0.56)
     for place, (label, lines) in enumerate(panels):
+        dashes = turns(lines)
         row, column = divmod(place, columns)
         start, upper = left + column * (width + gap), top + row * pitch
         style.write(drawing, label, left=start, top=upper + 0.1, bold=True)
@@ -208,17 +211,22 @@ def epochs(
             if line is None:
                 continue
             colour, marker = LOOKS[number]
-            frame.plot(*line, color=colour, linewidth=1.4, marker="." if len(line[0]) < 3 else "")
-            kept = line[0] == best[number]
             frame.plot(
-                line[0][kept],
-                line[1][kept],
-                marker,
+                *line,
                 color=colour,
-                markersize=5.5,
-                markeredgewidth=0,
-                zorder=3,
+                linewidth=1.4,
+                linestyle=dashes[number],
+                dash_capstyle="butt",
+                zorder=2 if dashes[number] == "-" else 2.5,
+                marker="." if len(line[0]) < 3 else "",
             )
+            kept = line[0] == best[number]
+            # Of curves that coincide the first has the largest marker, so that each shows.
+            size = 5.5 + 2 * sum(_same(line, other) for other in lines[number + 1 :])
+            frame.plot(
+                line[0][kept], line[1][kept], marker, color=colour, markersize=size, markeredgewidth=0,
+                zorder=3, clip_on=False,
+            )  # fmt: skip
         frame.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
         if "loss" not in label:
             _widen(frame)
@@ -228,6 +236,30 @@ def epochs(
         frame.set_axisbelow(True)
         frame.set_xlabel("Epoch", labelpad=2)
     return drawing
+
+
+def turns(lines: Sequence[tuple[Floats, Floats] | None]) -> list[Any]:
+    """Returns a line style a curve: where several coincide the longest is whole and the others are dashes over it."""
+    styles: list[Any] = []
+    for number, line in enumerate(lines):
+        equal = [place for place, other in enumerate(lines) if line is not None and _same(line, other)]
+        equal.sort(key=lambda place: -len((lines[place] or ((),))[0]))
+        turn = equal.index(number) if equal else 0
+        styles.append((-DASH * turn, (DASH, DASH * (len(equal) - 1))) if turn else "-")
+    return styles
+
+
+def _same(one: tuple[Floats, Floats] | None, other: tuple[Floats, Floats] | None) -> bool:
+    """Whether two curves cannot be told apart on paper as far as both go: a thousandth of their height apart."""
+    if one is None or other is None:
+        return False
+    length = min(len(one[0]), len(other[0]))
+    x, y = (np.stack([one[place][:length], other[place][:length]]) for place in (0, 1))
+    known = np.isfinite(y).all(axis=0)
+    if not known.any() or not np.array_equal(np.isfinite(y[0]), np.isfinite(y[1])):
+        return False
+    near = 0.001 * max(float(np.ptp(y[0, known])), 1e-12)
+    return bool(np.abs(x[0] - x[1]).max() <= 1e-6 and np.abs(y[0, known] - y[1, known]).max() <= near)
 
 
 def _widen(frame: "Axes") -> None:
@@ -299,12 +331,16 @@ def _draw(frame: "Axes", panel: Overlay, *, large: bool) -> None:
         frame.plot([0, 1], [0, 1], color=style.SLATE, linewidth=0.7, linestyle=DASHES)
     else:
         frame.axhline(panel.prevalence, color=style.SLATE, linewidth=0.7, linestyle=DASHES)
+    dashes = turns([(line.x, line.y) if len(line.x) else None for line in panel.lines])
     for place, line in enumerate(panel.lines):
         colour, marker = LOOKS[place]
         if line.band is not None and len(panel.lines) <= BANDS:
             frame.fill_between(*line.band, color=colour, alpha=0.13, linewidth=0)
         drawn = "default" if panel.prevalence is None else "steps-pre"
-        frame.plot(line.x, line.y, color=colour, linewidth=1.5 if large else 1.2, drawstyle=drawn)
+        frame.plot(
+            line.x, line.y, color=colour, linewidth=1.5 if large else 1.2, drawstyle=drawn,
+            linestyle=dashes[place], dash_capstyle="butt", zorder=2 if dashes[place] == "-" else 2.5,
+        )  # fmt: skip
         if line.point is not None:
             frame.plot(
                 *line.point, marker, color=colour, markersize=7 if large else 5, markeredgewidth=0.8,

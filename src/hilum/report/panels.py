@@ -50,13 +50,14 @@ class Views:
 
 
 @style.styled
-def panel(case: Case, *, limit: float | None = None, bundle: str = "") -> "Figure":
+def panel(case: Case, *, limit: float | None = None, bundle: str = "", shared: str = "") -> "Figure":
     """Draws one case large: the radiograph, the radiograph under its map, the map with its scale.
 
     Args:
         case: The image and the explanation of one finding.
         limit: Where the scale ends, in logit units; None takes `scale_limit` of this case alone.
         bundle: The hash of the bundle that made it, to stand below; empty for none.
+        shared: What shares the scale, in words, such as `all 12 images of this command`; empty for this image alone.
 
     Returns:
         A Figure 11 inches wide.
@@ -74,7 +75,12 @@ def panel(case: Case, *, limit: float | None = None, bundle: str = "") -> "Figur
     _draw_row(drawing, case, limit=limit, left=margin, top=0.76, side=side, height=height, gap=gap)
     foot = height + 0.76 + 0.2
     made_by = f" Bundle {bundle[:16]}." if bundle else ""
-    lines = (_legend([case]), " ".join(meaning([case])), f"Research use only; not a medical device.{made_by}")
+    scaled = f" One scale for {shared}." if shared else ""
+    lines = (
+        f"{_legend([case])}{scaled}",
+        " ".join(meaning([case])),
+        f"Research use only; not a medical device.{made_by}",
+    )
     for number, line in enumerate(lines):
         style.write(drawing, line, left=margin, top=foot + 0.14 + 0.22 * number, size=10, colour=style.FAINT)
     draw_scale(drawing, limit, left=right - side, top=foot, width=side, size=10)
@@ -214,7 +220,8 @@ def _page(cases: Sequence[Case], *, title: str, limit: float) -> "Figure":
         style.write(drawing, caption(case), left=left, top=top + 0.28)
         _draw_row(drawing, case, limit=limit, left=left, top=top + above, side=side, height=height, gap=gap)
         top += above + height + below
-    draw_scale(drawing, limit, left=style.MARGIN, top=top + 0.02, width=2 * side + gap)
+    # What a map is stands beside the scale and may be long.
+    draw_scale(drawing, limit, left=style.MARGIN, top=top + 0.02, width=width - 2 * style.MARGIN - 3.2)
     for line, sentence in enumerate(meaning(cases)):
         place = top + 0.13 + 0.18 * line
         style.write(
@@ -248,23 +255,37 @@ def draw_scale(
     drawing: "Figure", limit: float, *, left: float, top: float, width: float, size: float = style.SMALL
 ) -> None:
     """Draws the colour scale of maps, `width` inches wide, from minus to plus `limit` logit units."""
-    frame = style.axes(drawing, left=left, top=top, width=width, height=0.13)
-    ramp = np.linspace(-limit, limit, 512)[None]
-    frame.imshow(colours(ramp, limit).astype(np.uint8), extent=(-limit, limit, 0, 1), aspect="auto")
-    level = CONTOUR * limit
-    frame.vlines([-level, level], 0, 1, colors=["#c8ebff", "#ffecaa"], linewidth=1)
-    frame.set_yticks([])
-    frame.set_xticks([-limit, -level, 0, level, limit])
-    frame.set_xticklabels([style.signed(value) for value in frame.get_xticks()], fontsize=size)
-    style.align_ends(frame)
-    frame.spines[:].set_visible(False)
-    frame.tick_params(length=2, pad=1.5)
+    draw_ramp(drawing, limit, left=left, top=top, width=width, size=size)
     middle = top + 0.13 + size / 72 + 0.06 + size / 72
     style.write(drawing, "← against", left=left, top=middle, size=size)
     style.write(
         drawing, "evidence (logit units)", left=left + width / 2, top=middle, size=size, align="center"
     )
     style.write(drawing, "for →", left=left + width, top=middle, size=size, align="right")
+
+
+def draw_ramp(
+    drawing: "Figure",
+    limit: float,
+    *,
+    left: float,
+    top: float,
+    width: float,
+    size: float = style.SMALL,
+    halves: bool = True,
+) -> None:
+    """Draws the colours from minus to plus `limit` with the contour's levels and, `halves`, their numbers."""
+    frame = style.axes(drawing, left=left, top=top, width=width, height=0.13)
+    ramp = np.linspace(-limit, limit, 512)[None]
+    frame.imshow(colours(ramp, limit).astype(np.uint8), extent=(-limit, limit, 0, 1), aspect="auto")
+    level = CONTOUR * limit
+    frame.vlines([-level, level], 0, 1, colors=["#c8ebff", "#ffecaa"], linewidth=1)
+    frame.set_yticks([])
+    frame.set_xticks([-limit, -level, 0, level, limit] if halves else [-limit, 0, limit])
+    frame.set_xticklabels([style.signed(value) for value in frame.get_xticks()], fontsize=size)
+    style.align_ends(frame)
+    frame.spines[:].set_visible(False)
+    frame.tick_params(length=2, pad=1.5)
 
 
 def _legend(cases: Sequence[Case]) -> str:

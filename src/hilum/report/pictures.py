@@ -10,7 +10,15 @@ from hilum.explain import Case
 from hilum.report import panels, style
 
 
-def write(folder: Path, cases: Sequence[Case], *, name: str, bundle: str) -> list[Path]:
+def write(
+    folder: Path,
+    cases: Sequence[Case],
+    *,
+    name: str,
+    bundle: str,
+    limit: float | None = None,
+    shared: str = "",
+) -> list[Path]:
     """Writes a panel a case, all on one scale.
 
     Args:
@@ -18,15 +26,19 @@ def write(folder: Path, cases: Sequence[Case], *, name: str, bundle: str) -> lis
         cases: Of one image.
         name: What the files begin with; see `names`.
         bundle: The hash of the bundle that made them; it stands in the picture.
+        limit: Where the scale ends, in logit units; None takes `panels.scale_limit` of these cases.
+        shared: Which pictures have that scale, in words; empty for those of one image.
 
     Returns:
         The files, `NAME-FINDING.png` each; any that were there are replaced.
     """
-    limit = panels.scale_limit(cases)
+    limit = panels.scale_limit(cases) if limit is None else limit
     written = []
     for case in cases:
         path = folder / f"{name}-{_plain(case.finding)}.png"
-        files.write_bytes(path, style.png(panels.panel(case, limit=limit, bundle=bundle), dpi=150))
+        files.write_bytes(
+            path, style.png(panels.panel(case, limit=limit, bundle=bundle, shared=shared), dpi=150)
+        )
         written.append(path)
     return written
 

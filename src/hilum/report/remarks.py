@@ -103,7 +103,8 @@ def several(found: Exploration) -> str:
     lift = f"{found.together.lift[best]:.1f} times as often as by chance; " if best else ""
     number = sum(images for findings, images in found.together.num_findings.items() if findings > 1)
     share = words.per_cent(number, found.num_images)
-    return f"{lift}{number:,} images ({share}) have two findings or more"
+    least = "at least " if any(each.unknown for each in found.findings) else ""
+    return f"{lift}{least}{number:,} images ({share}) have two findings or more"
 
 
 def pair_title(found: Exploration) -> str:
@@ -151,6 +152,16 @@ def pairs(found: Exploration) -> str:
     return " ".join(said)
 
 
+def known_pairs(found: Exploration) -> str:
+    """Says over how many images findings are held against each other, and that each data set is by itself."""
+    assert found.together
+    within = ", within each data set and then summed" if len(found.sources) > 1 else ""
+    said = f"Over the images of which both findings are known ({found.together.pairs}){within}."
+    counts = found.together.known[np.triu_indices(len(found.together.findings), 1)]
+    apart = int((counts == 0).sum())
+    return f"{said} No image tells both findings of {words.count(apart, 'pair')}." if apart else said
+
+
 def view_sentence(found: Exploration) -> str:
     """Says how AP is shared out, and what a reader must conclude."""
     assert found.views
@@ -163,13 +174,26 @@ def view_sentence(found: Exploration) -> str:
         return f"{rounded(share[ALL])} of the images are AP."
     low, high = min(classes, key=classes.__getitem__), max(classes, key=classes.__getitem__)
     ends = f"from {rounded(classes[low])} of {low} to {rounded(classes[high])} of {high}"
-    of = "all images whose view is known" if UNKNOWN in views.values else "all images"
+    of = f"the {views.known[0]:,} images whose view is known" if UNKNOWN in views.values else "all images"
     text = f"AP: {rounded(share[ALL])} of {of}, {ends}."
     if classes[high] - classes[low] < 0.05:
         return f"{text} The view tells hardly anything of the class."
+    so = "a model can earn its score by telling the view. Report results for each view apart"
+    return f"{text} {why_ap(found)}: {so}."
+
+
+def why_ap(found: Exploration) -> str:
+    """Says of whom AP images are, as far as ages tell."""
+    ap = found.taken_ap
+    assert ap
+    if ap.adults > ap.images / 2:
+        return "AP images of adults are mostly taken at the bedside, of sicker patients"
+    if ap.children > ap.images / 2:
+        return "AP is how small children are filmed, sick or not, so that it tells of age or of where they were filmed"
+    told = ap.adults + ap.children
+    of = f"the ages of {ap.images - told:,} of {ap.images:,} AP images are not known"
     return (
-        f"{text} AP images are mostly taken at the bedside, of sicker patients: a model can earn its score by telling "
-        "the view. Report results for each view apart."
+        f"AP is how sicker adults are filmed, at the bedside, and how small children are, sick or not ({of})"
     )
 
 
@@ -234,9 +258,11 @@ def told_alone(found: Exploration, spreads: Sequence[Spread], more: str, less: s
         return f"{what} alone tells no class from {found.reference}."
     how = more if best.alone.value > 0.5 else less
     of = f", the widest difference of {len(compared)} classes" if len(compared) > 1 else ""
+    known = spreads[0].count
+    told = f", known of {known:,} of {found.num_images:,} images" if known < found.num_images else ""
     return (
-        f"Images with {best.name} are {how} than those of {found.reference}{of}: {what.lower()} alone has an AUROC of "
-        f"{words.alone(best.alone)}."
+        f"Images with {best.name} are {how} than those of {found.reference}{of}: {what.lower()} alone{told} "
+        f"has an AUROC of {words.alone(best.alone)}."
     )
 
 
@@ -251,12 +277,36 @@ def people_title(found: Exploration) -> str:
     return "; ".join(said)
 
 
+def people_known(found: Exploration) -> str:
+    """Says of how many patients the age, and of how many images the sex is known."""
+    said = []
+    if found.ages:
+        said.append(f"age known of {_of(found.ages.num_known, found.num_patients, 'patient')}")
+    if found.sexes:
+        of = _of(int(found.sexes.known[0]), found.num_images, "image")
+        said.append(f"sex of {of}" if said else f"sex known of {of}")
+    return ", ".join(said)
+
+
+def _of(known: int, whole: int, noun: str) -> str:
+    return f"all {words.count(whole, noun)}" if known == whole else f"{known:,} of {words.count(whole, noun)}"
+
+
+def not_drawn(found: Exploration) -> str:
+    """Says how many patients of known age stand in no bar, since their sex is not known."""
+    if not found.ages or set(found.ages.sexes) <= {UNKNOWN} or UNKNOWN not in found.ages.sexes:
+        return ""
+    number = int(found.ages.patients[found.ages.sexes.index(UNKNOWN)].sum())
+    return f"{words.count(number, 'patient')} of known age and unknown sex {'is' if number == 1 else 'are'} not drawn."
+
+
 def views_title(found: Exploration) -> str:
     """Says how the views are shared out."""
     assert found.views
     share = {value: found.views.share(value)[0] for value in found.views.values if value != UNKNOWN}
-    of = "images whose view is known" if UNKNOWN in found.views.values else "images"
-    return ", ".join(f"{value} {rounded(part)}" for value, part in share.items()) + f" of the {of}"
+    known = int(found.views.known[0])
+    of = f"{known:,} images whose view is known" if UNKNOWN in found.views.values else f"{known:,} images"
+    return ", ".join(f"{value} {rounded(part)}" for value, part in share.items()) + f" of {of}"
 
 
 def most_frequent_size(found: Exploration) -> str:

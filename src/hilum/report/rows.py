@@ -24,6 +24,7 @@ def spreads(
     frame: tuple[float, float],
     label: str,
     text: float,
+    number: float | None = None,
 ) -> None:
     """Draws median and middle half of a number, one class a row, with the AUROC of the number alone.
 
@@ -35,9 +36,12 @@ def spreads(
         frame: Left and width of the axes.
         label: What the number is, with its unit.
         text: Left of the AUROC.
+        number: Right end of the numbers of images that a row rests on; None leaves them out.
     """
     axes = style.axes(drawing, left=frame[0], top=top, width=frame[1], height=PITCH * len(rows))
     alone = any(row.alone for row in rows)
+    if number is not None:
+        style.write(drawing, "n", left=number, top=top - 0.09, colour=style.FAINT, align="right")
     if alone:
         style.write(drawing, "AUROC alone", left=text, top=top - 0.09, colour=style.FAINT)
     middle = rows[0].quartiles
@@ -46,6 +50,8 @@ def spreads(
     for place, row in enumerate(rows):
         name(drawing, row.name, place, left=left, top=top, bold=row.name == ALL)
         line = top + PITCH * (place + 0.5) + 0.045
+        if number is not None:
+            style.write(drawing, f"{row.count:,}", left=number, top=line, align="right")
         if row.quartiles is not None:
             first, second, third = row.quartiles
             axes.plot([first, third], [place, place], color=style.BLUE, linewidth=1.4)
@@ -63,7 +69,7 @@ def spreads(
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
-    axes.locator_params(axis="x", nbins=5, steps=[1, 2, 5, 10])
+    axes.locator_params(axis="x", nbins=min(5, int(frame[1] / 0.25)), steps=[1, 2, 5, 10])
     axes.set_xlabel(label, labelpad=2)
 
 
@@ -88,10 +94,12 @@ def name(drawing: "Figure", text: str, place: int, *, left: float, top: float, b
     style.write(drawing, words.cut(text, 20), left=left, top=top + PITCH * (place + 0.5) + 0.045, bold=bold)
 
 
-def legend(drawing: "Figure", colours: Mapping[str, str], *, left: float, top: float) -> None:
-    """Writes names in a line, each after a dot of its colour."""
-    for text, colour in colours.items():
-        style.write(drawing, "●", left=left, top=top, colour=colour)
+def legend(
+    drawing: "Figure", colours: Mapping[str, str], *, left: float, top: float, marks: str = "●"
+) -> None:
+    """Writes names in a line, each after a mark of its colour; of several marks one a name."""
+    for place, (text, colour) in enumerate(colours.items()):
+        style.write(drawing, marks[place % len(marks)], left=left, top=top, colour=colour)
         style.write(drawing, text, left=left + 0.13, top=top, colour=style.FAINT)
         left += 0.27 + 0.08 * len(text)
 

@@ -20,6 +20,10 @@ GROUPS = {
     "wrong": "All are wrong",
 }
 """Group of an exhibit -> its heading."""
+SCALES = (
+    "Each model has its own scale under its name, in logit units: compare models by its numbers, not by colour.",
+    "Warm: for what is explained; cold: against it. Thin line: half of the model's scale.",
+)
 SIDE = 480
 """Pixels of the longer side of a radiograph."""
 COLUMNS = 4
@@ -127,14 +131,14 @@ def confusions(
 
 @style.styled
 def maps(exhibits: Sequence[Exhibit], names: Sequence[str], *, title: str) -> "Figure":
-    """Draws images, one a row, each once plain and then under the map of every model, all on one scale.
+    """Draws images, one a row, each once plain and then under the map of every model, each model on its own scale.
 
     Args:
         exhibits: In the order in which they are shown.
         names: Of the models.
         title: What they have in common.
     """
-    limit = limit_of(exhibits)
+    limits = limits_of(exhibits)
     columns = len(names) + 1
     gap, above, below = 0.08, 0.22, 0.36
     width = max(style.FULL, min(2.2, 11 / columns) * columns)
@@ -142,18 +146,23 @@ def maps(exhibits: Sequence[Exhibit], names: Sequence[str], *, title: str) -> "F
     heights = [side * min(1.25, one.cases[0].grey.shape[0] / one.cases[0].grey.shape[1]) for one in exhibits]
     heads = sum(i == 0 or exhibits[i - 1].group != one.group for i, one in enumerate(exhibits))
     head = 0.3
-    top = 0.82
-    drawing = style.figure(width, top + sum(heights) + (above + below) * len(exhibits) + head * heads + 0.62)
+    top = 1.46
+    drawing = style.figure(width, top + sum(heights) + (above + below) * len(exhibits) + head * heads + 0.1)
     style.heading(
         drawing,
         title,
-        "One scale: the calibrated logit if all of the image were like a place. Research use only.",
+        "Colour: the calibrated logit if all of the image were like a place. Research use only.",
     )
+    for number, line in enumerate(SCALES):
+        style.write(drawing, line, left=style.MARGIN, top=0.53 + 0.17 * number, colour=style.FAINT)
     lefts = [style.MARGIN + number * (side + gap) for number in range(columns)]
-    style.write(drawing, "Radiograph", left=lefts[0], top=0.68, bold=True)
+    style.write(drawing, "Radiograph", left=lefts[0], top=1.0, bold=True)
     for place, name in enumerate(names):
         letters = int((side - 0.32) / overlays.LETTER)
-        overlays.entry(drawing, words.cut(name, letters), place, left=lefts[place + 1], top=0.68, bold=True)
+        overlays.entry(drawing, words.cut(name, letters), place, left=lefts[place + 1], top=1.0, bold=True)
+        panels.draw_ramp(
+            drawing, limits[place], left=lefts[place + 1] + 0.02, top=1.09, width=side - 0.04, halves=side > 2
+        )
     for number, (one, height) in enumerate(zip(exhibits, heights, strict=True)):
         if number == 0 or exhibits[number - 1].group != one.group:
             style.write(
@@ -167,7 +176,9 @@ def maps(exhibits: Sequence[Exhibit], names: Sequence[str], *, title: str) -> "F
             top=top + 0.13,
         )
         top += above
-        shown = [panels.views(case, limit=limit, side=SIDE) for case in one.cases]
+        shown = [
+            panels.views(case, limit=limit, side=SIDE) for case, limit in zip(one.cases, limits, strict=True)
+        ]
         pictures = [shown[0].radiograph, *(view.overlay for view in shown)]
         across = min(side, height * one.cases[0].grey.shape[1] / one.cases[0].grey.shape[0])
         for left, picture in zip(lefts, pictures, strict=True):
@@ -176,20 +187,30 @@ def maps(exhibits: Sequence[Exhibit], names: Sequence[str], *, title: str) -> "F
             frame.set_axis_off()
         for place, left in enumerate(lefts[1:]):
             style.write(
-                drawing, words.cut(call(one, place), int(side / 0.068)), left=left, top=top + height + 0.15
+                drawing, call(one, place, letters=int(side / 0.068)), left=left, top=top + height + 0.15
             )
             style.write(
                 drawing, verdict(one, place, letters=int(side / 0.08)), left=left, top=top + height + 0.3,
                 bold=not one.right[place], colour=style.FAINT if one.right[place] else style.INK,
             )  # fmt: skip
         top += height + below
-    panels.draw_scale(drawing, limit, left=style.MARGIN, top=top + 0.12, width=min(width - 0.1, 5.0))
     return drawing
 
 
-def limit_of(exhibits: Sequence[Exhibit]) -> float:
-    """Where the one scale of all maps ends, in logit units."""
-    return panels.scale_limit([case for one in exhibits for case in one.cases])
+@style.styled
+def scale(limit: float) -> "Figure":
+    """Draws one model's scale alone, for a page that lays out the radiographs itself."""
+    drawing = style.figure(2.0, 0.34)
+    panels.draw_ramp(drawing, limit, left=0.03, top=0.02, width=1.94, halves=False)
+    return drawing
+
+
+def limits_of(exhibits: Sequence[Exhibit]) -> tuple[float, ...]:
+    """Where the scale of each model's maps ends, in logit units, the same for all of its maps.
+
+    On one scale for all models the maps of the least confident one would look empty.
+    """
+    return tuple(map(panels.scale_limit, zip(*(one.cases for one in exhibits), strict=True)))
 
 
 def truth(one: Exhibit) -> str:
@@ -198,10 +219,11 @@ def truth(one: Exhibit) -> str:
     return f"Truth: {case.truth}" if case.truth else f"{one.finding} {words.truth(case.label)}"
 
 
-def call(one: Exhibit, place: int) -> str:
-    """What a model makes of an image, in words."""
-    case = one.cases[place]
-    return f"{words.probability(case.probability)}, called {one.called[place]}"
+def call(one: Exhibit, place: int, *, letters: int = 80) -> str:
+    """What a model makes of an image, in words that fit."""
+    probability, called = words.probability(one.cases[place].probability), one.called[place]
+    told = f"{probability}, called {called}"
+    return told if len(told) <= letters else words.cut(f"{probability} {called}", letters)
 
 
 def verdict(one: Exhibit, place: int, *, letters: int = 80) -> str:

@@ -202,6 +202,12 @@ def svg(drawing: "Figure", name: str) -> str:
     ).strip()
 
 
+def themed(colour: str) -> str:
+    """Returns a colour as CSS that follows the page's theme as the figures in it do."""
+    name = _THEMED.get(colour)
+    return f"var(--figure-{name}, {colour})" if name else colour
+
+
 def png(drawing: "Figure", *, dpi: int = 200) -> bytes:
     """Turns a Figure into PNG bytes; letters that the font lacks become question marks."""
     stream = io.BytesIO()

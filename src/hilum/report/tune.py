@@ -102,7 +102,7 @@ def _ranking(study: Study) -> Grid:
         ]
         rows.append((f"Trial {row['trial']}", tuple(cells)))
     number = len(study.ranked)
-    caption = f"The {number} complete trials, best first"
+    caption = f"The {number} complete trials, best first" if number > 1 else "The one complete trial"
     if number > MOST_ROWS:
         caption = f"The best {MOST_ROWS} of {number} complete trials; trials.csv has all"
     return Grid(caption, "", tuple(map(Column, heads)), tuple(rows))

@@ -30,7 +30,7 @@ def plots(study: Study) -> Iterator[Plot]:
         "history",
         history(study, title=said),
         said,
-        f"Each trial's {figure} at its best epoch, and the best so far. {_less(study)}",
+        f"Each trial's {figure} at its best epoch{_of_several(study)}. {_less(study)}",
     )
     varied = [each for each in study.dimensions if len(set(map(str, study.ranked[each.key]))) > 1]
     for place, first in enumerate(range(0, len(varied), 3), start=1):
@@ -39,7 +39,7 @@ def plots(study: Study) -> Iterator[Plot]:
             "slices" if place == 1 else f"slices_{place}",
             slices(study, some),
             ". ".join(_effect(study, each) for each in some),
-            "Each complete trial by one key at a time, the others varying too. The dash is the median of a choice.",
+            _slices_caption(study, some, alone=len(varied) == 1),
         )
     if len(varied) > 1 and len(study.ranked) > 3:
         share = max(1, round(BEST_SHARE * len(study.ranked)))
@@ -49,7 +49,8 @@ def plots(study: Study) -> Iterator[Plot]:
             "parallel",
             parallel(study, varied, best=share, title=said),
             said,
-            "A line is a trial, through the value of each key to its figure. Blue: the best quarter; bold: the best.",
+            "A line is a trial, through the value of each key to its figure. Black: the best"
+            + (f"; blue: the next {share - 1} of the best quarter." if share > 1 else "."),
         )
     if study.importances:
         key, largest = max(study.importances.items(), key=lambda pair: pair[1])
@@ -69,9 +70,44 @@ def plots(study: Study) -> Iterator[Plot]:
             "curves",
             curves(study, title=said),
             said,
-            "A line is a trial. Bold: the best. Orange: ended early. A curve that still improves at its end asks for "
-            "more epochs.",
+            f"{_curves_caption(study)} A curve that still improves at its end asks for more epochs.",
         )
+
+
+def _of_several(study: Study) -> str:
+    """What else is drawn where there are several trials."""
+    if len(study.trials) < 2:
+        return ""
+    return "; line: the best so far; ring: the best"
+
+
+def _slices_caption(study: Study, some: Sequence[Dimension], *, alone: bool) -> str:
+    """Says what the panels show, and of the marks those that are drawn."""
+    others = "" if alone else " by one key at a time, the others varying too"
+    repeated = any(each.choices and study.ranked[each.key].astype(str).duplicated().any() for each in some)
+    dash = " Dash: the median of a choice's trials." if repeated else ""
+    return f"Each complete trial{others}. Ring: the best.{dash}"
+
+
+def _curves_caption(study: Study) -> str:
+    """Says what the lines are, of those that are drawn."""
+    early = [number for number in _shown(study) if number in _early(study)]
+    marks = (
+        ["Ring: its best epoch."]
+        if len(study.ranked) < 2
+        else ["Bold: the best, with a ring at its best epoch."]
+    )
+    marks += ["Orange: ended early."] if any(study.curves[number] for number in early) else []
+    return " ".join(["A line is a trial." if len(_shown(study)) > 1 else "The one trial.", *marks])
+
+
+def _early(study: Study) -> set[int]:
+    return set(study.trials.loc[study.trials["state"] == "pruned", "trial"])
+
+
+def _shown(study: Study) -> list[int]:
+    """Trials whose curves are drawn: the best, then those that ended early."""
+    return [*study.ranked["trial"], *sorted(_early(study))][:MOST_CURVES]
 
 
 @style.styled
@@ -93,8 +129,9 @@ def history(study: Study, *, title: str) -> "Figure":
     )
     frame.plot(complete["trial"], complete["value"], "o", color=style.BLUE, markersize=5, markeredgewidth=0)
     frame.plot(pruned["trial"], pruned["value"], "o", color=style.ORANGE, markersize=4, fillstyle="none")
-    best = study.ranked.iloc[0]
-    frame.plot([best["trial"]], [best["value"]], "o", color=style.INK, markersize=8, fillstyle="none")
+    if len(trials) > 1:
+        best = study.ranked.iloc[0]
+        frame.plot([best["trial"]], [best["value"]], "o", color=style.INK, markersize=8, fillstyle="none")
     low, high = _limits([*complete["value"], *pruned["value"]])
     frame.set_ylim(low, high)
     frame.plot(
@@ -104,13 +141,15 @@ def history(study: Study, *, title: str) -> "Figure":
     frame.locator_params(axis="x", integer=True, nbins=12)
     frame.set_xlabel("Trial", labelpad=2)
     frame.set_ylabel(study.figure)
-    legend = {"complete": style.BLUE}
+    legend, marks = {"complete": style.BLUE}, "●"
     if len(pruned):
         legend["ended early"] = style.ORANGE
+        marks += "○"
     if len(failed):
-        legend[f"{len(failed)} failed (x)"] = style.ORANGE
+        legend[f"{len(failed)} failed"] = style.ORANGE
+        marks += "✕"
     if len(legend) > 1:
-        rows.legend(drawing, legend, left=0.72, top=TOP - 0.08)
+        rows.legend(drawing, legend, left=0.72, top=TOP - 0.08, marks=marks)
     return drawing
 
 
@@ -130,8 +169,10 @@ def slices(study: Study, some: Sequence[Dimension]) -> "Figure":
         style.write(drawing, best, left=across, top=0.17, bold=True)
         values = ranked["value"].to_numpy()
         for place in sorted(set(places)) if dimension.choices else ():
-            middle = float(np.median(values[places == place]))
-            frame.plot([place], [middle], "_", color=style.SLATE, markersize=18, markeredgewidth=1.6)
+            of_choice = values[places == place]
+            if len(of_choice) > 1:  # the median of one is its dot
+                middle = float(np.median(of_choice))
+                frame.plot([place], [middle], "_", color=style.SLATE, markersize=18, markeredgewidth=1.6)
         frame.plot(places, values, "o", color=style.BLUE, markersize=5, markeredgewidth=0, alpha=0.75)
         frame.plot(places[:1], values[:1], "o", color=style.INK, markersize=8, fillstyle="none")
         frame.set_ylim(*_limits(values))
@@ -230,12 +271,10 @@ def importances(study: Study, *, title: str) -> "Figure":
 def curves(study: Study, *, title: str) -> "Figure":
     """Draws the figure of each trial epoch by epoch; of many trials the best and those ended early."""
     best = int(study.ranked.iloc[0]["trial"])
-    shown = [*study.ranked["trial"], *study.trials.loc[study.trials["state"] == "pruned", "trial"]][
-        :MOST_CURVES
-    ]
+    shown = _shown(study)
     subtitle = f"{len(shown)} of {len(study.trials)} trials" if len(shown) < len(study.trials) else ""
     drawing, frame = _frame(title, subtitle or _trained_on(study), left=0.72, width=style.FULL - 0.72 - 0.15)
-    early = set(study.trials.loc[study.trials["state"] == "pruned", "trial"])
+    early = _early(study)
     for number in reversed(shown):
         curve = study.curves[number]
         colour = style.BLUE if number == best else style.ORANGE if number in early else style.SLATE
@@ -244,7 +283,8 @@ def curves(study: Study, *, title: str) -> "Figure":
             curve,
             color=colour,
             linewidth=2 if number == best else 0.8,
-            alpha=1 if number == best else 0.7,
+            alpha=1 if number == best or number in early else 0.7,
+            zorder=2.2 if number == best or number in early else 2,
             marker="o" if len(curve) < 12 else "",
             markersize=4 if number == best else 2.5,
             markeredgewidth=0,

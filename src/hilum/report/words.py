@@ -1,6 +1,7 @@
 """Entries of metrics.json -> the words that figures, tables and the model card print."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -125,6 +126,18 @@ def ends(name: str, length: int) -> str:
     """Cuts the middle out of a long name, where names begin alike and differ at the end."""
     tail = (length - 1) // 2
     return name if len(name) <= length else f"{name[: length - 1 - tail]}…{name[-tail:]}"
+
+
+def wrapped(name: str, letters: int) -> list[str]:
+    """Breaks a name into lines of at most `letters`, behind a space, underscore, hyphen or slash where it can be."""
+    lines = [""]
+    for word in re.findall(r"[^\s_/-]*[\s_/-]*", name):
+        for start in range(0, len(word), letters):
+            piece = word[start : start + letters]
+            if len((lines[-1] + piece).rstrip()) > letters:
+                lines.append("")
+            lines[-1] += piece
+    return [line.strip() for line in lines]
 
 
 def part(split: str) -> str:
