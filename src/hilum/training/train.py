@@ -76,6 +76,7 @@ def train(
     devices: int = 1,
     profile: bool = False,
     allow_leak: bool = False,
+    features: Path | None = None,
     watch: Watcher | None = None,
 ) -> Run:
     """Trains, calibrates and seals a model.
@@ -92,6 +93,7 @@ def train(
         profile: Whether the profile's parts wait for the device.
         allow_leak: Whether to train though patients or pictures (pixel for pixel) stand in more than one part of the
             split; the bundle and every report then say so. Copies that were changed only an audit finds.
+        features: The folder in which trainings of one study share a frozen backbone's features; see `Engine.fit`.
         watch: Told how it goes.
 
     Returns:
@@ -109,7 +111,7 @@ def train(
     found = check(recipe, folder, engine=engine, resume=resume, devices=devices)
     divided = divide(recipe, table, allow_leak=allow_leak, watch=watch)
     examples, parted, leaks = divided.examples, divided.parted, divided.leaks
-    fitting = Fitting(found, recipe, examples, folder / STATE, resume, devices, profile)
+    fitting = Fitting(found, recipe, examples, folder / STATE, resume, devices, profile, features=features)
     if not leads:
         fitting.fit(Hooks())
         raise SystemExit(0)
@@ -208,7 +210,7 @@ def _watched(fitting: Fitting, folder: Path, track: Sequence[str], watch: Watche
 
     with open_trackers(track, folder, fitting.recipe) as trackers, _sigterm() as asked_to_stop:
         try:
-            trained = fitting.fit(Hooks(on_step, on_epoch, asked_to_stop))
+            trained = fitting.fit(Hooks(on_step, on_epoch, asked_to_stop, watch.finish))
         except NotANumberError as error:
             frame = fitting.examples.table.frame.iloc[list(error.rows)]
             files.write_text(folder / BAD_BATCH, frame.to_csv(index=False))
