@@ -9,6 +9,7 @@
     │   └── LayoutError               a folder or file is not of the kind that was asked for. Exit status 2
     ├── BundleError                   a bundle is damaged, incomplete or of an unknown format
     └── TrainingError                 training cannot start or go on
+        ├── NoRoomError               a disk is full; what was done is kept
         ├── NotANumberError           the loss is not a number; it names the step and holds the batch's rows
         └──   StoppedError              asked to stop from outside; the state is saved. Exit status 143
 
@@ -65,6 +66,10 @@ class BundleError(HilumError):
 
 class TrainingError(HilumError):
     """Training cannot start or cannot go on."""
+
+
+class NoRoomError(TrainingError):
+    """The disk is full or cannot be written to, whatever is trained."""
 
 
 class NotANumberError(TrainingError):

@@ -111,6 +111,20 @@ class Batches:
         chosen = np.random.default_rng(self.seed).permutation(self.rows)[:count]
         return self.cached.images(chosen)
 
+    def version(self, row: int, number: int) -> NDArray[np.uint8]:
+        """Returns a version of a row's image, uint8 (size, size): 0 as it is, the others changed.
+
+        The changes follow from the image's own pixels, `seed`, `augment` and the number, and from nothing else: not
+        from the other rows or their order, `batch_size` or the row's place in the table. So trainings on other parts
+        of the same images have the same versions of what they share. Copies of a picture are changed alike. Mixup is
+        of batches, and has no part in it.
+        """
+        pixels: NDArray[np.uint8] = self.cached.pixels[self.cached.slots[row]]
+        if not number:
+            return pixels
+        entropy = int.from_bytes(fingerprint(pixels))
+        return augment(pixels, self.augment, np.random.default_rng([self.seed, number, entropy]))
+
     def epoch(self, number: int, *, start: int = 0, shard: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
         """Yields the batches of one epoch.
 
@@ -200,6 +214,14 @@ class Batches:
         digest.update(self.rows.tobytes())
         digest.update(self.labels[self.rows].tobytes())
         return digest.hexdigest()[:16]
+
+
+FINGERPRINT_BYTES = 16
+
+
+def fingerprint(pixels: NDArray[np.uint8]) -> bytes:
+    """BLAKE2b of a prepared square, uint8 (size, size), by which equal pictures are known."""
+    return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=FINGERPRINT_BYTES).digest()
 
 
 def _blended(

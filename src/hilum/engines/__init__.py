@@ -35,6 +35,7 @@ class InitialWeights:
         std: Three channel deviations that it is then divided by.
         citation: How to cite them; empty for random ones.
         licence: Their terms; `unknown` where nothing says.
+        folded: Whether batch norm is still folded into them, so that its statistics are to be measured.
     """
 
     source: str
@@ -42,6 +43,7 @@ class InitialWeights:
     std: tuple[float, float, float]
     citation: str = ""
     licence: str = "unknown"
+    folded: bool = False
 
     def scaled(self, scaling: str) -> "InitialWeights":
         """The same weights, given what `model.scaling` says."""
@@ -92,11 +94,13 @@ class Hooks:
         on_step: Called after each step.
         on_epoch: Called after each epoch with the history so far.
         should_stop: Asked after each step; if it says so, the state is saved and `StoppedError` raised.
+        on_note: Told in words what is worth knowing before the first epoch.
     """
 
     on_step: Callable[[Progress], None] = _nobody
     on_epoch: Callable[[pd.DataFrame], None] = _nobody
     should_stop: Callable[[], bool] = bool
+    on_note: Callable[[str], None] = _nobody
 
 
 @dataclass(frozen=True)
@@ -162,6 +166,7 @@ class Engine(Protocol):
         hooks: Hooks,
         devices: int = 1,
         profile: bool = False,
+        features: Path | None = None,
     ) -> Trained:
         """Trains a model.
 
@@ -176,6 +181,8 @@ class Engine(Protocol):
             devices: Processes that share each batch; see `processes.find_processes`.
             hooks: Who is told and asked.
             profile: Whether to wait for the device at each part, so that `Trained.profile` tells the truth there too.
+            features: The folder in which trainings of one study share what a frozen backbone makes of their images;
+                None where this training keeps it to itself. The result is the same to the bit.
 
         Raises:
             NotANumberError: The loss is not a number; it holds the rows of the batch.

@@ -16,7 +16,7 @@ from hilum.data.audit import leaks as leaks_of, same_pictures
 from hilum.data.examples import Examples, load
 from hilum.data.split import check_list, split, split_hash
 from hilum.data.table import Table
-from hilum.engines import Engine, load_engine
+from hilum.engines import Engine, load_engine, shelf
 from hilum.engines.sources import check_weights
 from hilum.errors import BundleError, DataError, RecipeError, UsageError
 from hilum.evaluate import Evaluation
@@ -114,7 +114,14 @@ def cross_validate(
     for repeat in range(1, repeats + 1):
         place = folder_of(folder, repeat, repeats=repeats)
         runs = [
-            _train(_of_fold(recipe, repeat, fold, folds), table, place / f"fold-{fold}", found, watch)
+            _train(
+                _of_fold(recipe, repeat, fold, folds),
+                table,
+                place / f"fold-{fold}",
+                engine=found,
+                features=folder / shelf.FOLDER,
+                watch=watch,
+            )
             for fold in range(1, folds + 1)
         ]
         done.append(Repeat(tuple(runs), _folds([one.folder.parent for one in runs])))
@@ -131,7 +138,7 @@ def cross_validate(
         seed=recipe.train.seed,
         watch=watch,
     )
-    watch.finish()
+    watch.finish(shelf.remove(folder / shelf.FOLDER))
     return CrossValidation(folder, [one for repeat in done for one in repeat.bundles], joined, evaluations)
 
 
@@ -237,7 +244,9 @@ def _of_fold(recipe: Recipe, repeat: int, fold: int, folds: int) -> Recipe:
     return recipes.parse(values)
 
 
-def _train(recipe: Recipe, table: Table, folder: Path, engine: Engine, watch: Watcher) -> Bundle:
+def _train(
+    recipe: Recipe, table: Table, folder: Path, *, engine: Engine, features: Path, watch: Watcher
+) -> Bundle:
     """Trains a fold, goes on with it, or reads it where it is finished."""
     name = f"fold {recipe.split.fold} of {recipe.split.folds}, {folder}"
     try:
@@ -252,7 +261,7 @@ def _train(recipe: Recipe, table: Table, folder: Path, engine: Engine, watch: Wa
         watch.finish(f"kept: {name} ({sealed.hash[:16]})")
         return sealed
     watch.finish(f"training {name}")
-    run = train(recipe, table, folder, engine=engine, resume=True, watch=watch)
+    run = train(recipe, table, folder, engine=engine, resume=True, features=features, watch=watch)
     if run.stopped == "interrupted":
         raise KeyboardInterrupt
     return run.bundle

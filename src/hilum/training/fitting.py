@@ -74,6 +74,7 @@ class Fitting:
     devices: int = 1
     profile: bool = False
     num_workers: int = NUM_WORKERS
+    features: Path | None = None
 
     @property
     def labels(self) -> np.ndarray:
@@ -123,6 +124,7 @@ class Fitting:
             devices=self.devices,
             hooks=hooks,
             profile=self.profile,
+            features=self.features,
         )
 
 

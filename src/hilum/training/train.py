@@ -77,6 +77,7 @@ def train(
     devices: int = 1,
     profile: bool = False,
     allow_leak: bool = False,
+    features: Path | None = None,
     watch: Watcher | None = None,
 ) -> Run:
     """Trains, calibrates and seals a model.
@@ -94,6 +95,7 @@ def train(
         allow_leak: Whether to train though patients or pictures (pixel for pixel) stand in more than one part of the
             split; the bundle and every report then say so. Copies that were changed only an audit finds. The run
             keeps what was allowed, so that `resume` needs no second word for the same leaks.
+        features: The folder in which trainings of one study share a frozen backbone's features; see `Engine.fit`.
         watch: Told how it goes.
 
     Returns:
@@ -112,7 +114,7 @@ def train(
     allowed = _allowed_leaks(folder) if resume else ()
     divided = divide(recipe, table, allow_leak=allow_leak, allowed=allowed, watch=watch)
     examples, parted, leaks = divided.examples, divided.parted, divided.leaks
-    fitting = Fitting(found, recipe, examples, folder / STATE, resume, devices, profile)
+    fitting = Fitting(found, recipe, examples, folder / STATE, resume, devices, profile, features=features)
     if not leads:
         fitting.fit(Hooks())
         raise SystemExit(0)
@@ -211,7 +213,7 @@ def _watched(fitting: Fitting, folder: Path, track: Sequence[str], watch: Watche
 
     with open_trackers(track, folder, fitting.recipe) as trackers, _sigterm() as asked_to_stop:
         try:
-            trained = fitting.fit(Hooks(on_step, on_epoch, asked_to_stop))
+            trained = fitting.fit(Hooks(on_step, on_epoch, asked_to_stop, watch.finish))
         except NotANumberError as error:
             frame = fitting.examples.table.frame.iloc[list(error.rows)]
             files.write_text(folder / BAD_BATCH, frame.to_csv(index=False))

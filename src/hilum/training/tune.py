@@ -16,7 +16,7 @@ from hilum.architectures import ENGINES, architecture
 from hilum.data.examples import Examples
 from hilum.data.split import split_hash
 from hilum.data.table import Table
-from hilum.engines import REQUIRED, load_engine
+from hilum.engines import REQUIRED, load_engine, shelf
 from hilum.errors import RecipeError, TrainingError, UsageError, nearest, require
 from hilum.progress import Silent, Watcher
 from hilum.recipe import Recipe
@@ -118,7 +118,10 @@ def tune(
         except KeyboardInterrupt:
             interrupted = True
             queue.give_back()
-        return _finish(queue, job, examples, interrupted=interrupted)
+        study = _finish(queue, job, examples, interrupted=interrupted)
+    if not interrupted and (line := shelf.remove(folder / shelf.FOLDER)):
+        watch.finish(line)
+    return study
 
 
 class _Teller:

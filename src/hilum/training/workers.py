@@ -20,8 +20,8 @@ import pandas as pd
 
 from hilum.data.examples import Examples, load
 from hilum.data.table import Table
-from hilum.engines import Engine, Hooks, load_engine
-from hilum.errors import HilumError, TrainingError
+from hilum.engines import Engine, Hooks, load_engine, shelf
+from hilum.errors import HilumError, NoRoomError, TrainingError
 from hilum.progress import Silent, Watcher
 from hilum.recipe import Recipe
 from hilum.study import changed, figure_name
@@ -75,19 +75,25 @@ class Trainer:
             if taken.tell(len(so_far), value):
                 raise _Pruned
 
+        def on_note(note: str) -> None:
+            self.watch.advance(0, note=note)
+
         try:
             shutil.rmtree(state, ignore_errors=True)  # of a worker that died
             state.mkdir(parents=True)
             recipe = changed(self.job.recipe, taken.point)
             with queue.beating(taken):
                 fitting = self._fitting(recipe, state / "last.safetensors")
-                trained = fitting.fit(Hooks(on_epoch=on_epoch))
+                trained = fitting.fit(Hooks(on_epoch=on_epoch, on_note=on_note))
             if trained.stopped == "interrupted":
                 raise KeyboardInterrupt
             best = trained.history.iloc[trained.best_epoch - 1]
             taken.complete(float(best[monitor]), _facts(trained.history, monitor))
         except _Pruned:
             taken.prune(_facts(history, monitor))
+        except NoRoomError:
+            queue.give_back()  # no other trial would do better
+            raise
         except HilumError as error:
             taken.fail(str(error))
         except Exception as error:
@@ -96,7 +102,24 @@ class Trainer:
             shutil.rmtree(state, ignore_errors=True)
 
     def _fitting(self, recipe: Recipe, state: Path) -> Fitting:
-        return Fitting(self.engine, recipe, self.examples, state, num_workers=self.job.threads)
+        return Fitting(
+            self.engine,
+            recipe,
+            self.examples,
+            state,
+            num_workers=self.job.threads,
+            features=self.job.folder / shelf.FOLDER if self.shares else None,
+        )
+
+    @property
+    def shares(self) -> bool:
+        """Whether trials share what a frozen backbone makes of the images.
+
+        Where a range of what changes the images themselves is searched, hardly two have the same: they would only fill
+        the disk.
+        """
+        ranges = [each.key for each in self.job.plan.dimensions if not each.choices]
+        return not any(key.startswith("augment.") or key == "train.seed" for key in ranges)
 
 
 class _Pruned(Exception):  # noqa: N818 (it is no error)

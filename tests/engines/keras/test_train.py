@@ -1,5 +1,6 @@
 import math
 import random
+import shutil
 from dataclasses import replace
 
 import keras
@@ -69,13 +70,15 @@ def fit(
     on_step=nothing,
     should_stop=lambda: False,
     augment=AugmentSettings(rotation=5.0),  # noqa: B008 (frozen)
+    features=None,
+    rows=range(32),
     **engine,
 ):
     labels = (np.arange(NUMBER) % 2).astype(np.float32)[:, None]
     chosen = settings(*changes)
     batches = training_batches(
         cached,
-        np.arange(32),
+        np.array(rows),
         labels,
         batch_size=chosen.train.batch_size,
         augment=augment,
@@ -90,6 +93,7 @@ def fit(
         state=state,
         resume=resume,
         hooks=Hooks(on_step, on_epoch, should_stop),
+        features=features,
     )
 
 
@@ -461,3 +465,46 @@ def test_a_run_on_stored_features_resumes_to_the_same_weights(cached, tmp_path, 
     resumed = fit(cached, tmp_path / "cut.safetensors", *changes, resume=True)
 
     assert_equal_weights(whole, resumed)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_shared_features_give_the_same_history_and_weights_to_the_bit(cached, tmp_path, weights, precision):
+    """Whoever computed them: another fold, in blocks of other images, or a trial before."""
+    changes = [
+        f"model.weights={weights}",
+        "model.freeze=backbone",
+        "model.pool=max",
+        "train.stored_versions=2",
+        f"train.precision={precision}",
+    ]
+    alone = fit(cached, tmp_path / "a.safetensors", *changes)
+    fit(cached, tmp_path / "b.safetensors", *changes, features=tmp_path / "features", rows=range(5, 16))
+
+    shared = fit(cached, tmp_path / "c.safetensors", *changes, features=tmp_path / "features")
+
+    pd.testing.assert_frame_equal(
+        shared.history.drop(columns="seconds"), alone.history.drop(columns="seconds"), check_exact=True
+    )
+    assert_equal_weights(alone, shared)
+
+
+def test_what_features_depend_on_has_shelves_of_its_own_and_nothing_else_has(cached, tmp_path, weights):
+    def shelves(*changes, **options):
+        common = [f"model.weights={weights}", "model.freeze=backbone", "train.epochs=1"]
+        versions = ["train.stored_versions=2", "train.precision=fp32"]
+        folder = tmp_path / "features"
+        shutil.rmtree(folder, ignore_errors=True)
+        fit(cached, tmp_path / "s.safetensors", *common, *versions, *changes, features=folder, **options)
+        return {path.name for path in folder.glob("*.f32")}
+
+    base = shelves()
+    same = ["train.learning_rate=0.1", "model.dropout=0.1", "train.batch_size=4", "model.hidden=[4]"]
+    assert shelves(*same, "train.optimizer=sgd", "train.loss=focal") == base
+    assert len(base) == 2
+    assert len(shelves(augment=AugmentSettings(rotation=6.0)) & base) == 1, "an image as it is stays so"
+    for change in ("model.pool=attention", "model.scaling=unit", "train.precision=bf16"):
+        assert not shelves(change) & base, change
+    other = fit(cached, tmp_path / "s.safetensors", "train.epochs=1", "train.seed=1")
+    KerasEngine().export(other, size=SIZE, graph=tmp_path / "m.onnx", weights=tmp_path)
+    assert not shelves(f"model.weights={tmp_path / 'model.keras'}") & base
+    assert shelves("model.freeze=none") == shelves("train.stored_versions=0") == set()

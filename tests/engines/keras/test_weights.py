@@ -67,6 +67,20 @@ def test_folded_weights_compute_the_same_function_after_import(folded):
     )
 
 
+def test_folded_weights_may_be_unfolded_later_once(folded):
+    expected, _ = initialise(MOBILENET, folded[0])
+    backbone, initial = weights.initialise(
+        MOBILENET, str(folded[0]), make=make, images=grey()[:1], measure=False
+    )
+    assert initial.folded
+
+    for _ in range(2):
+        weights.unfold(backbone, grey(), initial)
+
+    for ours, theirs in zip(backbone.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -1,7 +1,9 @@
 import logging
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 import timm
 import torch
@@ -10,6 +12,9 @@ from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
 
 from hilum import recipe
+from hilum.data.batches import training_batches
+from hilum.data.cache import Cached
+from hilum.engines import Hooks, Validation
 from hilum.engines.torch import TorchEngine, weights
 from hilum.engines.torch.backbones import make_backbone
 from hilum.errors import HilumError, RecipeError, TrainingError, UsageError
@@ -65,6 +70,68 @@ def test_folded_weights_compute_the_same_function_after_import(folded):
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
     assert initial.mean == initial.std == (0.5, 0.5, 0.5)
     assert "folded.npz, sha256 " in initial.source
+
+
+def test_folded_weights_may_be_unfolded_later_once(folded):
+    expected, _ = initialise(MOBILENET, folded[0])
+    make = partial(make_backbone, size=SIZE)
+    backbone, initial = weights.initialise(
+        MOBILENET, str(folded[0]), make=make, images=images()[:1], measure=False
+    )
+    assert initial.folded
+
+    for _ in range(2):
+        weights.unfold(backbone, images(), initial)
+
+    for key, value in expected.state_dict().items():
+        assert torch.equal(backbone.state_dict()[key], value), key
+
+
+def test_a_backbone_that_stayed_folded_is_unfolded_where_it_is_exported(folded, tmp_path, monkeypatch):
+    settings = recipe.load(
+        "kermany-densenet121",
+        [
+            "model.architecture=mobilenetv2",
+            f"model.weights={folded[0]}",
+            f"data.size={SIZE}",
+            "train.epochs=1",
+            "train.keep_final=true",
+            "train.precision=fp32",
+            "train.stored_versions=1",
+        ],
+    )
+    pixels = (images().numpy() * 255).astype(np.uint8)
+    side, none = np.full(16, SIZE, np.int32), pd.DataFrame(columns=["image", "reason"])
+    cached = Cached(pixels=pixels, slots=np.arange(16), quarantine=none, hits=0, width=side, height=side)
+    labels = (np.arange(16) % 2).astype(np.float32)[:, None]
+    options = {"batch_size": 8, "augment": settings.augment, "seed": 0, "num_workers": 0}
+    engine = TorchEngine()
+    trained = engine.fit(
+        settings,
+        training_batches(cached, np.arange(16), labels, **options),
+        Validation(pixels, labels),
+        class_weights=np.ones((1, 2), np.float32),
+        state=tmp_path / "s.safetensors",
+        resume=False,
+        hooks=Hooks(),
+    )
+    before = [engine.logits(replace(trained, model=one), pixels) for one in (trained.final, trained.model)]
+
+    monkeypatch.setattr(torch.onnx, "export", cut_off)  # it takes seconds, and comes behind
+
+    for model in (trained, replace(trained, model=trained.final)):
+        with pytest.raises(InterruptedError):
+            engine.export(model, size=SIZE, graph=tmp_path / "m.onnx", weights=tmp_path)
+        norms = [one for one in model.model.backbone.modules() if isinstance(one, torch.nn.BatchNorm2d)]
+        assert norms
+        assert all(norm.running_mean.any() for norm in norms)
+        np.testing.assert_allclose(
+            engine.logits(model, pixels), before[model is trained], rtol=1e-3, atol=1e-4
+        )
+
+
+def cut_off(*_args, **_options):
+    raise InterruptedError
 
 
 def test_unfolded_batch_norm_has_the_statistics_of_its_input(folded):

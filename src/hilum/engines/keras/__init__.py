@@ -46,6 +46,7 @@ class KerasEngine:
         hooks: Hooks,
         devices: int = 1,
         profile: bool = False,  # noqa: ARG002 (a compiled step always waits for the device)
+        features: Path | None = None,
     ) -> Trained:
         """Trains a model."""
         return train.fit(
@@ -59,6 +60,7 @@ class KerasEngine:
             hooks=hooks,
             callbacks=self.callbacks,
             verbose=self.verbose,
+            features=features,
         )
 
     def logits(self, trained: Trained, images: np.ndarray) -> np.ndarray:

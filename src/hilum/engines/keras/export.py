@@ -54,6 +54,8 @@ def export(model: Classifier, *, size: int, graph: Path, weights: Path) -> Seque
     Returns:
         The files written.
     """
+    if model.unfold:
+        model.unfold()
     explain = tf.function(lambda image: dict(zip(OUTPUTS, model.explain(image), strict=True)))
     signature = [tf.TensorSpec((None, size, size), tf.float32, name="image")]
     with _quietly():

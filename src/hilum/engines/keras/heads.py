@@ -84,6 +84,11 @@ class Head:
         """What the head reads of maps (batch, h, w, channels) that never change: of one place, if they are pooled."""
         return features if self._reduce is None else self._reduce(features, (1, 2), keepdims=True)
 
+    @property
+    def reduces(self) -> str:
+        """How maps are pooled before anything is learned; empty where they are not."""
+        return self._settings.pool if self._reduce else ""
+
     def penalty(self) -> Any:
         """Sum of squares of the hidden kernels."""
         return sum((tf.reduce_sum(tf.square(layer.kernel.value)) for layer in self.hidden), tf.constant(0.0))

@@ -32,6 +32,8 @@ class Classifier(keras.Model):
         link: From logits to probabilities: `sigmoid` or `softmax`.
         num_frozen: Layers of the backbone, counted from the image, that stay as they are.
         learn: A step of training; set by whoever trains, called by `fit`.
+        unfold: Unfolds folded batch norm; None where there is none. Of a backbone that stays frozen it is left to the
+            export: what is computed is the same, and the statistics are of use only to who trains on.
     """
 
     def __init__(self, backbone: Any, head: Head, initial: InitialWeights, *, size: int, link: str) -> None:
@@ -55,6 +57,7 @@ class Classifier(keras.Model):
         self.connected = keras.Model(features, everything, name="connected")
         self.num_frozen = 0
         self.learn: Any = None
+        self.unfold: Any = None
         # Traced once for any number of images.
         self.run = tf.function(self._run, input_signature=[tf.TensorSpec((None, size, size), tf.uint8)])
         self.built = True  # as all its parts are
@@ -111,7 +114,7 @@ def to_float(images: Any) -> Any:
 
 
 def build(
-    recipe: Recipe, *, images: np.ndarray, precision: str = "fp32"
+    recipe: Recipe, *, images: np.ndarray, precision: str = "fp32", measure: bool = True
 ) -> tuple[Classifier, InitialWeights]:
     """Makes the classifier of a recipe, its initial weights loaded and its layers frozen.
 
@@ -119,6 +122,7 @@ def build(
         recipe: Its task, data, model and train.seed are read.
         images: Training images, uint8 (n, size, size); weights whose batch norm is folded need them.
         precision: What it computes in: `fp32`, or `bf16` with weights in full precision.
+        measure: Whether folded weights are unfolded here; see `weights.initialise`.
 
     Raises:
         TrainingError: The weights cannot be had or do not fit.
@@ -130,7 +134,9 @@ def build(
         make_backbone, size=recipe.data.size, dropout=settings.backbone_dropout, seed=recipe.train.seed
     )
     with _policy(precision), seeded(recipe.train.seed):
-        backbone, initial = weights.initialise(name, settings.weights, make=make, images=images)
+        backbone, initial = weights.initialise(
+            name, settings.weights, make=make, images=images, measure=measure
+        )
         initial = initial.scaled(settings.scaling)
         return _classifier(recipe, backbone, initial), initial
 

@@ -4,9 +4,11 @@ import contextlib
 import dataclasses
 import logging
 import math
+import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from hilum.engines.keras import backend as backend, state
 from hilum.engines.keras.losses import make_loss
 from hilum.engines.keras.models import Classifier, build, in_full_precision, to_float
 from hilum.engines.keras.optimizers import make_optimizer
+from hilum.engines.keras.weights import unfold
 from hilum.engines.loop import (
     NUM_IMAGES_TO_UNFOLD,
     SAVE_SECONDS,
@@ -34,12 +37,14 @@ from hilum.engines.loop import (
 )
 from hilum.engines.policy import Policy
 from hilum.engines.processes import find_processes
+from hilum.engines.shelf import Shared, digest
 from hilum.engines.stopwatch import Stopwatch
 from hilum.errors import TrainingError, UsageError
 from hilum.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
+BLOCK = 32  # images that go through a frozen backbone together
 PARTS = ("features", "step", "validation")  # a step is compiled as one, loader included
 
 
@@ -55,14 +60,15 @@ def fit(
     devices: int = 1,
     callbacks: Sequence[Any] = (),
     verbose: int = 0,
+    features: Path | None = None,
 ) -> Trained:
-    """Trains a model; see `hilum.engines.Engine.fit`, and `KerasEngine` for the last two."""
+    """Trains a model; see `hilum.engines.Engine.fit`, and `KerasEngine` for callbacks and verbose."""
     check_devices(devices)
     _be_deterministic(recipe.train.deterministic)
     with _memory_in_words(recipe):
         run = Run(recipe, batches, class_weights=class_weights, state=state)
         if recipe.stores_features:
-            validation = run.store(validation, hooks)
+            validation = run.store(validation, hooks, features)
         if resume and state.exists():
             run.load()
         try:
@@ -114,9 +120,10 @@ class Run:
         self.precision = resolve_precision(recipe.train.precision)
         self.stopwatch = Stopwatch(parts=PARTS)
         self.initial: InitialWeights
-        self.model, self.initial = build(
-            recipe, images=batches.sample(NUM_IMAGES_TO_UNFOLD), precision=self.precision
-        )
+        # Folds and trials see the same backbone only if it is as its file has it.
+        measure = not recipe.stores_features
+        sample = batches.sample(NUM_IMAGES_TO_UNFOLD if measure else 1)
+        self.model, self.initial = build(recipe, images=sample, precision=self.precision, measure=measure)
         self.model.learn = self._step
         self.optimizer = make_optimizer(
             self.model, recipe.train, most_frozen=min(self.policy.frozen, self._last_frozen())
@@ -140,28 +147,52 @@ class Run:
             sum(math.prod(variable.shape) for variable in self.model.trainable_variables),
         )
 
-    def store(self, validation: Validation, hooks: Hooks) -> Validation:
-        """Puts what the frozen backbone makes of the images in their place; returns that of validation's."""
+    def store(self, validation: Validation, hooks: Hooks, folder: Path | None) -> Validation:
+        """Puts what the frozen backbone makes of the images in their place; returns that of validation's.
+
+        Args:
+            validation: The images that steer.
+            hooks: Who is told and asked.
+            folder: Where the trainings of a study share it; None where this one is alone.
+        """
         assert isinstance(self.batches, Batches)
-        size = self.recipe.data.size
-        compute = _computing(self.model, size)
-        if self.precision == "bf16":
+        size, precision = self.recipe.data.size, self.precision
+        compute = fast = _computing(self.model, size)
+        if precision == "bf16":
             exact = _computing(in_full_precision(self.recipe, self.model), size)
-            compute, _ = fastest(compute, exact, self.batches.sample(LOOKED_AT))
-        versions, folder = self.recipe.train.stored_versions, self.state.parent
+            compute, _ = fastest(fast, exact, self.batches.sample(LOOKED_AT))
+            precision = "bf16" if compute is fast else "fp32"
+        shared = Shared(folder, self._depends_on(precision)) if folder else None
         with self.stopwatch.part("features"), ThreadPoolExecutor(1) as pool:
             self.batches, found = store(
                 self.batches,
                 validation,
                 compute=compute,
                 pool=pool,
-                block=32,
-                versions=versions,
-                folder=folder,
+                block=BLOCK,
+                versions=self.recipe.train.stored_versions,
+                folder=self.state.parent,
                 hooks=hooks,
+                shared=shared,
             )
         self.position.seconds = self.stopwatch.seconds()["features"]
         return found
+
+    def _depends_on(self, precision: str) -> str:
+        """The digest of all that stored features depend on beside the pictures."""
+        threads = os.environ.get("TF_NUM_INTRAOP_THREADS"), os.environ.get("OMP_NUM_THREADS")
+        device = "cuda" if tf.config.list_physical_devices("GPU") else "cpu"
+        return digest(
+            *(
+                "keras",
+                keras.__version__,
+                tf.__version__,
+                threads,
+            ),  # rounding differs with the threads' number
+            *(self.recipe.model.architecture, self.recipe.data.size, self.initial.mean, self.initial.std),
+            *(self.model.head.reduces, precision, device, BLOCK),
+            *self.model.backbone.get_weights(),
+        )
 
     def fit(
         self, validation: Validation, hooks: Hooks, *, callbacks: Sequence[Any] = (), verbose: int = 0
@@ -197,6 +228,8 @@ class Run:
             final.set_weights(self.weights())
         best = in_full_precision(self.recipe, self.model)
         best.set_weights(self.best)
+        for model in filter(None, (best, final)) if self.initial.folded else ():
+            model.unfold = partial(self._unfold, model)
         return Trained(
             model=best,
             initial=self.initial,
@@ -207,6 +240,10 @@ class Run:
             final=final,
             profile=self.stopwatch.seconds(),
         )
+
+    def _unfold(self, model: Any) -> None:
+        images = self.batches.images if isinstance(self.batches, StoredBatches) else self.batches
+        unfold(model.backbone, images.sample(NUM_IMAGES_TO_UNFOLD), self.initial)
 
     def save(self) -> None:
         """Writes all that going on needs; see `state.write`."""
@@ -278,7 +315,7 @@ class Run:
 
         images = tf.TensorSpec((None, size, size), tf.uint8)
         if isinstance(self.batches, StoredBatches):
-            images = tf.TensorSpec((None, *self.batches.features.shape[2:]), tf.float32)
+            images = tf.TensorSpec((None, *self.batches.shape), tf.float32)
         signature = (
             images,
             tf.TensorSpec((None, len(self.recipe.task.findings)), tf.float32),

@@ -20,6 +20,7 @@ A path to a file
 """
 
 import contextlib
+import dataclasses
 import io
 import itertools
 import json
@@ -50,7 +51,9 @@ BLOCK = 16  # images at a time, where all activations are looked at
 Make = Callable[..., Any]
 
 
-def initialise(name: str, source: str, *, make: Make, images: np.ndarray) -> tuple[Any, InitialWeights]:
+def initialise(
+    name: str, source: str, *, make: Make, images: np.ndarray, measure: bool = True
+) -> tuple[Any, InitialWeights]:
     """Makes a backbone and loads its weights.
 
     Args:
@@ -58,6 +61,7 @@ def initialise(name: str, source: str, *, make: Make, images: np.ndarray) -> tup
         source: `imagenet`, `none` or a path.
         make: Makes the bare backbone: `backbones.make_backbone`, its size given.
         images: uint8 (n, size, size), for unfolding batch norm.
+        measure: Whether folded batch norm is unfolded here; else `unfold` can do it later, and `folded` says so.
 
     Raises:
         TrainingError: The weights cannot be fetched, read, or do not fit the architecture.
@@ -72,7 +76,11 @@ def initialise(name: str, source: str, *, make: Make, images: np.ndarray) -> tup
         return _from_hdf5(name, path, make)
     if path.suffix == ".keras":
         return _from_keras(name, path, make)
-    return _from_npz(name, path, make, images)
+    backbone, initial = _from_npz(name, path, make)
+    if initial.folded and measure:
+        unfold(backbone, images, initial)
+        initial = dataclasses.replace(initial, folded=False)
+    return backbone, initial
 
 
 def _from_hub(name: str, make: Make) -> tuple[Any, InitialWeights]:
@@ -241,7 +249,7 @@ def _check_plain(file: h5py.File, path: Path) -> None:
     look(file)
 
 
-def _from_npz(name: str, path: Path, make: Make, images: np.ndarray) -> tuple[Any, InitialWeights]:
+def _from_npz(name: str, path: Path, make: Make) -> tuple[Any, InitialWeights]:
     with _readable(path, ".npz"), np.load(path, allow_pickle=False) as file:
         arrays = {key: file[key] for key in file.files if not key.endswith("_name")}
     half = np.full(3, 0.5)
@@ -277,8 +285,7 @@ def _from_npz(name: str, path: Path, make: Make, images: np.ndarray) -> tuple[An
         norm.moving_variance.assign(np.ones(norm.moving_variance.shape))
         norm.gamma.assign(np.full(norm.gamma.shape, (1 + norm.epsilon) ** 0.5))
         norm.beta.assign(arrays[bias_key])
-    _unfold([norm for _, norm in places], backbone, images, initial)
-    return backbone, initial
+    return backbone, dataclasses.replace(initial, folded=True)
 
 
 def _convolutions_with_norms(backbone: Any) -> list[tuple[Any, Any]]:
@@ -298,12 +305,20 @@ def _convolutions_with_norms(backbone: Any) -> list[tuple[Any, Any]]:
     return pairs
 
 
-def _unfold(norms: list[Any], backbone: Any, images: np.ndarray, initial: InitialWeights) -> None:
+def unfold(backbone: Any, images: np.ndarray, initial: InitialWeights) -> None:
     """Gives each batch norm the statistics of its input, without changing what the network computes.
 
     With measured mean m and variance v of the input, gamma = sqrt(v + eps) and beta = bias + m: the layer still adds
-    the bias, and batch statistics during training agree with the running ones.
+    the bias, and batch statistics during training agree with the running ones. What is unfolded stays as it is.
+
+    Args:
+        backbone: Of folded weights.
+        images: uint8 (n, size, size).
+        initial: Its mean and deviation are the input's.
     """
+    norms = [norm for _, norm in _convolutions_with_norms(backbone)]
+    if any(norm.moving_mean.numpy().any() for norm in norms):
+        return
     inputs = keras.Model(backbone.inputs, [norm.input for norm in norms])
     mean, std = tf.constant(initial.mean), tf.constant(initial.std)
 

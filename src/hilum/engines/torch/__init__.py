@@ -35,6 +35,7 @@ class TorchEngine:
         hooks: Hooks,
         devices: int = 1,
         profile: bool = False,
+        features: Path | None = None,
     ) -> Trained:
         """Trains a model."""
         return train.fit(
@@ -47,6 +48,7 @@ class TorchEngine:
             devices=devices,
             hooks=hooks,
             profile=profile,
+            features=features,
         )
 
     def logits(self, trained: Trained, images: np.ndarray) -> np.ndarray:

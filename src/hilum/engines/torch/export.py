@@ -47,6 +47,8 @@ def export(
     Returns:
         The files written.
     """
+    if model.unfold:
+        model.unfold()
     model = model.eval().cpu().float().to(memory_format=torch.contiguous_format)
     with _quietly():
         program = torch.onnx.export(

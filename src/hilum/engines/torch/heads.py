@@ -45,8 +45,12 @@ class Head(nn.Module):
         Returns:
             (batch, channels, h, w), of one place if it is pooled.
         """
-        learns = not isinstance(self.block, NoBlock) or not isinstance(self.pool, AveragePool)
-        return features if learns else self.pool(features)[:, :, None, None]
+        return self.pool(features)[:, :, None, None] if self.reduces else features
+
+    @property
+    def reduces(self) -> bool:
+        """Whether nothing is learned before a map is averaged."""
+        return isinstance(self.block, NoBlock) and isinstance(self.pool, AveragePool)
 
     def explain(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Feature map -> logits, maps and embedding, as the graph contract has them.

@@ -1,5 +1,6 @@
 """A recipe's model section -> a PyTorch classifier whose maps come in closed form."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -22,6 +23,8 @@ class Classifier(nn.Module):
         backbone: (batch, 3, size, size) -> feature map (batch, channels, h, w).
         head: Feature map -> logits.
         layers: The backbone's, from the image on.
+        unfold: Unfolds folded batch norm; None where there is none. Of a backbone that stays frozen it is left to the
+            export: what is computed is the same, and the statistics are of use only to who trains on.
     """
 
     mean: Tensor
@@ -35,6 +38,7 @@ class Classifier(nn.Module):
         self.register_buffer("std", torch.tensor(initial.std).view(1, 3, 1, 1))
         self.layers: tuple[Layer, ...] = layers(backbone)
         self.num_frozen = 0
+        self.unfold: Callable[[], None] | None = None
 
     def stored(self, image: Tensor) -> Tensor:
         """Float (batch, size, size) in [0, 1] -> what `forward` takes in its place while the backbone is frozen."""
@@ -75,12 +79,13 @@ class Classifier(nn.Module):
         return self
 
 
-def build(recipe: Recipe, *, images: Tensor) -> tuple[Classifier, InitialWeights]:
+def build(recipe: Recipe, *, images: Tensor, measure: bool = True) -> tuple[Classifier, InitialWeights]:
     """Makes the classifier of a recipe, its initial weights loaded and its layers frozen.
 
     Args:
         recipe: Its task, data, model and train.seed are read.
         images: Training images, float (n, size, size) in [0, 1]; weights whose batch norm is folded need them.
+        measure: Whether those are unfolded here; see `weights.initialise`.
 
     Raises:
         TrainingError: The weights cannot be had or do not fit.
@@ -91,7 +96,9 @@ def build(recipe: Recipe, *, images: Tensor) -> tuple[Classifier, InitialWeights
     make = partial(make_backbone, size=size, dropout=settings.backbone_dropout)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        backbone, initial = weights.initialise(name, settings.weights, make=make, images=images)
+        backbone, initial = weights.initialise(
+            name, settings.weights, make=make, images=images, measure=measure
+        )
     initial = initial.scaled(settings.scaling)
     with torch.inference_mode():
         shape = backbone.eval()(torch.zeros(1, 3, size, size)).shape

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import timm
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor
@@ -34,12 +35,14 @@ from hilum.engines.loop import (
 )
 from hilum.engines.policy import Policy
 from hilum.engines.processes import Processes, find_processes
+from hilum.engines.shelf import Shared, digest
 from hilum.engines.stopwatch import Stopwatch
 from hilum.engines.torch import state
 from hilum.engines.torch.losses import make_loss
 from hilum.engines.torch.memory import keep_freed_memory
 from hilum.engines.torch.models import Classifier, build
 from hilum.engines.torch.optimizers import make_optimizer
+from hilum.engines.torch.weights import unfold
 from hilum.errors import UsageError
 from hilum.recipe import Recipe
 
@@ -59,13 +62,14 @@ def fit(
     hooks: Hooks,
     devices: int = 1,
     profile: bool = False,
+    features: Path | None = None,
 ) -> Trained:
     """Trains a model; see `hilum.engines.Engine.fit`."""
     with torch.random.fork_rng(), _deterministic(recipe.train.deterministic), _memory_in_words(recipe):
         torch.manual_seed(recipe.train.seed)
         run = Run(recipe, batches, class_weights=class_weights, state=state, devices=devices, profile=profile)
         if recipe.stores_features:
-            validation = run.store(validation, hooks)
+            validation = run.store(validation, hooks, features)
         if resume and state.exists():
             run.load()
         stopped = "patience" if run.policy.out_of_patience else "epochs"
@@ -130,7 +134,10 @@ class Run:
             keep_freed_memory()
         self.stopwatch = Stopwatch(torch.cuda.synchronize if profile and device.type == "cuda" else None)
         self.initial: InitialWeights
-        self.module, self.initial = build(recipe, images=to_float(batches.sample(NUM_IMAGES_TO_UNFOLD)))
+        # Folds and trials see the same backbone only if it is as its file has it.
+        measure = not recipe.stores_features
+        sample = batches.sample(NUM_IMAGES_TO_UNFOLD if measure else 1)
+        self.module, self.initial = build(recipe, images=to_float(sample), measure=measure)
         self.module.to(device).to(memory_format=torch.channels_last)
         self.optimizer = self.fabric.setup_optimizers(
             make_optimizer(
@@ -155,8 +162,14 @@ class Run:
             sum(p.numel() for p in self.module.parameters() if p.requires_grad),
         )
 
-    def store(self, validation: Validation, hooks: Hooks) -> Validation:
-        """Puts what the frozen backbone makes of the images in their place; returns that of validation's."""
+    def store(self, validation: Validation, hooks: Hooks, folder: Path | None) -> Validation:
+        """Puts what the frozen backbone makes of the images in their place; returns that of validation's.
+
+        Args:
+            validation: The images that steer.
+            hooks: Who is told and asked.
+            folder: Where the trainings of a study share it; None where this one is alone.
+        """
         assert isinstance(self.batches, Batches)
         device = self.fabric.device
         self.module.eval()
@@ -173,10 +186,11 @@ class Run:
         compute: Compute = exact
         if self.precision == "bf16":
             compute, _ = fastest(fast, exact, self.batches.sample(LOOKED_AT))
-        versions, folder = self.recipe.train.stored_versions, self.state.parent
         # On a processor, blocks side by side with one thread each: threads within a layer wait for one another.
         number = torch.get_num_threads()
         workers, block = (number, 8) if device.type == "cpu" else (1, 64)
+        depends_on = self._depends_on("bf16" if compute is fast else "fp32", block)
+        shared = Shared(folder, depends_on) if folder else None
         threads = ThreadPoolExecutor(workers, initializer=partial(torch.set_num_threads, 1))
         try:
             with self.stopwatch.part("features"), threads as pool:
@@ -186,14 +200,25 @@ class Run:
                     compute=compute,
                     pool=pool,
                     block=block,
-                    versions=versions,
-                    folder=folder,
+                    versions=self.recipe.train.stored_versions,
+                    folder=self.state.parent,
                     hooks=hooks,
+                    shared=shared,
                 )
         finally:
             torch.set_num_threads(number)  # a part of the setting is the whole process's
         self.position.seconds = self.stopwatch.seconds()["features"]
         return found
+
+    def _depends_on(self, precision: str, block: int) -> str:
+        """The digest of all that stored features depend on beside the pictures."""
+        state = self.module.backbone.state_dict()
+        return digest(
+            *("torch", torch.__version__, timm.__version__),
+            *(self.recipe.model.architecture, self.recipe.data.size, self.initial.mean, self.initial.std),
+            *(self.module.head.reduces, precision, self.fabric.device.type, block),
+            *(part for key, value in state.items() for part in (key, value.detach().cpu().numpy())),
+        )
 
     def epoch(self, validation: Validation, hooks: Hooks) -> None:
         """Trains one epoch, looks at validation, lets the policy decide, and saves."""
@@ -226,6 +251,8 @@ class Run:
             final = copy.deepcopy(self.module).eval()
             final.load_state_dict(self._weights())
         self.module.load_state_dict(self.best)
+        for module in filter(None, (self.module, final)) if self.initial.folded else ():
+            module.unfold = partial(self._unfold, module)
         return Trained(
             model=self.module.eval(),
             initial=self.initial,
@@ -236,6 +263,12 @@ class Run:
             final=final,
             profile=self.stopwatch.seconds(),
         )
+
+    def _unfold(self, module: Classifier) -> None:
+        images = self.batches.images if isinstance(self.batches, StoredBatches) else self.batches
+        module.eval()
+        sample = to_float(images.sample(NUM_IMAGES_TO_UNFOLD), module.mean.device)
+        unfold(module.backbone, sample, self.initial)
 
     def save(self) -> None:
         """Writes all that going on needs; see `state.write`."""

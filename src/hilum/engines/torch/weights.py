@@ -22,6 +22,7 @@ A path to a file
 """
 
 import contextlib
+import dataclasses
 import logging
 import re
 from collections.abc import Callable, Iterator
@@ -50,7 +51,9 @@ NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 Make = Callable[..., nn.Module]
 
 
-def initialise(name: str, source: str, *, make: Make, images: Tensor) -> tuple[nn.Module, InitialWeights]:
+def initialise(
+    name: str, source: str, *, make: Make, images: Tensor, measure: bool = True
+) -> tuple[nn.Module, InitialWeights]:
     """Makes a backbone and loads its weights.
 
     Args:
@@ -58,6 +61,7 @@ def initialise(name: str, source: str, *, make: Make, images: Tensor) -> tuple[n
         source: `imagenet`, `none` or a path.
         make: Makes the bare backbone: `backbones.make_backbone`.
         images: Float (n, size, size) in [0, 1], for unfolding batch norm.
+        measure: Whether folded batch norm is unfolded here; else `unfold` can do it later, and `folded` says so.
 
     Raises:
         TrainingError: The weights cannot be fetched, read, or do not fit the architecture.
@@ -70,7 +74,11 @@ def initialise(name: str, source: str, *, make: Make, images: Tensor) -> tuple[n
     path = Path(source).expanduser()
     if path.suffix == ".safetensors":
         return _from_safetensors(name, path, make)
-    return _from_npz(name, path, make, images)
+    backbone, initial = _from_npz(name, path, make, images)
+    if initial.folded and measure:
+        unfold(backbone, images, initial)
+        initial = dataclasses.replace(initial, folded=False)
+    return backbone, initial
 
 
 def check(name: str, source: str) -> None:
@@ -226,8 +234,7 @@ def _from_npz(name: str, path: Path, make: Make, images: Tensor) -> tuple[nn.Mod
             norm.running_var.fill_(1)
             norm.weight.fill_((1 + norm.eps) ** 0.5)
             norm.bias.copy_(bias)
-    _unfold([norm for _, norm in places], backbone, images, initial)
-    return backbone, initial
+    return backbone, dataclasses.replace(initial, folded=True)
 
 
 def _check_shapes(
@@ -250,7 +257,7 @@ def _convolutions_with_norms(backbone: nn.Module, size: int) -> list[tuple[nn.Co
         if isinstance(module, (nn.Conv2d, *NORMS))
     ]
     with torch.inference_mode():
-        backbone(torch.zeros(1, 3, size, size))
+        backbone(torch.zeros(1, 3, size, size, device=next(backbone.parameters()).device))
     for hook in hooks:
         hook.remove()
     pairs = [
@@ -266,12 +273,20 @@ def _convolutions_with_norms(backbone: nn.Module, size: int) -> list[tuple[nn.Co
     return pairs
 
 
-def _unfold(norms: list[Any], backbone: nn.Module, images: Tensor, initial: InitialWeights) -> None:
+def unfold(backbone: nn.Module, images: Tensor, initial: InitialWeights) -> None:
     """Gives each batch norm the statistics of its input, without changing what the network computes.
 
     With measured mean m and variance v of the input, gamma = sqrt(v + eps) and beta = bias + m: the layer still adds
-    the bias, and batch statistics during training agree with the running ones.
+    the bias, and batch statistics during training agree with the running ones. What is unfolded stays as it is.
+
+    Args:
+        backbone: In evaluation, of folded weights.
+        images: Float (n, size, size) in [0, 1].
+        initial: Its mean and deviation are the input's.
     """
+    norms = [norm for _, norm in _convolutions_with_norms(backbone, images.shape[-1])]
+    if any(norm.running_mean.any() for norm in norms):
+        return
     # Each block's mean and mean square, weighted by its images; summed in double.
     count = 0
     means, squares = ({norm: torch.zeros_like(norm.bias).double() for norm in norms} for _ in range(2))
@@ -282,7 +297,9 @@ def _unfold(norms: list[Any], backbone: nn.Module, images: Tensor, initial: Init
         squares[norm] += len(inputs[0]) * (variance.double() + average.double().square())
 
     hooks = [norm.register_forward_pre_hook(measure) for norm in norms]
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (initial.mean, initial.std))
+    mean, std = (
+        torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (initial.mean, initial.std)
+    )
     with torch.inference_mode():
         for block in torch.split(images, 32):
             backbone((block.unsqueeze(1) - mean) / std)
