@@ -264,7 +264,8 @@ def test_tracking_gets_the_figures_of_the_history(trained):
 def test_train_passes_its_options_on_and_tells_where_the_time_went(hilum, monkeypatch, tmp_path):
     from hilum.training import train as training
 
-    bundle = SimpleNamespace(folder=tmp_path / "r" / "bundle", hash="0" * 64)
+    calibrated = SimpleNamespace(temperature_notes=("a temperature could not be fitted",))
+    bundle = SimpleNamespace(folder=tmp_path / "r" / "bundle", hash="0" * 64, manifest=calibrated)
     profile = {"loader": 1.0, "forward": 2.0, "rest": 1.0}
     run = SimpleNamespace(
         folder=tmp_path / "r", bundle=bundle, history=[0], best_epoch=1, stopped="epochs", profile=profile
@@ -281,6 +282,7 @@ def test_train_passes_its_options_on_and_tells_where_the_time_went(hilum, monkey
     assert status == 0, err
     assert (given["track"], given["devices"], given["profile"]) == (["tensorboard", "mlflow"], 2, True)
     assert given["allow_leak"]
+    assert "a temperature could not be fitted" in err
     assert [line.split() for line in out.splitlines()] == [
         ["part", "seconds", "share"],
         ["loader", "1.0", "25", "%"],
