@@ -64,6 +64,8 @@ WRONG_USE = [
                                      "--vary data.size=32,64", "--vary train.epochs=1,2 --trials 3",
                                      "--vary train.epochs=1,2 --search random", "--vary train.epochs=1,2 -o full",
                                      "--vary train.epochs=1,2 -o note.txt"]),
+    (f"tune {RECIPE} --data damaged.parquet -o new",  # before the data are read
+     ["--vary train.epochs=1,2 --set model.weights=none.npz", "--vary model.weights=none,none.npz"]),
     ("tune --vary train.epochs=1,2 -o new", ["kermani", RECIPE, f"{RECIPE} --data none", f"{RECIPE} --data site"]),
 ]  # fmt: skip
 # It began, and what was read failed a check: 1.

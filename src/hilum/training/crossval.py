@@ -10,20 +10,19 @@ from typing import Any
 import numpy as np
 
 from hilum import bundle, ensemble, files, outoffold, recipe as recipes
-from hilum.architectures import ENGINES, architecture
 from hilum.bundle import Bundle
 from hilum.data.audit import leaks as leaks_of, same_pictures
 from hilum.data.examples import Examples, load
-from hilum.data.split import check_list, split, split_hash
+from hilum.data.split import split, split_hash
 from hilum.data.table import Table
 from hilum.engines import Engine, load_engine, shelf
-from hilum.engines.sources import check_weights
 from hilum.errors import BundleError, DataError, RecipeError, UsageError
 from hilum.evaluate import Evaluation
 from hilum.outoffold import Repeat
 from hilum.parts import united
 from hilum.progress import Silent, Watcher
 from hilum.recipe import Recipe
+from hilum.training.fitting import check_named
 from hilum.training.seal import fingerprint
 from hilum.training.train import BUNDLE, RECIPE, TABLE, train
 
@@ -151,10 +150,7 @@ def check(
         The engine, loaded.
     """
     name = engine if isinstance(engine, str) else engine.name
-    if name in ENGINES:  # before their frameworks are loaded, which takes seconds
-        architecture(recipe.model.architecture, name)
-        check_weights(recipe.model.weights, engine=name, architecture=recipe.model.architecture)
-    check_list(recipe.split)
+    check_named(recipe, name)  # before a framework is loaded, which takes seconds
     _check(recipe, folds, repeats)
     _begun(Path(folder), _plan(recipe, folds, repeats, name))
     found = load_engine(engine) if isinstance(engine, str) else engine

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
+from hilum.architectures import ENGINES, architecture
 from hilum.data import balance
 from hilum.data.audit import leaks as leaks_of, same_pictures
 from hilum.data.batches import training_batches
 from hilum.data.examples import Examples, load
-from hilum.data.split import Split, split
+from hilum.data.split import Split, check_list, split
 from hilum.data.table import Table
 from hilum.engines import Engine, Hooks, Trained, Validation
+from hilum.engines.sources import check_weights
 from hilum.errors import DataError
 from hilum.progress import Watcher
 from hilum.recipe import Recipe
@@ -35,6 +37,23 @@ class Divided:
     examples: Examples
     parted: Split
     leaks: tuple[str, ...]
+
+
+def check_named(recipe: Recipe, engine: str) -> None:
+    """Refuses a network, weights or a list that a recipe names and that are not there, before anything is loaded.
+
+    Args:
+        recipe: Any.
+        engine: Its name; of one that is not Hilum's nothing is known.
+
+    Raises:
+        RecipeError: The engine has no such network, or there are no such weights.
+        UsageError: The list of the split does not exist.
+    """
+    if engine in ENGINES:
+        architecture(recipe.model.architecture, engine)
+        check_weights(recipe.model.weights, engine=engine, architecture=recipe.model.architecture)
+    check_list(recipe.split)
 
 
 def divide(

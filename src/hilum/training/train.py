@@ -13,19 +13,16 @@ from pathlib import Path
 import pandas as pd
 
 from hilum import bundle, files, recipe as recipes
-from hilum.architectures import ENGINES, architecture
 from hilum.bundle import Bundle
 from hilum.data import cache, phantom
 from hilum.data.examples import Examples
-from hilum.data.split import check_list
 from hilum.data.table import Table
 from hilum.engines import Engine, Hooks, Progress, Trained, load_engine
 from hilum.engines.processes import find_processes
-from hilum.engines.sources import check_weights
 from hilum.errors import BundleError, NotANumberError, RecipeError, TrainingError, UsageError
 from hilum.progress import Silent, Watcher
 from hilum.recipe import Recipe
-from hilum.training.fitting import Fitting, divide
+from hilum.training.fitting import Fitting, check_named, divide
 from hilum.training.seal import Sealing
 from hilum.training.tracking import open_trackers
 
@@ -149,10 +146,7 @@ def check(
         The engine, loaded.
     """
     name = engine if isinstance(engine, str) else engine.name
-    if name in ENGINES:  # before their frameworks are loaded, which takes seconds
-        architecture(recipe.model.architecture, name)
-        check_weights(recipe.model.weights, engine=name, architecture=recipe.model.architecture)
-    check_list(recipe.split)
+    check_named(recipe, name)  # before a framework is loaded, which takes seconds
     if find_processes(devices).leads:
         _check_folder(folder, recipe, resume=resume)
     found = load_engine(engine) if isinstance(engine, str) else engine

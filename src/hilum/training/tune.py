@@ -5,6 +5,7 @@ import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from hilum import files
-from hilum.architectures import ENGINES, architecture
+from hilum.architectures import ENGINES
 from hilum.data.examples import Examples
 from hilum.data.split import split_hash
 from hilum.data.table import Table
@@ -20,13 +21,14 @@ from hilum.engines import REQUIRED, load_engine, shelf
 from hilum.errors import RecipeError, TrainingError, UsageError, nearest, require
 from hilum.progress import Silent, Watcher
 from hilum.recipe import Recipe
-from hilum.study import Dimension, Study, dimensions, figure_name, grid, show
-from hilum.training.fitting import divide
+from hilum.study import Dimension, Study, changed, dimensions, figure_name, grid, show
+from hilum.training.fitting import check_named, divide
 from hilum.training.seal import fingerprint
 from hilum.training.trials import Outcome, Plan, Trials, storage_in_words
 from hilum.training.workers import STATES, Job, Trainer, supervise, threads, work
 
 OF_DATA = ("training and validation images", "their labels")
+NAMED = ("model.architecture", "model.weights")
 BEST, TRIALS, DEFINITION, DATABASE = "best.toml", "trials.csv", "study.json", "study.db"
 
 
@@ -171,9 +173,10 @@ def check(
     for module in REQUIRED[engine]:
         if importlib.util.find_spec(module) is None:  # importing it takes seconds, and the workers will
             require(module, extra=engine)
-    varied = {each.key: each.choices for each in found}
-    for name in varied.get("model.architecture", (recipe.model.architecture,)):
-        architecture(name, engine)
+    named = [each for each in found if each.key in NAMED]
+    for choices in product(*(each.choices for each in named)):
+        point = dict(zip([each.key for each in named], choices, strict=True))
+        check_named(changed(recipe, point), engine)
     if trials < 1 or workers < 1:
         raise UsageError(f"trials is {trials} and workers {workers}; expected at least 1 of each")
     if folder.exists() and not folder.is_dir():
