@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from hilum import bundle, evaluate, parts, predict, recalibrate, runtime
+from hilum import bundle, evaluate, images, parts, predict, recalibrate, runtime
 from hilum.cli import app
 from hilum.data import cache
 from hilum.data.examples import prepare
@@ -337,6 +337,21 @@ def test_of_several_findings_one_the_wrong_way_round_keeps_its_calibration(make_
     assert record.cautions == found.cautions
     assert "Edema: the model ranks these images the wrong way round" in found.cautions[0]
     assert not any("for want of patients" in note for note in found.notes)
+
+
+def test_logits_that_tell_nothing_are_refused_like_those_that_fall(sites, model, tmp_path):
+    table = Table.read(sites.site)
+    present = table.frame["Pneumonia"].to_numpy()
+    # Of 100 random labels: that with the least positive slope.
+    greys = np.array([images.read(table.location(row)).grey.mean() for row in range(len(table))])
+    drawn = [np.random.default_rng(seed).permutation(present) for seed in range(100)]
+    rising = [labels for labels in drawn if greys[labels == 1].mean() > greys[labels == 0].mean()]
+    flattest = min(rising, key=lambda labels: greys[labels == 1].mean() - greys[labels == 0].mean())
+
+    with pytest.raises(DataError, match=r"no better than chance \(calibration slope 0.*nothing was sealed"):
+        recalibrate.recalibrate(
+            model, with_labels(table, "Pneumonia", flattest), tmp_path / "n", share=1, replicates=200
+        )
 
 
 def test_a_ranking_that_may_be_chance_is_said_first_and_stays_in_the_bundle(sites, tmp_path):

@@ -109,7 +109,7 @@ def recalibrate(
         labels, probabilities, manifest.calibration.decisions(probabilities), patients, replicates, seed
     )
     ranked = {finding: row["auroc"] for finding, row in before.items()}
-    fitting, wrong = fitting.without_falling(logits, labels, before)
+    fitting, wrong = fitting.without_unranked(logits, labels, before)
     new = fitting.findings
     before = {finding: {name: before[finding][name] for name in METRICS} for finding in new}
     cautions = (*wrong, *(_unsure(finding, ranked[finding]) for finding in new if not _sure(ranked[finding])))
@@ -395,29 +395,38 @@ class _Fitting:
         reasons = [f"{finding}: {reason}" for finding, reason in told_of if reason]
         return calibration.model_copy(update={"thresholds": tuple(thresholds), "rule": told}), reasons
 
-    def without_falling(
+    def without_unranked(
         self, logits: np.ndarray, labels: np.ndarray, before: Figures
     ) -> tuple["_Fitting", tuple[str, ...]]:
-        """Leaves out the findings that grow rarer with the logit, and says so; refuses where none remains."""
+        """Leaves out the findings of which the logits tell nothing here, and says so; refuses where none remains.
+
+        These grow rarer with the logit, or are not surely ranked better than chance while the best temperature lies at
+        its bound, where each probability is the prevalence.
+        """
         if self.manifest.task == "multiclass":
-            falling = self.findings if stats.falls(logits, labels) else ()
+            unranked = self.findings if stats.falls(logits, labels) else ()
         else:
-            columns = {finding: self.manifest.findings.index(finding) for finding in self.findings}
-            falling = tuple(
-                name for name, column in columns.items() if stats.falls(logits[:, column], labels[:, column])
+            columns = [self.manifest.findings.index(finding) for finding in self.findings]
+            old = np.array(self.manifest.calibration.temperatures)[columns]
+            fitted = stats.recalibrate_findings(logits[:, columns], labels[:, columns], old)
+            unranked = tuple(
+                name
+                for name, column, one in zip(self.findings, columns, fitted, strict=True)
+                if stats.falls(logits[:, column], labels[:, column])
+                or (one.flat and not _sure(before[name]["auroc"]))
             )
         told = {
             name: f"{name}: the model ranks these images {_how(before[name]['calibration_slope'])} (calibration slope "
             f"{_told(before[name]['calibration_slope'])}; AUROC {_told(before[name]['auroc'])})"
-            for name in falling
+            for name in unranked
         }
-        if len(falling) == len(self.findings):
+        if len(unranked) == len(self.findings):
             raise DataError(
                 f"{'; '.join(told.values())}. No calibration mends that, and nothing was sealed. See whether the "
                 "labels mean the same here and whether images are inverted (`hilum data audit`); if both are right, do "
                 "not use this model here, but train one on these data"
             )
-        left = tuple(name for name in self.findings if name not in falling)
+        left = tuple(name for name in self.findings if name not in unranked)
         return replace(self, findings=left), tuple(
             f"{line}; its calibration is left as it was: do not use it here" for line in told.values()
         )

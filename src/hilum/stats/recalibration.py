@@ -27,6 +27,11 @@ class Recalibration:
     intercepts: tuple[float, ...]
     reason: str | None = None
 
+    @property
+    def flat(self) -> bool:
+        """Whether the temperature lies at its upper bound, so that logits hardly move a probability."""
+        return self.temperature >= TEMPERATURE_BOUNDS[1] * (1 - 1e-6)
+
 
 def recalibrate_findings(
     logits: ArrayLike, labels: ArrayLike, temperatures: ArrayLike
