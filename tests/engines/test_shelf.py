@@ -112,7 +112,7 @@ def test_what_is_there_is_told_and_not_computed(tmp_path):
     fold(shared, tmp_path, train=range(10, 30), backbone=backbone, hooks=Hooks(on_note=notes.append))
 
     # Of 20 images in two versions, and four that steer, there are 15 and 4 as they are and 10 changed.
-    assert notes == ["features: 29 of 44 images are there already, each in 2 versions counted"]
+    assert notes == ["features: 29 of 44 images (2 versions of each in training) are there already"]
     assert len(backbone.seen) == 15
 
 

@@ -143,26 +143,38 @@ def test_tpe_is_seeded_stays_in_its_ranges_and_can_be_prolonged(tmp_path, table)
     assert all(hidden in ([4], [8, 4]) for hidden in longer.trials["model.hidden"])
 
 
-def test_interrupted_within_a_trial_it_is_given_back(tmp_path, table):
-    class Impatient:
-        """Presses Ctrl-C in the second trial."""
+class Impatient:
+    """Presses Ctrl-C in the n-th trial that begins and keeps the lines."""
 
-        def stage(self, title, total=None):
-            self.title = title
+    def __init__(self, trial):
+        self.trial, self.begun, self.lines = trial, 0, []
 
-        def advance(self, done, total=None, note=""):
-            if self.title == "Trial 2/4":
-                raise KeyboardInterrupt
+    def stage(self, title, total=None):
+        self.begun += title.startswith("Trial ")
 
-        def finish(self, line=""):
-            pass
+    def advance(self, done, total=None, note=""):
+        if self.begun == self.trial:
+            raise KeyboardInterrupt
 
-    stopped = tune(BASE, table, tmp_path / "study", vary=GRID, watch=Impatient())
+    def finish(self, line=""):
+        self.lines.append(line)
 
+
+def test_interrupted_within_a_trial_it_is_given_back_and_the_search_goes_on(tmp_path, table):
+    first, second, last = Impatient(1), Impatient(2), Impatient(9)
+
+    with pytest.raises(KeyboardInterrupt):
+        tune(BASE, table, tmp_path / "study", vary=GRID, watch=first)
+    stopped = tune(BASE, table, tmp_path / "study", vary=GRID, watch=second)
+    page = (stopped.folder / "tune.html").read_text()
+    whole = tune(BASE, table, tmp_path / "study", vary=GRID, watch=last)
+
+    assert "interrupted before a trial was complete; the same command goes on" in first.lines
+    assert "4 trials on 1 worker" in second.lines
     assert stopped.interrupted
     assert len(stopped.trials) == 1
-    assert "The search was interrupted: 1 of 4 trials" in (stopped.folder / "tune.html").read_text()
-    whole = tune(BASE, table, tmp_path / "study", vary=GRID)
+    assert "The search was interrupted: 1 of 4 trials" in page
+    assert "4 trials on 1 worker; 1 done already" in last.lines
     assert whole.trials["state"].tolist() == ["complete"] * 4
     assert whole.begun_again == 0
 

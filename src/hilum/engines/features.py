@@ -199,10 +199,9 @@ class _Filling:
         missing = sum(
             name not in shelf.known for shelf, part in zip(shelves, wanted, strict=True) for name in part
         )
-        self.there = f"features: {number - missing:,} of {count(number, 'image')} are there already"
+        versions = f" ({len(shelves)} versions of each in training)" if len(shelves) > 1 else ""
+        self.there = f"features: {number - missing:,} of {count(number, 'image')}{versions} are there already"
         self.done = f"features: {count(number, 'image')} went through the frozen backbone once"
-        if len(shelves) > 1:
-            self.there += f", each in {len(shelves)} versions counted"
         self._steps, self._step = math.ceil(missing / block), 0
 
     def fill(self, readers: Executor) -> bool:

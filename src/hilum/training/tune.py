@@ -19,7 +19,7 @@ from hilum.data.split import split_hash
 from hilum.data.table import Table
 from hilum.engines import REQUIRED, load_engine, shelf
 from hilum.errors import RecipeError, TrainingError, UsageError, nearest, require
-from hilum.progress import Silent, Watcher
+from hilum.progress import Silent, Watcher, count
 from hilum.recipe import Recipe
 from hilum.study import Dimension, Study, changed, dimensions, figure_name, grid, show
 from hilum.training.fitting import check_named, divide
@@ -108,6 +108,11 @@ def tune(
         queue = _begin(plan, definition, folder, watch)
         job = Job(plan, recipe, examples.table, engine, folder, threads(workers))
         teller = _Teller(queue, recipe, watch)
+        done = len(queue.outcomes())
+        watch.finish(
+            f"{count(queue.planned, 'trial')} on {count(workers, 'worker')}"
+            + (f"; {done} done already" if done else "")
+        )
         interrupted = False
         try:
             if workers == 1:
@@ -120,6 +125,8 @@ def tune(
         except KeyboardInterrupt:
             interrupted = True
             queue.give_back()
+            if not any(outcome.state == "complete" for outcome in queue.outcomes()):
+                watch.finish("interrupted before a trial was complete; the same command goes on")
         study = _finish(queue, job, examples, interrupted=interrupted)
     if not interrupted and (line := shelf.remove(folder / shelf.FOLDER)):
         watch.finish(line)
