@@ -143,7 +143,7 @@ def test_its_name_and_title_say_what_it_is(sites, tmp_path, names, networks, nam
     assert f"ensemble of {joined.manifest.training.architecture} (torch" in shown
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_keras_and_a_pytorch_bundle_are_joined_to_their_mean(tmp_path):
     table = phantom.generate(tmp_path / "phantoms", num_images=60, size=64, seed=3)
     table.write(tmp_path / "table.parquet")
