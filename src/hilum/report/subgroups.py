@@ -138,15 +138,15 @@ def table(evaluation: Evaluation, found: Subgroups) -> Grid:
     for factor in found.factors:
         for level in factor.levels:
             name = f"{FACTORS[factor.name].partition(',')[0]}: {level.name}"
-            if level.same_as:
-                cells = [Cell(f"{level.images:,}"), Cell(f"{level.patients:,}")]
-                letter = notes.letter(_same(level))
-                cells += [Cell("–", "", letter) for _ in heads[len(cells) :]]
-                rows.append((name, tuple(cells)))
-                continue
             cells = [Cell(f"{level.images:,}"), Cell(f"{level.patients:,}")]
             if single:
                 cells.append(Cell(f"{level.findings[single].positives:,}"))
+            if level.same_as:
+                same = notes.letter(f"the same images as {' '.join(level.same_as)}")
+                cells.append(Cell("same images", "", same))
+                cells += [Cell("–")] * (len(heads) - len(cells))
+                rows.append((name, tuple(cells)))
+                continue
             cells += [
                 _cell(level.auroc, notes),
                 _after(level.difference, notes),
@@ -308,7 +308,7 @@ def _plot(evaluation: Evaluation, found: Subgroups) -> Plot:
         whole = factor.whole if own else None
         rows.append(Row(_heading(factor, evaluation), None, 0, whole))
         for level in factor.levels:
-            rows.append(Row(level.name, level.auroc, level.images, whole, _as(level)))
+            rows.append(Row(level.name, level.auroc, level.images, whole, _same(level)))
             if level.auroc.value is not None and not level.same_as:
                 known.append((level.auroc.value, named(factor, level)))
     title = f"{name} by subgroup: every level is too small"
@@ -327,10 +327,6 @@ def _plot(evaluation: Evaluation, found: Subgroups) -> Plot:
 
 def _same(level: Level) -> str:
     """Says which level above has the very same images; empty where none has."""
-    return f"the same images as {' '.join(level.same_as)}" if level.same_as else ""
-
-
-def _as(level: Level) -> str:
     return f"same as {' '.join(level.same_as)}" if level.same_as else ""
 
 
