@@ -520,9 +520,11 @@ def _warnings(
                 "model's negatives: nothing can be said of how it tells them apart."
             )
         if part.outside:
+            trained = set(manifest.seen.sources) & {source.name for source in part.examples.table.sources}
+            also = ", the training's own among them" if trained else ""
             warnings.append(
                 f"Only the {part.name} part of this data set is scored; {part.outside:,} more labelled images "
-                "of it are left out (--split all scores them too)."
+                f"of it are left out (--split all scores them too{also})."
             )
     elif manifest.recalibrated:
         warnings.append(f"The bundle was {manifest.recalibrated.summary}.")
