@@ -112,6 +112,40 @@ def test_another_part_never_takes_the_place_of_the_own_test(sites):
     assert subject.output(split="all") == sites.run / "evaluation-all"
 
 
+def test_data_from_elsewhere_are_all_scored_unless_a_part_is_asked_for(sites):
+    table = Table.read(sites.site)
+    subject = evaluate.subject(sites.run, table.with_split(["train"] * 240 + ["test"] * 60))
+    more = "240 more labelled images of it are left out (--split all scores them too)"
+
+    every = evaluate.evaluate(subject, replicates=100)
+    part = evaluate.evaluate(subject, split="test", replicates=100)
+
+    assert (every.split, len(every.images)) == ("all", 300)
+    assert not any("left out" in line for line in every.warnings)
+    assert (part.split, len(part.images)) == ("test", 60)
+    assert any(more in line for line in part.warnings)
+
+
+def test_beside_another_source_the_own_test_is_named_and_training_is_not_scored(sites):
+    own, site = Table.read(sites.run / "table.parquet"), Table.read(sites.site)
+    frame = pd.concat([own.frame, site.frame.assign(split="test")], ignore_index=True)
+    both = Table(frame, own.findings, (*own.sources, *site.sources))
+
+    found = evaluate.evaluate(evaluate.subject(sites.run, both), replicates=100)
+    told = " ".join(found.warnings)
+
+    assert (found.split, len(found.images), found.external.shared_images) == ("test", 500, 200)
+    assert (
+        "Not seen in training: source site (300 of 500 images; training: own); view AP 300 (300 of 500"
+        in told
+    )
+    assert "200 of the 500 images are the model's own test itself" in told
+    assert "understated; evaluate site alone." in told
+    assert "of own, which the model was trained on, and of site, which it was not" in found.split_description
+    lead = shift.section(found).lead
+    assert "200 of them the model's own test, 300 of site, which the model was not trained on." in lead
+
+
 @pytest.fixture
 def prepared(monkeypatch):
     """How many images were asked of the cache, one number a call."""
@@ -130,7 +164,7 @@ def test_no_image_is_prepared_that_is_not_scored(sites, prepared):
     table = Table.read(sites.site)
     split = ["train"] * 240 + ["test"] * 60
 
-    evaluate.evaluate(evaluate.subject(sites.run, table.with_split(split)), replicates=100)
+    evaluate.evaluate(evaluate.subject(sites.run, table.with_split(split)), split="test", replicates=100)
     evaluate.evaluate(evaluate.subject(sites.run), split="val", replicates=100)
     own = Table.read(sites.own)
     again = evaluate.subject(sites.run, own.with_split([""] * len(own)))
@@ -233,7 +267,13 @@ def test_images_of_training_under_another_division_are_told(sites):
     assert any(
         "images are of patients that the model was trained or tuned on" in line for line in found.warnings
     )
-    assert any("patients are in the model's own test too" in line for line in found.warnings)
+    shared = found.external.shared_images
+    assert 0 < shared < 200
+    assert f"{shared} of the {len(found.images)} images are the model's own test itself" in " ".join(
+        found.warnings
+    )
+    assert not any(line.startswith("Not seen in training: source") for line in found.warnings)
+    assert "not the data that the model" not in found.split_description
 
 
 def test_without_images_known_to_be_normal_the_reader_is_told(sites):

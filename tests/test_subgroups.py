@@ -120,13 +120,18 @@ def test_a_level_tells_what_its_images_alone_would_tell(seed):
                 alone.positive_patients,
                 alone.negative_patients,
             )
+            for name, enough in (
+                ("sensitivity", here.positive_patients), ("specificity", here.negative_patients)
+            ):  # fmt: skip
+                if enough < 10:
+                    assert here.metrics[name].value is None
+                    continue
+                ends = (alone.metrics[name].value, alone.metrics[name].low, alone.metrics[name].high)
+                assert (here.metrics[name].value, here.metrics[name].low, here.metrics[name].high) == ends
             if one.auroc.value is None:
                 assert min(here.positive_patients, here.negative_patients) < 10
                 continue
             assert one.auroc.value == pytest.approx(alone.metrics["auroc"].value, abs=1e-12)
-            for name in ("sensitivity", "specificity"):
-                ends = (alone.metrics[name].value, alone.metrics[name].low, alone.metrics[name].high)
-                assert (here.metrics[name].value, here.metrics[name].low, here.metrics[name].high) == ends
             rest = stats.evaluate(labels[~rows], probabilities[~rows], replicates=100).findings["finding 1"]
             expected = one.auroc.value - rest.metrics["auroc"].value
             assert one.difference.value == pytest.approx(expected, abs=1e-12)
@@ -170,7 +175,7 @@ def test_a_site_that_is_random_is_found_and_named_and_divisions_that_are_the_sam
     assert "source site1: 0.443, lower by 0.557" in first
     assert "site0" not in first
     assert "unknown age" not in first
-    assert "of 1 comparison," in first
+    assert "(of 1 comparison; each interval is of that level alone, p after Holm's" in first
 
 
 @pytest.mark.parametrize(("sicker", "side"), [("AP", "above"), ("PA", "below")])
@@ -210,12 +215,78 @@ def test_a_level_that_is_too_small_has_no_figure():
     found = divide(replace(table, frame=frame), labels, probabilities, patients)
     small, large = level(found, "view", "LATERAL"), level(found, "view", "PA")
 
+    assert small.findings["Pneumonia"].positive_patients < 10
     for estimate in (small.auroc, small.difference, *small.findings["Pneumonia"].metrics.values()):
         assert (estimate.value, estimate.low) == (None, None)
         assert "too small: " in estimate.reason
     assert small.p_value is None
     assert large.auroc.value is not None
     assert "the rest is too small" in large.difference.reason
+
+
+def test_a_view_without_normals_keeps_its_sensitivity_which_is_told_where_it_fails():
+    table, labels, probabilities, patients = simulated(sites=1, sex="", age=np.nan, images=1, prevalence=0.5)
+    pa = (table.frame["view"] == "PA").to_numpy() & (labels[:, 0] == 1)
+    table = replace(table, frame=table.frame.assign(view=np.where(pa, "PA", "AP")))
+    probabilities[pa] = 0.1
+
+    found = divide(table, labels, probabilities, patients)
+    here = level(found, "view", "PA").findings["Pneumonia"].metrics
+
+    assert here["auroc"].reason == "too small: 0 patients without the finding"
+    assert here["sensitivity"].value == 0
+    assert here["specificity"].reason == "too small: 0 patients without the finding"
+    assert any(
+        "sensitivity 0.000 (0.000–" in line and "in PA view against" in line for line in remarks(found)
+    )
+
+
+def test_a_figure_of_all_far_from_the_only_level_that_can_be_scored_is_told_once():
+    table, labels, probabilities, patients = simulated(view="PA", strength=0.3, images=1, prevalence=0.5)
+    other = np.zeros(len(labels), bool)
+    other[np.flatnonzero(labels[:, 0] == 0)[:60]] = True  # normal all of them, and called so
+    probabilities[other] = 0.01
+    frame = table.frame.assign(
+        source=np.where(other, "site1", "site0"), sex="", view=np.where(other, "AP", "PA")
+    )
+    frame["age"] = np.nan
+
+    found = divide(replace(table, frame=frame), labels, probabilities, patients)
+    told = [line for line in remarks(found) if "of all images together" in line]
+
+    assert len(told) == 1
+    assert re.search(r"lies above that of source site0 \(0\.\d+\), the only level of source", told[0])
+
+
+def test_levels_that_are_the_very_same_images_are_known_and_told_of_once():
+    table, labels, probabilities, patients = simulated(view="PA", age=np.nan)
+    site = (table.frame["source"] == "site1").to_numpy()
+    table = replace(table, frame=table.frame.assign(sex=np.where(site, "", table.frame["sex"])))
+    probabilities[site] = 0.01
+
+    found = divide(table, labels, probabilities, patients)
+
+    assert level(found, "sex", "unknown").same_as == ("source", "site1")
+    assert [one.same_as for one in found.factors[0].levels] == [None, None]
+    stored = found.to_dict()["factors"]["sex"]["levels"]
+    assert {name: one["same_images_as"] for name, one in stored.items()} == {
+        "female": None, "male": None, "unknown": "source site1",
+    }  # fmt: skip
+    decisions = next(line for line in remarks(found) if line.startswith("At the threshold"))
+    assert decisions.count("sensitivity") == 1
+    assert "unknown sex" not in decisions
+
+
+def test_metadata_that_tell_less_than_chance_do_not_flatter_the_model():
+    found = divide(*simulated(1, strength=0, patients=60))
+    one = found.baseline["Pneumonia"]
+
+    assert one.metadata.value < 0.5
+    assert one.difference.value == pytest.approx(one.model.value - 0.5)
+    assert (one.difference.low, one.difference.high) == pytest.approx(
+        (one.model.low - 0.5, one.model.high - 0.5)
+    )
+    assert "is not surely above chance, 0.5" in remarks(found)[-1]
 
 
 def test_what_does_not_differ_is_told_as_the_same():

@@ -170,20 +170,20 @@ def subject(
 def evaluate(
     subject: Subject,
     *,
-    split: str = "test",
+    split: str | None = None,
     replicates: int = 2000,
     seed: int = 0,
     watch: Watcher | None = None,
 ) -> Evaluation:
     """Runs a bundle on labelled radiographs and scores it.
 
-    On the data that it was trained on (their split has the bundle's hash) the part asked for is scored; images from
-    elsewhere are all scored, or their source's own part of that name where it has one, for the findings that they
+    On the data that it was trained on (their split has the bundle's hash) the part asked for is scored, or the test;
+    images from elsewhere are all scored, or their source's own part of the name asked for, for the findings that they
     know, and are compared with the model's own test. A read of the test part is entered in the run's ledger.
 
     Args:
         subject: What is evaluated, on what.
-        split: `train`, `val`, `test` or `all`.
+        split: `train`, `val`, `test` or `all`; None as `parts.choose` has it.
         replicates: Bootstrap resamples of patients.
         seed: Of the resamples and of the choice of cases.
         watch: Told how it goes.
@@ -234,6 +234,7 @@ def evaluate(
                 model.bundle,
                 scores,
                 patients,
+                images=frame["image"].to_numpy(str),
                 findings=mapped.findings,
                 optional=subject.internal is None,
                 replicates=replicates,
@@ -300,9 +301,9 @@ def evaluate(
     return evaluation
 
 
-def check_split(split: str) -> None:
-    """Refuses what is not one of `SPLITS`."""
-    if split not in SPLITS:
+def check_split(split: str | None) -> None:
+    """Refuses what is given and not one of `SPLITS`."""
+    if split is not None and split not in SPLITS:
         raise UsageError(f"--split {split!r}: {', '.join(SPLITS)} expected")
 
 
@@ -517,6 +518,13 @@ def _warnings(
             warnings.append(
                 f"None of these images is known to have none of {', '.join(mapped.table.findings)}, which are this "
                 "model's negatives: nothing can be said of how it tells them apart."
+            )
+        if part.outside:
+            trained = set(manifest.seen.sources) & {source.name for source in part.examples.table.sources}
+            also = ", the training's own among them" if trained else ""
+            warnings.append(
+                f"Only the {part.name} part of this data set is scored; {part.outside:,} more labelled images "
+                f"of it are left out (--split all scores them too{also})."
             )
     elif manifest.recalibrated:
         warnings.append(f"The bundle was {manifest.recalibrated.summary}.")

@@ -31,6 +31,7 @@ class Unseen:
         here: What these images have; empty where nothing tells.
         images: How many of them are outside of what training had; None where it cannot be told.
         told: Of how many it is known.
+        new: Which of `here` training did not have, of sources and views; else empty.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Unseen:
     here: str
     images: int | None
     told: int
+    new: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class Internal:
         bundle: Hash of the bundle that was scored: this one, or the one whose weights it recalibrates.
         data: The sources' names.
         images: How many.
+        names: `source:patient` and name of each image.
         patients: Who, as `source:patient`, sorted, each once.
         positives: Finding -> images with it.
         scores: Of the findings in common.
@@ -98,6 +101,7 @@ class Internal:
     bundle: str
     data: str
     images: int
+    names: frozenset[tuple[str, str]]
     patients: np.ndarray
     positives: Mapping[str, int]
     scores: Scores | ClassScores
@@ -114,6 +118,7 @@ class External:
         internal: The model's own test; None with a reason.
         contrasts: Finding, or `MEAN`, -> metric -> own test against here.
         shared_patients: Patients who are in the own test and here, so that the two are not independent.
+        shared_images: Images here that are of the own test itself.
         reason: Why there is nothing to compare with.
     """
 
@@ -123,6 +128,7 @@ class External:
     internal: Internal | None
     contrasts: Mapping[str, Mapping[str, Contrast]] = field(default_factory=dict)
     shared_patients: int = 0
+    shared_images: int = 0
     reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -143,6 +149,7 @@ class External:
             },
             "reason": self.reason,
             "shared_patients": self.shared_patients,
+            "shared_images": self.shared_images,
             "comparison": {
                 name: {metric: one.to_dict() for metric, one in row.items()}
                 for name, row in self.contrasts.items()
@@ -169,16 +176,15 @@ def unseen(frame: pd.DataFrame, distances: np.ndarray, seen: Seen) -> tuple[Unse
             ", ".join(np.unique(sources)),
             int((~np.isin(sources, seen.sources)).sum()),
             len(sources),
+            new=", ".join(np.unique(sources[~np.isin(sources, seen.sources)])),
         ),
         Unseen(
             "view",
             ", ".join(seen.views),
-            ", ".join(
-                f"{view} {count:,}"
-                for view, count in zip(*np.unique(viewed, return_counts=True), strict=True)
-            ),
+            _counted(viewed),
             int((~np.isin(viewed, seen.views)).sum()) if seen.views and len(viewed) else None,
             len(viewed),
+            new=_counted(viewed[~np.isin(viewed, seen.views)]),
         ),
         _range("age", ages[~np.isnan(ages)], seen.ages, "years"),
         _range("size", sides[sides > 0], seen.sides, "pixels at the shorter side"),
@@ -258,8 +264,9 @@ def find_internal(
         finding: int((stored.labels[:, column] == 1).sum())
         for finding, column in zip(findings, columns, strict=True)
     }
+    names = frozenset(zip(stored.patients.tolist(), stored.images.tolist(), strict=True))
     return Internal(
-        stored.bundle, stored.data, len(stored.labels), np.unique(stored.patients), positives, scores
+        stored.bundle, stored.data, len(stored.labels), names, np.unique(stored.patients), positives, scores
     )
 
 
@@ -353,6 +360,7 @@ def compare(
     scores: Scores | ClassScores,
     patients: np.ndarray,
     *,
+    images: np.ndarray,
     findings: Sequence[str],
     optional: bool,
     replicates: int,
@@ -365,6 +373,7 @@ def compare(
         bundle: That was scored.
         scores: Here.
         patients: Here, as `source:patient`.
+        images: Their names.
         findings: In common.
         optional: Whether a report that is not there, or of another bundle, is a reason and no error.
         replicates: Bootstrap resamples of patients.
@@ -380,7 +389,9 @@ def compare(
             raise
         return {"internal": None, "reason": str(error)}
     shared = len(np.intersect1d(internal.patients, patients))
+    pairs = zip(patients.tolist(), images.tolist(), strict=True)
     return {
+        "shared_images": sum(pair in internal.names for pair in pairs),
         "internal": internal,
         "contrasts": contrast(internal.scores, scores),
         "shared_patients": shared,
@@ -394,6 +405,12 @@ def _row(
         name: Contrast(own[name], here[name], stats.unpaired_difference(here[name], own[name]))
         for name in names
     }
+
+
+def _counted(views: np.ndarray) -> str:
+    return ", ".join(
+        f"{view} {count:,}" for view, count in zip(*np.unique(views, return_counts=True), strict=True)
+    )
 
 
 def _range(name: str, values: np.ndarray, seen: tuple[float, float] | None, unit: str) -> Unseen:
@@ -416,10 +433,17 @@ def warnings(external: External) -> tuple[str, ...]:
     untold = [f"{one.name}s (here {one.here})" for one in external.unseen if one.here and not one.trained]
     if untold:
         lines.append(f"The bundle does not tell its training images' {' and '.join(untold)}.")
-    if external.shared_patients:
+    if external.shared_images:
+        source = next(one for one in external.unseen if one.name == "source")
+        alone = f"; evaluate {source.new} alone" if source.new else ""
         lines.append(
-            f"{external.shared_patients:,} patients are in the model's own test too: the intervals of the differences "
-            "take the two for independent, and are too wide or too narrow."
+            f"{external.shared_images:,} of the {source.told:,} images are the model's own test itself, so that the "
+            f"difference from it is understated{alone}."
+        )
+    elif external.shared_patients:
+        lines.append(
+            f"{external.shared_patients:,} patients are in the model's own test too, with other images: the intervals "
+            "of the differences take the two for independent, and are as a rule too wide."
         )
     if external.reason:
         lines.append(f"No comparison with the model's own test: {external.reason}.")
@@ -440,7 +464,7 @@ def _told(one: Unseen) -> str:
     share = f"all {one.told:,} images" if one.images == one.told else f"{one.images:,} of {one.told:,} images"
     if one.name == "likeness":
         return f"{share} are unlike the validation images ({one.here}; {one.trained})"
-    return f"{one.name} {one.here} ({share}; training: {one.trained})"
+    return f"{one.name} {one.new or one.here} ({share}; training: {one.trained})"
 
 
 def _span(low: float, high: float, unit: str) -> str:

@@ -44,6 +44,7 @@ class Part:
         description: How the part was made, in a sentence.
         internal: Whether these are the training's own data.
         left_out: Images of this part whose patients calibrated the bundle.
+        outside: Of data from elsewhere the labelled images that are in other parts than this.
     """
 
     examples: Examples
@@ -52,9 +53,10 @@ class Part:
     description: str
     internal: bool
     left_out: int = 0
+    outside: int = 0
 
 
-def choose(table: Table, bundle: Bundle, split: str, *, watch: Watcher) -> Part:
+def choose(table: Table, bundle: Bundle, split: str | None, *, watch: Watcher) -> Part:
     """Finds out whether these are the training's own data, takes the part asked for and prepares its images.
 
     Patients whose images calibrated the bundle are left out.
@@ -62,7 +64,8 @@ def choose(table: Table, bundle: Bundle, split: str, *, watch: Watcher) -> Part:
     Args:
         table: The rows that answer the bundle's task; see `examples.answering`.
         bundle: The bundle.
-        split: `train`, `val`, `test` or `all`.
+        split: `train`, `val`, `test` or `all`. None stands for the test of the training's own data, and for all images
+            from elsewhere; if a source among them was trained on, for the test part, where there is one.
         watch: Told of the preparation.
 
     Raises:
@@ -71,35 +74,44 @@ def choose(table: Table, bundle: Bundle, split: str, *, watch: Watcher) -> Part:
     """
     manifest = bundle.manifest
     divided = divided_as_in_training(table, bundle, watch=watch)
-    name = split
     if divided is not None:
+        name = split or "test"
         table, description = divided, manifest.training.split_description
         if len({member.manifest.training.split_hash for member in manifest.members}) > 1:
-            description = UNITED[split].format(len(manifest.members))
+            description = UNITED[name].format(len(manifest.members))
     else:
-        if not any(table.frame["split"]):
+        there, sources = set(table.frame["split"]), set(table.frame["source"])
+        familiar = sorted(sources & set(manifest.seen.sources))
+        name = split or ("test" if familiar and "test" in there else "all")
+        if there <= {""}:
             name = "all"
         whose = "all images" if name == "all" else f"the {name} part of the source's own split"
-        description = f"external data, {whose}: not the data that the model was trained on"
+        what = "not the data that the model was trained on"
+        if familiar:
+            others = ", ".join(sorted(sources - set(familiar)))
+            what = f"of {', '.join(familiar)}, which the model was trained on"
+            what += f", and of {others}, which it was not" if others else ", divided otherwise"
+        description = f"external data, {whose}: {what}"
     inside = np.full(len(table), True) if name == "all" else table.frame["split"].to_numpy(str) == name
-    if divided is None and not inside.all():
+    outside = 0 if divided is not None else int((~inside).sum())
+    if outside:
         description += f"; {inside.sum():,} of {len(table):,} images, with --split all all of them"
     if not inside.any() and divided is not None and manifest.members:
         raise DataError(
-            f"no image is in the {split} part of every member: each trained or tuned one of the ensemble's "
+            f"no image is in the {name} part of every member: each trained or tuned one of the ensemble's "
             f"{len(manifest.members)} members. Evaluate it on data from elsewhere; what cross-validation says of its "
             "members is in the evaluation beside them"
         )
     if not inside.any():
         present = sorted(set(table.frame["split"]) - {""})
         raise UsageError(
-            f"no image belongs to the {split} part; there are: {', '.join(present) or 'none'}; or --split all"
+            f"no image belongs to the {name} part; there are: {', '.join(present) or 'none'}; or --split all"
         )
     if len(bundle.calibrated_on):
         # Who calibrated is known by pictures, and a patient's may stand in several parts.
         inside = np.isin(patients(table), patients(table)[inside])
     examples = prepare(table.select(inside), size=manifest.size, fit=manifest.fit, watch=watch)
-    part = Part(examples, examples.rows(name), name, description, divided is not None)
+    part = Part(examples, examples.rows(name), name, description, divided is not None, outside=outside)
     if not len(part.rows):
         first = examples.quarantine.iloc[0]
         raise DataError(

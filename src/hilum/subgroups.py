@@ -22,6 +22,8 @@ UNKNOWN = "unknown"
 BANDS = {2: "under 2", 12: "2–11", 18: "12–17", 40: "18–39", 60: "40–59", 80: "60–79", np.inf: "80 and over"}
 """Upper end in years, which is outside, -> the band; children and adults apart."""
 SEXES = {"F": "female", "M": "male", "O": "other", "": UNKNOWN}
+CHANCE = Estimate(0.5, 0.5, 0.5)
+"""Known without error. Metadata that tell nothing lie below it, since they are cross-fitted."""
 PROPORTION = "Wilson with patients as clusters"
 
 
@@ -34,7 +36,7 @@ class Within:
         negatives: Images known to be without it.
         positive_patients: Patients with a positive image.
         negative_patients: Patients with a negative image.
-        metrics: `auroc`, `sensitivity`, `specificity`; without values where the level is too small.
+        metrics: `auroc`, `sensitivity`, `specificity`; each without a value where the level is too small for it.
         difference: AUROC here minus that of all other images of the factor.
     """
 
@@ -62,6 +64,8 @@ class Level:
         division: Number of the division into these images and all others; levels that are the same images, or the
             others, share it.
         accuracy: Where exactly one class is called: the share of images put into the right one.
+        same_as: The first factor and level that are the very same images with the same figures; None where it is
+            this.
     """
 
     name: str
@@ -74,6 +78,7 @@ class Level:
     holm_p: float | None = None
     division: int = 0
     accuracy: Estimate | None = None
+    same_as: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,7 @@ class Baseline:
     Attributes:
         model: AUROC of the model.
         metadata: AUROC of all that is known together.
-        difference: Model minus metadata.
+        difference: Model minus metadata, or minus chance (0.5) where metadata tell less than that.
         alone: Factor of `data.audit.association` -> its AUROC alone.
     """
 
@@ -162,9 +167,9 @@ def subgroups(
 ) -> Subgroups:
     """Divides scored images by each factor and sets what metadata tell beside the model.
 
-    A level with fewer than ten patients with, or without, a finding is too small for figures of it. The mean over
-    several findings is over those that are not too small in any level; levels that would leave less than half of the
-    findings get no mean.
+    A level with fewer than ten patients with, or without, a finding is too small for its AUROC; with fewer with it for
+    sensitivity, without it for specificity. The mean over several findings is over those that are not too small in any
+    level; levels that would leave less than half of the findings get no mean.
 
     Args:
         table: The n images that were scored, row for row.
@@ -319,22 +324,15 @@ def _level(
     small = _none(f"too small: {large} of {len(counts)} findings can be scored")
     for column, finding in enumerate(scored.findings):
         why = _too_small(counts[column])
+        decisions = _decisions(rows, scored, column, counts[column])
         if why:
-            metrics = dict.fromkeys(("auroc", "sensitivity", "specificity"), _none(why))
-            findings[finding] = Within(*counts[column], metrics, _none(why))
+            findings[finding] = Within(*counts[column], {"auroc": _none(why), **decisions}, _none(why))
             continue
         own = scored.area(rows, column)
         why = _too_small(scored.counts(~rows, column))
         rest = None if why else scored.area(~rows, column)
         difference = _none(f"the rest is {why}") if rest is None else area_difference(own, rest)[0]
-        called = scored.decisions[:, column]
-        present, absent = (rows & (scored.labels[:, column] == truth) for truth in (1, 0))
-        metrics = {
-            "auroc": own.estimate(),
-            "sensitivity": scored.share(present, called),
-            "specificity": scored.share(absent, ~called),
-        }
-        findings[finding] = Within(*counts[column], metrics, difference)
+        findings[finding] = Within(*counts[column], {"auroc": own.estimate(), **decisions}, difference)
         if column in common:
             here.append(own)
             elsewhere += [rest] if rest else []
@@ -350,6 +348,20 @@ def _level(
     return Level(
         name, int(rows.sum()), scored.patients(rows), findings, auroc, difference, p_value, accuracy=accuracy
     )
+
+
+def _decisions(
+    rows: np.ndarray, scored: _Scored, column: int, counts: tuple[int, int, int, int]
+) -> dict[str, Estimate]:
+    """Sensitivity and specificity, each where there are patients enough whom it is a share of."""
+    called = scored.decisions[:, column]
+    kinds = (("sensitivity", 1, called, "with"), ("specificity", 0, ~called, "without"))
+    return {
+        name: scored.share(rows & (scored.labels[:, column] == truth), right)
+        if patients >= MIN_PATIENTS
+        else _none(f"too small: {_count(patients, 'patient')} {which} the finding")
+        for (name, truth, right, which), patients in zip(kinds, counts[2:], strict=True)
+    }
 
 
 def _accuracy(rows: np.ndarray, scored: _Scored) -> Estimate:
@@ -383,11 +395,17 @@ def _holm(
     numbers: dict[tuple[bytes, tuple[str, ...]], int] = {}
     p_values: dict[int, float] = {}
     division: dict[tuple[str, str], int] = {}
+    first: dict[tuple[bytes, tuple[str, ...]], tuple[str, str]] = {}
+    same: dict[tuple[str, str], tuple[str, str]] = {}
     for factor in factors:
         for level in factor.levels:
             rows = masks[factor.name][level.name]
             key = np.packbits(rows if rows[0] else ~rows).tobytes(), factor.common
             number = division[factor.name, level.name] = numbers.setdefault(key, len(numbers))
+            here = factor.name, level.name
+            # Of one finding figures depend on the images alone, of several the mean on its findings, too.
+            common = factor.common if len(level.findings) > 1 else ()
+            same[here] = first.setdefault((np.packbits(rows).tobytes(), common), here)
             if level.p_value is not None:
                 p_values.setdefault(number, level.p_value)
     adjusted = dict(zip(p_values, stats.holm([*p_values.values()]).tolist(), strict=True))
@@ -397,7 +415,9 @@ def _holm(
         for level in factor.levels:
             number = division[factor.name, level.name]
             holm_p = None if level.p_value is None else adjusted[number]
-            levels.append(replace(level, division=number, holm_p=holm_p))
+            like = same[factor.name, level.name]
+            same_as = None if like == (factor.name, level.name) else like
+            levels.append(replace(level, division=number, holm_p=holm_p, same_as=same_as))
         made.append(replace(factor, levels=tuple(levels)))
     return tuple(made), len(p_values)
 
@@ -423,7 +443,8 @@ def _beside(model: Estimate, found: Sequence[Association]) -> Baseline:
     # One factor may be all that is known; of none the reason of the first is told.
     only = next((one for one in alone.values() if one.value is not None), alone[METADATA[0]])
     metadata = told.get(TOGETHER, only)
-    return Baseline(model, metadata, stats.unpaired_difference(model, metadata), alone)
+    least = CHANCE if metadata.value is not None and metadata.value < 0.5 else metadata
+    return Baseline(model, metadata, stats.unpaired_difference(model, least), alone)
 
 
 def _estimate(one: Association) -> Estimate:
@@ -442,6 +463,7 @@ def _level_to_dict(level: Level) -> dict[str, Any]:
         "difference": level.difference.to_dict(),
         "p_value": level.p_value,
         "holm_p": level.holm_p,
+        "same_images_as": None if level.same_as is None else " ".join(level.same_as),
         **({} if level.accuracy is None else {"accuracy": level.accuracy.to_dict()}),
         "findings": {finding: dict(_within(one)) for finding, one in level.findings.items()},
     }

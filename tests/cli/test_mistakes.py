@@ -35,7 +35,7 @@ WRONG_USE = [
     ("bundle recalibrate", ["run --data a.parquet -o full"]),
     ("evaluate", ["none", "site", "note.txt", "run --split tset", "run --data none", "run --data note.txt",
                   "run --data a.parquet", "run --data a.parquet --internal none", "run --internal none",
-                  "run -o full", "run -o note.txt", "run --expect 12", "run --data train.parquet"]),
+                  "run -o full", "run -o note.txt", "run --expect 12", "run --data train.parquet --split test"]),
     ("score -o new", ["none.csv --labels a.csv", "note.txt --labels a.csv", "odd.csv --labels a.csv",
                       "a.csv --labels none", "a.csv --labels note.txt", "a.csv --labels a.csv --split tset",
                       "a.csv --labels a.csv --split test", "a.csv --labels a.csv --threshold 2",

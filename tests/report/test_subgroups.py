@@ -133,6 +133,40 @@ def test_images_that_are_all_alike_get_a_line_and_no_figure(divided):
     assert section.how_baseline.startswith("Metadata alone tell nothing here: view (the same in all images)")
 
 
+def test_levels_of_the_same_images_get_one_row_and_one_point(divided):
+    evaluation = divided("binary", num_images=400)
+    source, view = evaluation.subgroups.factors
+    levels = (replace(view.levels[0], same_as=("source", "site-a")), *view.levels[1:])
+    found = replace(evaluation.subgroups, factors=(source, replace(view, levels=levels)))
+
+    section = told.section(replace(evaluation, subgroups=found))
+    rows = dict(section.table.rows)
+
+    same, other = (rows[f"View: {one.name}"] for one in levels[:2])
+    assert [cell.value for cell in same[3:]] == ["same images", "–", "–", "–", "–"]
+    assert "–" not in [cell.value for cell in other[3:]]
+    assert (same[3].note, "the same images as source site-a") in section.table.notes
+    written = [text.get_text() for text in section.plots[0].figure.texts]
+    assert "same as source site-a" in written
+    assert {"all images together", "chance"} <= set(written)
+    assert "Intervals of AUROC here: DeLong" in section.how
+
+
+def test_one_level_that_can_be_scored_does_not_give_the_title_its_figure(divided):
+    evaluation = divided("binary", num_images=400)
+    source = evaluation.subgroups.factors[0]
+    nothing = replace(source.levels[1].auroc, value=None, low=None, high=None, reason="too small: few")
+    small = replace(source.levels[1], auroc=nothing, difference=nothing, holm_p=None)
+    found = replace(
+        evaluation.subgroups, factors=(replace(source, levels=(source.levels[0], small)),), comparisons=0
+    )
+
+    section = told.section(replace(evaluation, subgroups=found))
+
+    assert section.plots[0].title == f"AUROC by subgroup: only source {source.levels[0].name} can be scored"
+    assert "comparison" not in section.how
+
+
 def test_many_sites_with_long_names_and_many_findings_fit(divided):
     sites = tuple(f"a-hospital-with-quite-a-long-name-{number:02d}" for number in range(25))
     evaluation = divided("multilabel", sites=sites, num_findings=14, num_images=3000)

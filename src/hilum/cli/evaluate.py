@@ -37,12 +37,15 @@ def evaluate(
     model: BundleArgument,
     data: SourceOption = None,
     split: Annotated[
-        str,
+        Optional[str],  # noqa: UP045
         typer.Option(
             "--split",
-            help="train, val, test, or all; of data from elsewhere the part so named, or all where there are no parts.",
+            help="train, val, test, or all; if not given test of the run's own data and, of data from elsewhere, all "
+            "images (only their test part if a source among them was trained on). Of data from elsewhere the part so "
+            "named, or all where there are no parts.",
+            show_default=False,
         ),
-    ] = "test",
+    ] = None,
     output: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
@@ -79,7 +82,7 @@ def evaluate(
         raise UsageError("--internal names the own test to compare other data with; give those with --data")
     evaluation.check_split(split)
     if output:
-        check_report(output, own_test=split == "test")
+        check_report(output, own_test=split in (None, "test"))
     if data:  # before they are read
         bundle.read(model, expect=expect)
         if internal:
@@ -181,7 +184,7 @@ def evaluate_model(
     model: Path,
     table: Any,
     *,
-    split: str,
+    split: str | None,
     output: Path | None,
     as_json: bool,
     expect: str | None = None,
@@ -195,7 +198,7 @@ def evaluate_model(
     watch = Terminal()
     subject = evaluation.subject(model, table, expect=expect, images=images, internal=internal)
     if output is None and table is None:
-        check_report(subject.output(split=split), own_test=split == "test")
+        check_report(subject.output(split=split or "test"), own_test=split in (None, "test"))
     result = evaluation.evaluate(subject, split=split, watch=watch)
     folder = output or subject.output(result)
     check_report(folder, own_test=result.split == "test" and result.external is None)

@@ -24,7 +24,10 @@ def remarks(found: Subgroups) -> tuple[str, ...]:
     for factor, level in known:
         once.setdefault(level.division, (factor, level))
     differing = [*once.values()]
-    looked = f"of {words.count(found.comparisons, 'comparison')}, p after Holm's correction"
+    looked = (
+        f"of {words.count(found.comparisons, 'comparison')}; each interval is of that level alone, p after Holm's "
+        "correction for all"
+    )
     for sure, verb in (
         (True, "differs from the rest"),
         (False, "may differ from the rest, or by chance alone,"),
@@ -34,7 +37,7 @@ def remarks(found: Subgroups) -> tuple[str, ...]:
             told = "; ".join(_told(factor, level) for factor, level in some[:NAMED])
             more = f"; and {len(some) - NAMED} more" if len(some) > NAMED else ""
             lines.append(f"{what} {verb} in {told}{more} ({looked}).")
-    lines += [f"{what} {line}" for factor in found.factors if (line := _outside(factor))]
+    lines += [f"{what} {line}" for line in _outsides(found.factors)]
     if len(found.baseline) == 1 and (apart := _decisions(found.factors)):
         lines.append(
             f"At the threshold levels lie apart, by intervals that do not overlap: {'; '.join(apart)}."
@@ -54,15 +57,34 @@ def named(factor: Factor, level: Level) -> str:
     )
 
 
+def _outsides(factors: Sequence[Factor]) -> list[str]:
+    """What `_outside` says of each factor, of those with the same levels that can be scored the first."""
+    told: dict[frozenset[tuple[str, str]], str] = {}
+    for factor in factors:
+        scored = [level for level in factor.levels if level.auroc.value is not None]
+        if line := _outside(factor):
+            told.setdefault(frozenset(level.same_as or (factor.name, level.name) for level in scored), line)
+    return list(told.values())
+
+
 def _outside(factor: Factor) -> str:
-    """Says so where all images together are ranked better, or worse, than those of every level."""
-    values = [level.auroc.value for level in factor.levels if level.auroc.value is not None]
-    if factor.whole is None or len(values) < 2:
+    """Says so where all images together are ranked better, or worse, than those of every level that can be scored."""
+    scored = {level.auroc.value: level for level in factor.levels if level.auroc.value is not None}
+    if factor.whole is None or not scored:
         return ""
-    low, high = min(values), max(values)
+    low, high = min(scored), max(scored)
     if low - APART <= factor.whole <= high + APART:
         return ""
     side = "below" if factor.whole < low else "above"
+    if len(scored) == 1:
+        (only,) = scored.values()
+        if only.same_as:  # told, or refuted, at the other factor
+            return ""
+        return (
+            f"{factor.whole:.3f} of all images together lies {side} that of {named(factor, only)} ({low:.3f}), the "
+            f"only level of {factor.name} that can be scored: the others differ in labels or probabilities, and the "
+            "figure of all mixes that in."
+        )
     return (
         f"{factor.whole:.3f} of all images together lies {side} that of every {factor.name} ({low:.3f} to {high:.3f}): "
         "whole levels differ in labels or probabilities, and the figure of all mixes that in."
@@ -72,14 +94,15 @@ def _outside(factor: Factor) -> str:
 def _decisions(factors: Sequence[Factor]) -> list[str]:
     """Of one finding the lowest and highest sensitivity and specificity of a factor, where their intervals are apart.
 
-    Of factors that set the same divisions against each other the first is told.
+    Levels that are the very same images as those of an earlier factor are set against others there.
     """
-    told: dict[tuple[str, int, int], str] = {}
+    told = []
     for factor in factors:
         for metric in ("sensitivity", "specificity"):
             known = [
                 (one, level)
                 for level in factor.levels
+                if level.same_as is None
                 for one in (next(iter(level.findings.values())).metrics[metric],)
                 if one.value is not None
             ]
@@ -92,8 +115,8 @@ def _decisions(factors: Sequence[Factor]) -> list[str]:
                     f"{words.estimate(one.to_dict())} in {named(factor, level)}"
                     for one, level in ((low, first), (high, last))
                 )
-                told.setdefault((metric, first.division, last.division), f"{metric} {sides}")
-    return list(told.values())
+                told.append(f"{metric} {sides}")
+    return told
 
 
 def _differing(factor: Factor) -> list[Level]:
@@ -104,26 +127,27 @@ def _differing(factor: Factor) -> list[Level]:
 
 
 def _surely_above(one: Baseline) -> bool:
-    """Whether the model's AUROC is surely above the metadata's; where one is missing nothing is said against it.
-
-    Metadata that tell nothing have an AUROC below 0.5, since they are cross-fitted: chance is the least to be above.
-    """
-    if one.difference.low is None or one.model.low is None:
-        return True
-    return one.difference.low > 0 and one.model.low > 0.5
+    """Whether the model is surely above metadata and chance; where a figure is missing nothing is said against it."""
+    return one.difference.low is None or one.difference.low > 0
 
 
 def _matched(found: Subgroups, unsure: Sequence[str]) -> str:
     if len(found.baseline) == 1:
         one = found.baseline[unsure[0]]
         known = ", ".join(name for name, alone in one.alone.items() if alone.value is not None)
+        model, metadata = (words.value(estimate.to_dict()) for estimate in (one.model, one.metadata))
+        if (one.metadata.value or 0) < 0.5:
+            return (
+                f"The model's AUROC ({model}) is not surely above chance, 0.5; metadata tell nothing without a look at "
+                f"the image ({known}: {metadata})."
+            )
         return (
-            f"The model's AUROC ({words.value(one.model.to_dict())}) is not surely above what metadata tell without a "
-            f"look at the image ({known}: {words.value(one.metadata.to_dict())})."
+            f"The model's AUROC ({model}) is not surely above what metadata tell without a look at the image "
+            f"({known}: {metadata})."
         )
     return (
         f"For {len(unsure)} of {len(found.baseline)} the model's AUROC is not surely above what metadata (view, age, "
-        f"sex, size) tell without a look at the image: {', '.join(unsure)}."
+        f"sex, size) tell without a look at the image, or not above chance: {', '.join(unsure)}."
     )
 
 

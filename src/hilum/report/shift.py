@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hilum.evaluate import Evaluation
-from hilum.external import ACCURACY, MEAN, METRICS, Contrast, Unseen
+from hilum.external import ACCURACY, MEAN, METRICS, Contrast, External, Unseen
 from hilum.report import style, words
 from hilum.report.plots import Plot, confidence, noun
 from hilum.report.tables import Cell, Column, Grid, Notes
@@ -61,14 +61,12 @@ def section(evaluation: Evaluation) -> Section | None:
     here = f"{words.count(len(evaluation.images), 'image')} of {evaluation.data}"
     unseen = _unseen(external.unseen)
     if external.internal is None:
-        lead = (
-            f"These are {here}, not the data that the model was trained on. Its own test is not beside them: "
-        )
+        lead = f"These are {here}, {_strange(external)}. Its own test is not beside them: "
         return Section(f"{lead}{external.reason}.", "", (), (), unseen)
     own = external.internal
     patients = words.count(len(own.patients), "patient")
     lead = (
-        f"Here: {here}, not the data that the model was trained on. Own test: "
+        f"Here: {here}, {_strange(external)}. Own test: "
         f"{words.count(own.images, 'image')} of {patients} of {own.data}, held out of training."
     )
     how = (
@@ -85,6 +83,18 @@ def section(evaluation: Evaluation) -> Section | None:
         )
         how += f" ({shares[0]} here, {shares[1]} in the own test)"
     return Section(lead, f"{how}.", (_plot(evaluation),), (_table(evaluation),), unseen)
+
+
+def _strange(external: External) -> str:
+    """How far these are not the data that the model was trained on, and how many are its own test."""
+    source = next(one for one in external.unseen if one.name == "source")
+    own = f"{external.shared_images:,} of them the model's own test" if external.shared_images else ""
+    if source.images == source.told:
+        return "not the data that the model was trained on"
+    if not source.images:
+        return own or f"of {source.trained}, which the model was trained on, divided otherwise"
+    new = f"{source.images:,} of {source.new}, which the model was not trained on"
+    return f"{own}, {new}" if own else f"{new}, the others of {source.trained}, which it was"
 
 
 def _plot(evaluation: Evaluation) -> Plot:

@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hilum.evaluate import Evaluation
 from hilum.files import spreadsheet_safe
@@ -29,6 +29,9 @@ FIGURES = ("auroc", *DECISIONS, "accuracy", "difference")
 """Columns of subgroups.csv."""
 
 
+CHANCE: dict[str, Any] = {"color": style.SLATE, "linewidth": 1.4, "linestyle": (0, (3, 2))}
+
+
 @dataclass(frozen=True)
 class Row:
     """A line of the figure: the heading of a factor, or one of its levels.
@@ -38,12 +41,14 @@ class Row:
         estimate: None for a heading.
         images: How many; 0 for a heading.
         whole: Of all images of the factor.
+        same: Words where these are the images of a level above, whose figure stands there; else empty.
     """
 
     name: str
     estimate: Estimate | None
     images: int
     whole: float | None
+    same: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,12 +86,17 @@ def section(evaluation: Evaluation) -> Section | None:
     if found.same:
         same = ", ".join(f"{name} ({level})" for name, level in found.same.items())
         lead += f" The same for all of them, so that nothing can be compared: {same}."
+    corrected = (
+        f" p: of no difference, by Holm's correction over the {words.count(found.comparisons, 'comparison')} of this "
+        "section."
+    )
     how = (
         f"Lines: {confidence(evaluation)} intervals by patient. Difference: AUROC of the level minus that of all "
-        "other images, with an interval that knows of patients who stand in both. p: of no difference, by Holm's "
-        f"correction over the {words.count(found.comparisons, 'comparison')} of this section. A level with under 10 "
-        f"patients with, or without, the {noun(evaluation)} is too small for a figure. A difference may come from who "
-        "is in the level, and not from the level itself."
+        "other images, with an interval of this level alone that knows of patients who stand in both."
+        f"{corrected if found.comparisons else ''} A level with under 10 patients with, or without, the "
+        f"{noun(evaluation)} is too small for an AUROC; with under 10 with it for sensitivity, without it for "
+        "specificity. A difference may come from who is in the level, and not from the level itself."
+        f"{_methods(evaluation, found)}"
     )
     if several:
         how += (
@@ -99,8 +109,9 @@ def section(evaluation: Evaluation) -> Section | None:
     how_baseline = (
         "Metadata: an AUROC from view, age, sex and image size alone, cross-fitted by patient (naive Bayes over "
         "levels), without a look at the image; where they tell nothing it lies below 0.5. It is high where the sicker "
-        "are filmed otherwise, and a model may learn that from the picture. Difference: model minus metadata, by "
-        "MOVER, which takes the two as independent and errs on the wide side."
+        "are filmed otherwise, and a model may learn that from the picture. Difference: model minus metadata, or minus "
+        "0.5 (chance) where metadata lie below that, by MOVER, which takes the two as independent and errs on the wide "
+        "side."
     )
     untold = ", ".join(f"{name} ({why})" for name, why in _untold(found).items() if why)
     beside = baseline(evaluation, found)
@@ -120,11 +131,22 @@ def table(evaluation: Evaluation, found: Subgroups) -> Grid:
     single = evaluation.findings[0] if len(evaluation.findings) == 1 else None
     notes = Notes()
     rows = []
+    heads = ["Images", "Patients", *(["Positives"] if single else []), "AUROC" if single else "Mean AUROC"]
+    heads += ["Difference", "p"]
+    heads += ["Sensitivity", "Specificity"] if single else []
+    heads += ["Accuracy"] if evaluation.task == "multiclass" else []
     for factor in found.factors:
         for level in factor.levels:
+            name = f"{FACTORS[factor.name].partition(',')[0]}: {level.name}"
             cells = [Cell(f"{level.images:,}"), Cell(f"{level.patients:,}")]
             if single:
                 cells.append(Cell(f"{level.findings[single].positives:,}"))
+            if level.same_as:
+                same = notes.letter(f"the same images as {' '.join(level.same_as)}")
+                cells.append(Cell("same images", "", same))
+                cells += [Cell("–")] * (len(heads) - len(cells))
+                rows.append((name, tuple(cells)))
+                continue
             cells += [
                 _cell(level.auroc, notes),
                 _after(level.difference, notes),
@@ -135,11 +157,7 @@ def table(evaluation: Evaluation, found: Subgroups) -> Grid:
                 cells += [_after(metrics[name], notes) for name in DECISIONS]
             if level.accuracy:
                 cells.append(_cell(level.accuracy, notes))
-            rows.append((f"{FACTORS[factor.name].partition(',')[0]}: {level.name}", tuple(cells)))
-    heads = ["Images", "Patients", *(["Positives"] if single else []), "AUROC" if single else "Mean AUROC"]
-    heads += ["Difference", "p"]
-    heads += ["Sensitivity", "Specificity"] if single else []
-    heads += ["Accuracy"] if evaluation.task == "multiclass" else []
+            rows.append((name, tuple(cells)))
     return Grid(
         "Figures by subgroup", "Subgroup", tuple(map(Column, heads)), tuple(rows), notes=notes.listed()
     )
@@ -286,21 +304,45 @@ def _plot(evaluation: Evaluation, found: Subgroups) -> Plot:
     name = "AUROC" if len(evaluation.findings) == 1 else "Mean AUROC"
     rows, known = [], []
     for factor in found.factors:
-        rows.append(Row(_heading(factor, evaluation), None, 0, factor.whole))
+        own = [level for level in factor.levels if level.auroc.value is not None and not level.same_as]
+        whole = factor.whole if own else None
+        rows.append(Row(_heading(factor, evaluation), None, 0, whole))
         for level in factor.levels:
-            rows.append(Row(level.name, level.auroc, level.images, factor.whole))
-            if level.auroc.value is not None:
+            rows.append(Row(level.name, level.auroc, level.images, whole, _same(level)))
+            if level.auroc.value is not None and not level.same_as:
                 known.append((level.auroc.value, named(factor, level)))
-    title = f"{name} by subgroup"
-    if known:
+    title = f"{name} by subgroup: every level is too small"
+    if len(known) == 1:
+        title = f"{name} by subgroup: only {words.ends(known[0][1], 21)} can be scored"
+    elif known:
         ends = dict.fromkeys(choose(known, key=lambda one: one[0]) for choose in (min, max))
         title = f"{name} {' to '.join(f'{words.number(value)} ({words.ends(of, 21)})' for value, of in ends)}"
     caption = (
-        f"{name} of the images of each level with its {confidence(evaluation)} interval by patient. Vertical "
-        "lines: all images together; dashes: chance."
+        f"{name} of the images of each level with its {confidence(evaluation)} interval by patient. Black line, where "
+        "a level can be scored: all images together; dashes: chance."
     )
     drawing = forest(rows, title=title, subtitle=cohort(evaluation), axis=f"{name} (0.5 is chance)")
     return Plot("subgroups", drawing, title, caption)
+
+
+def _same(level: Level) -> str:
+    """Says which level above has the very same images; empty where none has."""
+    return f"same as {' '.join(level.same_as)}" if level.same_as else ""
+
+
+def _methods(evaluation: Evaluation, found: Subgroups) -> str:
+    """Says so where AUROC's intervals of the levels and of all images are made in two ways."""
+    levels = {level.auroc.method for factor in found.factors for level in factor.levels if level.auroc.method}
+    of_all = evaluation.metrics.get("macro" if len(evaluation.findings) > 1 else "findings", {})
+    if len(evaluation.findings) == 1:
+        of_all = of_all.get(evaluation.findings[0], {})
+    method = of_all.get("auroc", {}).get("method", "")
+    if not levels or not method or {method} == levels:
+        return ""
+    return (
+        f" Intervals of AUROC here: {words.listed(sorted(levels))}; of all images elsewhere on this page: {method}. Of "
+        "the same images they differ a little."
+    )
 
 
 def _heading(factor: Factor, evaluation: Evaluation) -> str:
@@ -330,6 +372,16 @@ def forest(rows: Sequence[Row], *, title: str, subtitle: str, axis: str) -> "Fig
         drawing, "images", left=style.FULL - style.MARGIN, top=top - 0.09, colour=style.FAINT, align="right"
     )
     frame = style.axes(drawing, left=left, top=top, width=width, height=height)
+    # The key stands above the frame, where nothing else is.
+    for start, meaning, look in (
+        (0.0, "all images together", {"color": style.INK, "linewidth": 0.9}),
+        (1.45, "chance", CHANCE),
+    ):
+        frame.plot(
+            [(start + 0.06) / width] * 2, [1 + 0.07 / height, 1 + 0.19 / height], **look,
+            transform=frame.transAxes, clip_on=False,
+        )  # fmt: skip
+        style.write(drawing, meaning, left=left + start + 0.14, top=top - 0.09, colour=style.FAINT)
     lows = [0.5]
     for place, row in enumerate(rows):
         line = top + pitch * (place + 0.5) + 0.045
@@ -346,6 +398,9 @@ def forest(rows: Sequence[Row], *, title: str, subtitle: str, axis: str) -> "Fig
             align="right",
         )
         estimate = row.estimate
+        if row.same:
+            style.write(drawing, words.ends(row.same, 22), left=beside, top=line, colour=style.FAINT)
+            continue
         if row.whole is not None:
             frame.plot([row.whole] * 2, [place - 0.5, place + 0.5], color=style.INK, linewidth=0.9, zorder=1)
         if estimate.value is None:
@@ -359,6 +414,6 @@ def forest(rows: Sequence[Row], *, title: str, subtitle: str, axis: str) -> "Fig
         frame.plot(
             [estimate.value], [place], "o", color=style.BLUE, markersize=5, markeredgewidth=0, clip_on=False
         )  # fmt: skip
-    frame.axvline(0.5, color=style.SLATE, linewidth=0.7, linestyle=(0, (4, 3)), zorder=0)
+    frame.axvline(0.5, **CHANCE, zorder=0.9)
     style.rows_of_shares(frame, len(rows), lowest=min(lows), axis=axis)
     return drawing
