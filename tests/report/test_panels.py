@@ -100,6 +100,42 @@ def test_a_map_with_next_to_nothing_is_not_stretched(make_case: Callable[..., Ca
 
 
 @pytest.mark.parametrize(
+    ("strength", "said"),
+    [
+        (0.0, "No evidence: nothing here moves the logit"),
+        (0.021, "Hardly any evidence: nothing here moves the logit by more than 0.03"),
+        (0.5, ""),
+    ],
+)
+def test_a_faint_map_fits_its_scale_and_says_that_it_is_faint(
+    make_case: Callable[..., Case], strength: float, said: str
+) -> None:
+    case = replace(make_case(strength=strength), boxes=np.zeros((0, 4)))
+
+    told = [text.get_text().replace("\n", " ") for text in panels.panel(case).axes[2].texts]
+
+    assert panels.faintness(case) == said
+    assert told == ([said] if said else [])
+    assert panels.scale_limit([case]) <= max(2 * strength, panels.SMALLEST_LIMIT)
+
+
+def test_the_thin_line_is_explained_only_where_one_is_drawn(make_case: Callable[..., Case]) -> None:
+    case = make_case(strength=1.0)
+
+    with_it, without = (
+        " ".join(text.get_text() for text in panels.panel(case, limit=limit).texts) for limit in (1.0, 4.0)
+    )
+
+    assert "Thin line: half of the scale." in with_it
+    assert "Thin line" not in without
+    assert "Green: box drawn by an expert." in without
+
+
+def test_an_unknown_truth_does_not_read_as_the_answer(make_case: Callable[..., Case]) -> None:
+    assert panels.caption(make_case(label=float("nan"))).startswith("Pneumonia, truth unknown; probability ")
+
+
+@pytest.mark.parametrize(
     ("largest", "limit"), [(0.31, 0.4), (1.0, 1.0), (1.01, 1.5), (9.0, 10.0), (23.0, 25.0)]
 )
 def test_scale_ends_at_a_round_number(make_case: Callable[..., Case], largest: float, limit: float) -> None:

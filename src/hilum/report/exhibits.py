@@ -73,8 +73,8 @@ def people(found: Exploration) -> Iterator[Plot]:
                 )
             )
             said.append(
-                "Left: patients by their age at the first image. Right: number of images of known age and their age by "
-                "class, median and middle half; dashes: the median of all."
+                "Title and left: patients by their age at the first image. Right: number of images of known age and "
+                "their age by class, median and middle half of the images; dashes: the median of all."
             )
             said.append(remarks.not_drawn(found))
         if sexes:
@@ -102,7 +102,8 @@ def pixels(found: Exploration) -> Iterator[Plot]:
         title = f"{len(sizes.counts):,} sizes, from {least} to {most} pixels"
         number = words.count(int(sizes.counts.sum()), "image")
         told = f"{number}, as the data set tells" if sizes.told else f"{number}, as their files are"
-        drawing = charts.image_sizes(sizes, title=title, subtitle=told)
+        subtitle = f"{told}{remarks.and_joined(found)}"
+        drawing = charts.image_sizes(sizes, title=title, subtitle=subtitle)
         alone = remarks.told_alone(found, sizes.megapixels, "larger", "smaller", "The size")
         many = len(sizes.counts) > charts.MOST_DISCS
         discs = "Left: the darker, the more images." if many else "Left: the larger a disc, the more images."
@@ -123,7 +124,7 @@ def pixels(found: Exploration) -> Iterator[Plot]:
             else:
                 panels.append(panel)
         title = remarks.brightness_title(found)
-        subtitle = f"{words.count(found.num_read, 'image')} read"
+        subtitle = f"{words.count(found.num_read, 'image')} read{remarks.and_joined(found)}"
         subtitle += f"; grey area: {under.name}, {under.headline}" if under else ""
         drawing = charts.intensities(panels, under, title=title, subtitle=subtitle)
         caption = (
@@ -155,7 +156,8 @@ def pictures(found: Exploration) -> Iterator[Gallery]:
         compared = any(len(tile.pictures) > 1 for tile in tiles)
         title, caption = remarks.means(found)
         low, high = mosaics.mean_range(found.looks)
-        subtitle = f"Grey {low:.2f} to {high:.2f} drawn from black to white"
+        drawn = remarks.and_joined(found) or " drawn from black to white"  # there is no room for both
+        subtitle = f"Grey {low:.2f} to {high:.2f}{drawn}"
         subtitle += (
             f"; below: brighter (warm), darker (cold) than {words.cut(found.reference, 20)}"
             if compared
