@@ -163,7 +163,7 @@ def score(
     theirs, ours, notes = _joined(predictions, labelled, allow_missing=allow_missing)
     frame = labelled.frame.iloc[ours]
     there = set(frame["source"])
-    labelled = replace(labelled, sources=tuple(each for each in labelled.sources if each.name in there))
+    sources = [each for each in labelled.sources if each.name in there]
     labels = labelled.labels(predictions.findings)[ours].astype(np.float64)
     probabilities = predictions.probabilities[theirs]
     labels[np.isnan(probabilities)] = np.nan
@@ -195,13 +195,13 @@ def score(
     divided = subgroups(
         scored, labels, probabilities, thresholds=thresholds, patients=patients, scores=scores
     )
-    data = ", ".join(source.name for source in labelled.sources)
+    data = ", ".join(source.name for source in sources)
     description = (
         "all images with labels and predictions"
         if split == "all"
         else f"the {split} part of the labels' own split"
     )
-    citations = tuple(dict.fromkeys(f"{source.citation} ({source.terms})" for source in labelled.sources))
+    citations = tuple(dict.fromkeys(f"{source.citation} ({source.terms})" for source in sources))
     return Evaluation(
         title=predictions.name,
         bundle="",
