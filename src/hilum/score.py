@@ -282,7 +282,7 @@ def _thresholds(frame: pd.DataFrame, findings: tuple[str, ...], path: Path) -> n
 
 
 def _bundle(frame: pd.DataFrame) -> str:
-    hashes = frame["bundle"].dropna().astype(str).unique() if "bundle" in frame.columns else ()
+    hashes = frame["bundle"].dropna().astype(str).unique().tolist() if "bundle" in frame.columns else []
     return str(hashes[0]) if len(hashes) == 1 else ""
 
 

@@ -234,7 +234,7 @@ def test_decisions_at_one_place_are_drawn_largest_first():
 
 @pytest.mark.parametrize(
     ("low", "high", "ends"),
-    [(0.97, 0.995, (0.96, 1.0)), (0.55, 0.93, (0.5, 1.0)), (0.991, 0.992, (0.99, 1.0))],
+    [(0.97, 0.995, (0.97, 1.0)), (0.55, 0.93, (0.5, 1.0)), (0.991, 0.992, (0.99, 1.0))],
 )
 def test_the_axis_of_a_score_fits_its_curves_and_no_ripple_looks_like_a_wave(low, high, ends):
     x = np.arange(1.0, 5)

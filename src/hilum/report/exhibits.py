@@ -102,8 +102,7 @@ def pixels(found: Exploration) -> Iterator[Plot]:
         title = f"{len(sizes.counts):,} sizes, from {least} to {most} pixels"
         number = words.count(int(sizes.counts.sum()), "image")
         told = f"{number}, as the data set tells" if sizes.told else f"{number}, as their files are"
-        subtitle = f"{told}{remarks.and_joined(found)}"
-        drawing = charts.image_sizes(sizes, title=title, subtitle=subtitle)
+        drawing = charts.image_sizes(sizes, title=title, subtitle=told)
         alone = remarks.told_alone(found, sizes.megapixels, "larger", "smaller", "The size")
         many = len(sizes.counts) > charts.MOST_DISCS
         discs = "Left: the darker, the more images." if many else "Left: the larger a disc, the more images."

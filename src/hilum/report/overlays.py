@@ -331,8 +331,8 @@ def _widen(frame: "Axes") -> None:
     low, high = frame.dataLim.intervaly
     for step in (0.1, 0.05, 0.02, 0.01):
         start, end = step * np.floor(low / step + 1e-9), step * np.ceil(high / step - 1e-9)
-        # The curves fill half of the frame or more, where they can.
-        if high - low >= (end - start) / 2:
+        # The curves fill two thirds of the frame or more, where they can.
+        if high - low >= (end - start) * 2 / 3:
             break
     frame.set_ylim(start, max(end, start + step))
 
