@@ -100,23 +100,30 @@ def test_a_map_with_next_to_nothing_is_not_stretched(make_case: Callable[..., Ca
 
 
 @pytest.mark.parametrize(
-    ("strength", "said"),
+    ("strength", "places", "said"),
     [
-        (0.0, "No evidence: nothing here moves the logit"),
-        (0.021, "Hardly any evidence: nothing here moves the logit by more than 0.03"),
-        (0.5, ""),
+        (0.0, (7, 7), "No evidence: nothing here moves the logit"),
+        (0.021, (1, 2), "Hardly any evidence: none moves the logit by more than 0.03"),
+        (0.021, (20, 20), "Faint in each place: none moves the logit by more than 0.03"),
+        (0.021, (0, 0), "Faint in each place: none moves the logit by more than 0.03"),
+        (0.5, (7, 7), ""),
     ],
 )
 def test_a_faint_map_fits_its_scale_and_says_that_it_is_faint(
-    make_case: Callable[..., Case], strength: float, said: str
+    make_case: Callable[..., Case], strength: float, places: tuple[int, int], said: str
 ) -> None:
-    case = replace(make_case(strength=strength), boxes=np.zeros((0, 4)))
+    case = replace(make_case(strength=strength), places=places)
 
-    told = [text.get_text().replace("\n", " ") for text in panels.panel(case).axes[2].texts]
+    drawing = panels.panel(case)
 
+    lines = [text.get_text() for text in drawing.axes[2].texts]
     assert panels.faintness(case) == said
-    assert told == ([said] if said else [])
+    assert " ".join(reversed(lines)) == said
     assert panels.scale_limit([case]) <= max(2 * strength, panels.SMALLEST_LIMIT)
+    drawing.canvas.draw()
+    for text in drawing.axes[2].texts:
+        inside, frame = text.get_window_extent(), drawing.axes[2].get_window_extent()
+        assert frame.x0 < inside.x0 < inside.x1 < frame.x1, text.get_text()
 
 
 def test_the_thin_line_is_explained_only_where_one_is_drawn(make_case: Callable[..., Case]) -> None:

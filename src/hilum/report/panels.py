@@ -5,6 +5,7 @@ zero nothing is drawn: the radiograph stays as it is. Pictures keep aspect, left
 """
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -23,9 +24,10 @@ SIDE = 768
 CONTOUR = 0.5
 """The contour stands at this share of the scale's limit."""
 SMALLEST_LIMIT = 0.02
-"""Logit units: a scale never ends below this, so that rounding does not look like evidence."""
+"""Logit units: a scale never ends below this, so that rounding does not look like evidence. More
+would hide maps of many places, each of which adds little."""
 FAINT = 0.1
-"""Logit units, at most 2.5 points of a probability: a map that stays below says that there is hardly any evidence."""
+"""Logit units, at most 2.5 points of a probability: a map that nowhere reaches this says so."""
 ROWS = 3
 """Cases in one figure of a gallery: what a printed page holds."""
 FINE = 16
@@ -160,9 +162,9 @@ def scale_limit(cases: Sequence[Case]) -> float:
     """Returns where a scale that fits all cases ends: the next round number from the largest evidence up."""
     largest = max(SMALLEST_LIMIT, *map(_largest, cases)) if cases else SMALLEST_LIMIT
     power = 10.0 ** math.floor(math.log10(largest) + 1e-9)
-    return next(
-        step * power for step in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if step * power >= largest * (1 - 1e-9)
-    )
+    # Halves of small limits, too, have to be short numbers: they stand beside each other.
+    steps = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if largest > 0.1 else (2, 4, 6, 8, 10)
+    return next(step * power for step in steps if step * power >= largest * (1 - 1e-9))
 
 
 def outcome(case: Case) -> str:
@@ -190,7 +192,10 @@ def caption(case: Case) -> str:
 
 
 def faintness(case: Case) -> str:
-    """Says of a map with next to nothing in it that there is; empty for any other."""
+    """Says of a map with next to nothing in any place that there is; empty for any other.
+
+    The evidence of all places adds up to the logit, biases aside: what is little in each may be much in all.
+    """
     largest = _largest(case)
     if largest >= FAINT:
         return ""
@@ -199,7 +204,9 @@ def faintness(case: Case) -> str:
     # Rounded up: nothing moves it by more.
     digits = 2 if largest >= 0.01 else 3
     most = math.ceil(largest * 10**digits - 1e-9) / 10**digits
-    return f"Hardly any evidence: nothing here moves the logit by more than {most:.{digits}f}"
+    together = float(np.nanmean(np.abs(case.evidence))) * math.prod(case.places)
+    what = "Hardly any evidence" if 0 < together < FAINT else "Faint in each place"
+    return f"{what}: none moves the logit by more than {most:.{digits}f}"
 
 
 def meaning(cases: Sequence[Case]) -> tuple[str, str]:
@@ -269,13 +276,12 @@ def _draw_row(
         frame = style.axes(drawing, left=start, top=top, width=width, height=height)
         frame.imshow(picture, aspect="equal", interpolation="antialiased")
         frame.set_axis_off()
-    if said := faintness(case):
-        what, _, how = said.partition(": ")
-        half = how.find(" ", len(how) // 2)
-        frame.text(
-            0.5, 0.03, f"{what}:\n{how[:half]}\n{how[half + 1 :]}", color="white", size=style.SMALL,
-            ha="center", va="bottom", transform=frame.transAxes,
-            bbox={"facecolor": "black", "alpha": 0.7, "edgecolor": "none", "pad": 2},
+    # A line at a time: a figure's texts keep none apart.
+    for number, line in enumerate(reversed(textwrap.wrap(faintness(case), 32))):
+        frame.annotate(
+            line, (0.5, 0), xytext=(0, 4 + 1.3 * style.SMALL * number), textcoords="offset points",
+            xycoords="axes fraction", color="white", size=style.SMALL, ha="center", va="bottom",
+            bbox={"facecolor": "black", "alpha": 0.6, "edgecolor": "none", "pad": 1.5},
         )  # fmt: skip
 
 
