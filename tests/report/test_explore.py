@@ -196,7 +196,8 @@ def test_a_table_of_several_data_sets_says_first_what_its_differences_may_be(exp
     assert remarks.between(explored) == ""
     assert remarks.between(joined) in said
     assert said.replace(remarks.between(joined), "") == alone
-    assert remarks.between(joined) in remarks.means(joined)[1]
+    looks = {name: dataclasses.replace(look, num_images=30) for name, look in joined.looks.items()}
+    assert remarks.between(joined) in remarks.means(dataclasses.replace(joined, looks=looks))[1]
     means = next(each for each in exhibits.pictures(joined) if each.name == "mean_images")
     assert any("2 data sets joined" in text.get_text() for text in means.figure.texts)
 
@@ -448,7 +449,7 @@ def test_demographics_say_of_how_many_they_are_known(tmp_path: Path) -> None:
     assert "50 % of 10" in text
     page = (tmp_path / "out" / "explore.html").read_text(encoding="utf-8")
     assert "10 patients of known age and unknown sex are not drawn." in page
-    table = page[page.index("Age in years and sex, of the images of which they are known") :]
+    table = page[page.index("Age in years and sex, by images, of those of which they are known") :]
     cells = re.findall(r'<td class="number">([^<]*)', table[: table.index("</table>")])
     assert [cell.strip(" ") for cell in cells[:5]] == ["40", "30", "50", "20", "50.0\N{NO-BREAK SPACE}%"]
     assert found.to_dict()["ages"]["patients_of_known_age"] == 30
