@@ -212,3 +212,65 @@ def test_subgroups_of_patients_know_a_view_only_where_all_of_their_images_have_i
     by_patient = result["factors"]["view"]["levels"]
     assert {name: one["images"] for name, one in by_patient.items()} == {"PA": 15, "unknown": 15}
     assert result["same"] == {"source": "site", "sex": "unknown", "age": "unknown"}
+
+
+def long_with(table, thresholds, **columns):
+    frame = (
+        wide(table)
+        .rename(columns={"prob_Mass": "Mass"})
+        .melt("image", var_name="finding", value_name="probability")
+    )
+    return frame.assign(threshold=frame["finding"].map(thresholds), **columns)
+
+
+def test_thresholds_of_the_file_decide_unless_another_is_given(table, tmp_path):
+    frame = long_with(table, {"Mass": 0.2, "Nodule": 0.7}, bundle="084f5411e5e88701")
+
+    result, other = (scored(frame, table, tmp_path, **given) for given in ({}, {"threshold": 0.4}))
+
+    assert dict(zip(result.findings, result.thresholds, strict=True)) == {"Mass": 0.2, "Nodule": 0.7}
+    assert result.threshold_rule == "the predictions' own"
+    assert "Thresholds are those of p.csv" in " ".join(result.warnings)
+    assert "bundle 084f5411e5e8" in " ".join(result.warnings)
+    assert other.thresholds.tolist() == [0.4, 0.4]
+    assert other.threshold_rule == "fixed at 0.4"
+    assert not any("hresholds" in warning for warning in other.warnings)
+
+
+def test_without_thresholds_a_half_is_taken_and_said(table, tmp_path):
+    several = long_with(table, {"Mass": 0.2, "Nodule": 0.7})
+    several.loc[0, "threshold"] = 0.9
+
+    for frame in (wide(table), several):
+        result = scored(frame, table, tmp_path)
+        assert result.thresholds.tolist() == [0.5, 0.5]
+        assert "0.5 is taken for all findings; --threshold takes another" in " ".join(result.warnings)
+
+
+def test_a_threshold_that_is_no_probability_is_refused(table, tmp_path):
+    with pytest.raises(DataError, match="a threshold of Mass is no probability"):
+        scored(long_with(table, {"Mass": 2.0, "Nodule": 0.7}), table, tmp_path)
+
+
+def test_what_is_not_missing_is_not_counted_and_names_are_plain(table, tmp_path):
+    with pytest.raises(DataError) as one_side:
+        scored(wide(table).iloc[:50], table, tmp_path)
+    with pytest.raises(
+        DataError, match=r"first predicted 'other0', first labelled 'images/000\.png'"
+    ) as none:
+        scored(wide(table, image=[f"other{row}" for row in range(NUMBER)]), table, tmp_path)
+
+    assert str(one_side.value).startswith("10 of 60 labelled images have no prediction; ")
+    assert "np." not in str(none.value)
+
+
+def test_only_the_sources_of_the_scored_images_are_named(table, tmp_path):
+    frame = table.frame.copy()
+    frame.loc[:39, "source"] = "elsewhere"
+    sources = (*table.sources, Source("elsewhere", tmp_path, "Nobody 2021", "free"))
+    joined = Table(frame, table.findings, sources)
+
+    result = scored(wide(table).iloc[45:], joined, tmp_path, allow_missing=True)
+
+    assert result.data == result.metrics["data"] == "site"
+    assert result.citations == ("Somebody 2020 (free)",)

@@ -31,6 +31,8 @@ class Predictions:
         findings: Names of the k columns, canonical.
         probabilities: float64 (n, k) in [0, 1], NaN where the file says nothing.
         ignored: Columns that are neither an image's name nor a finding's probability.
+        thresholds: float64 (k,) that came with the probabilities, one a finding; None where there are none.
+        bundle: The hash of the one bundle that made them, as `hilum predict` writes it; empty where it is not told.
     """
 
     name: str
@@ -38,13 +40,15 @@ class Predictions:
     findings: tuple[str, ...]
     probabilities: np.ndarray
     ignored: tuple[str, ...] = ()
+    thresholds: np.ndarray | None = None
+    bundle: str = ""
 
 
 def read(path: Path) -> Predictions:
     """Reads predictions from a .csv or .parquet file.
 
-    Wide: an `image` column and one a finding, `NAME` or `prob_NAME`. Long: `image, finding, probability`, further
-    columns being ignored, as `hilum predict` and `hilum evaluate` write it.
+    Wide: an `image` column and one a finding, `NAME` or `prob_NAME`. Long: `image, finding, probability`, as
+    `hilum predict` and `hilum evaluate` write it; of further columns `threshold`, one a finding, and `bundle` are read.
 
     Raises:
         UsageError: There is no such file, or it is of another kind.
@@ -67,7 +71,16 @@ def read(path: Path) -> Predictions:
             f"{path}: {wide.columns[column]} of {wide.index[row]} is {values[row, column]:g}; a probability in [0, 1] "
             f"was expected ({len(wrong):,} such values). Scores of another scale have to be calibrated first"
         )
-    return Predictions(path.name, wide.index.to_numpy(str), tuple(map(str, wide.columns)), values, ignored)
+    findings = tuple(map(str, wide.columns))
+    return Predictions(
+        path.name,
+        wide.index.to_numpy(str),
+        findings,
+        values,
+        ignored,
+        thresholds=_thresholds(frame, findings, path) if long else None,
+        bundle=_bundle(frame) if long else "",
+    )
 
 
 def mean(predictions: Sequence[Predictions]) -> Predictions:
@@ -80,6 +93,8 @@ def mean(predictions: Sequence[Predictions]) -> Predictions:
         UsageError: They are not of the same images, or not of the same findings.
     """
     first, *others = predictions
+    if not others:
+        return first
     total = first.probabilities.copy()
     for other in others:
         if set(other.findings) != set(first.findings):
@@ -100,16 +115,16 @@ def mean(predictions: Sequence[Predictions]) -> Predictions:
     many = (
         f"mean of {len(names)} predictions" if len(set(names)) < len(names) else f"mean of {', '.join(names)}"
     )
-    name = many if others else first.name
     ignored = tuple(dict.fromkeys(column for each in predictions for column in each.ignored))
-    return Predictions(name, first.images, first.findings, total / len(predictions), ignored)
+    # A threshold is one of the member's own probabilities, not of their mean.
+    return Predictions(many, first.images, first.findings, total / len(predictions), ignored)
 
 
 def score(
     predictions: Predictions,
     table: Table,
     *,
-    threshold: float = 0.5,
+    threshold: float | None = None,
     level: LevelName = "image",
     how: Literal["maximum", "mean"] = "maximum",
     prevalence: float | None = None,
@@ -125,7 +140,8 @@ def score(
     Args:
         predictions: Of any system.
         table: The labels.
-        threshold: Present is called from this probability on; fixed beforehand, for all findings.
+        threshold: Present is called from this probability on, for all findings; None takes the predictions' own
+            thresholds, or 0.5 where there are none.
         level: What is scored: each image, or a study's or patient's images joined.
         how: How they are joined: by the maximum of their probabilities or by the mean.
         prevalence: If given, predictive values are told at this prevalence too.
@@ -146,6 +162,8 @@ def score(
         )
     theirs, ours, notes = _joined(predictions, labelled, allow_missing=allow_missing)
     frame = labelled.frame.iloc[ours]
+    there = set(frame["source"])
+    sources = [each for each in labelled.sources if each.name in there]
     labels = labelled.labels(predictions.findings)[ours].astype(np.float64)
     probabilities = predictions.probabilities[theirs]
     labels[np.isnan(probabilities)] = np.nan
@@ -161,7 +179,8 @@ def score(
         labels, probabilities, level_name = joined.labels, joined.probabilities, joined.name
         patients, images = patients[joined.first_image], groups[joined.first_image]
         scored = _first_of_groups(scored, groups, joined.first_image)
-    thresholds = np.full(len(predictions.findings), threshold)
+    thresholds, rule, said = _rule(predictions, threshold)
+    notes = (*notes, *said)
     scores = stats.evaluate(
         labels,
         probabilities,
@@ -176,14 +195,13 @@ def score(
     divided = subgroups(
         scored, labels, probabilities, thresholds=thresholds, patients=patients, scores=scores
     )
-    data = ", ".join(source.name for source in labelled.sources)
+    data = ", ".join(source.name for source in sources)
     description = (
         "all images with labels and predictions"
         if split == "all"
         else f"the {split} part of the labels' own split"
     )
-    rule = f"fixed at {threshold:g}"
-    citations = tuple(dict.fromkeys(f"{source.citation} ({source.terms})" for source in labelled.sources))
+    citations = tuple(dict.fromkeys(f"{source.citation} ({source.terms})" for source in sources))
     return Evaluation(
         title=predictions.name,
         bundle="",
@@ -204,7 +222,10 @@ def score(
         facts=(("Predictions", predictions.name), ("Scored", f"by {level_name}")),
         warnings=(
             *notes,
-            "Predictions from elsewhere: how the model was trained and chosen is not known here.",
+            f"Predictions of the bundle {predictions.bundle[:12]}, read from a file: what it was trained on was not "
+            "held against these images, as hilum evaluate does."
+            if predictions.bundle
+            else "Predictions from elsewhere: how the model was trained and chosen is not known here.",
         ),
         citations=citations,
         metrics={
@@ -246,6 +267,33 @@ def _widened(frame: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, tuple[str, 
     values = _numbers(frame["probability"], path)
     wide = pd.Series(values.to_numpy(), pd.MultiIndex.from_arrays([frame["image"], findings])).unstack()  # noqa: PD010
     return wide.reindex(index=frame["image"].unique(), columns=findings.unique()), ()
+
+
+def _thresholds(frame: pd.DataFrame, findings: tuple[str, ...], path: Path) -> np.ndarray | None:
+    """The threshold of each finding (k,), where a column tells one for each."""
+    if "threshold" not in frame.columns or frame["threshold"].isna().any():
+        return None
+    names = frame["finding"].astype(str).map(_known_finding(path))
+    told = _numbers(frame["threshold"], path).groupby(names).agg(["min", "max"]).reindex(findings)
+    outside = told.index[(told["min"] < 0) | (told["max"] > 1)]
+    if len(outside):
+        raise DataError(f"{path}: a threshold of {outside[0]} is no probability; one in [0, 1] was expected")
+    return told["min"].to_numpy() if (told["min"] == told["max"]).all() else None
+
+
+def _bundle(frame: pd.DataFrame) -> str:
+    hashes = frame["bundle"].dropna().astype(str).unique().tolist() if "bundle" in frame.columns else []
+    return str(hashes[0]) if len(hashes) == 1 else ""
+
+
+def _rule(predictions: Predictions, threshold: float | None) -> tuple[np.ndarray, str, tuple[str, ...]]:
+    """Thresholds (k,), where they come from, and what to say of it."""
+    if threshold is None and predictions.thresholds is not None:
+        said = f"Thresholds are those of {predictions.name}, one a finding; --threshold takes another."
+        return predictions.thresholds, "the predictions' own", (said,)
+    told = f"No thresholds came with {predictions.name}: 0.5 is taken for all findings; --threshold takes another."
+    value = 0.5 if threshold is None else threshold
+    return np.full(len(predictions.findings), value), f"fixed at {value:g}", (told,) * (threshold is None)
 
 
 def _columns(frame: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
@@ -335,11 +383,15 @@ def _joined(
     if not here.any():
         raise DataError(
             f"none of {len(theirs):,} predicted images is among the {len(ours):,} labelled ones "
-            f"(first predicted {predictions.images[0]!r}, first labelled {table.frame['image'].iloc[0]!r})"
+            f"(first predicted {str(predictions.images[0])!r}, first labelled {str(table.frame['image'].iloc[0])!r})"
         )
-    missing = (
-        f"{without_label:,} of {len(theirs):,} predicted images have no label, "
-        f"{without_prediction:,} of {len(ours):,} labelled images have no prediction"
+    missing = ", ".join(
+        f"{number:,} of {whole:,} {what} have no {other}"
+        for number, whole, what, other in (
+            (without_label, len(theirs), "predicted images", "label"),
+            (without_prediction, len(ours), "labelled images", "prediction"),
+        )
+        if number
     )
     if (without_label or without_prediction) and not allow_missing:
         raise DataError(f"{missing}; score the {int(here.sum()):,} on both sides with --allow-missing")

@@ -136,6 +136,18 @@ class Study:
         return complete.sort_values(["value", "trial"], ascending=[self.minimised, True])
 
     @property
+    def nothing_learned(self) -> str:
+        """Says so where the best complete trial ranks no better than a constant, by its AUROC; else empty."""
+        ranked = self.ranked
+        area = float(ranked.iloc[0].get("val_auroc", float("nan"))) if len(ranked) else float("nan")
+        if not area <= 0.5:
+            return ""
+        return (
+            f"Nothing was learned: the best trial's val AUROC is {area:.4f}, no better than the 0.5 of one and the "
+            "same probability for every image"
+        )
+
+    @property
     def best(self) -> Recipe:
         """The recipe with the values of the best complete trial.
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -22,10 +23,20 @@ def run_compare(*folders, **options):
     return compare(list(folders), replicates=100, **options)
 
 
-def test_a_run_against_itself_differs_in_nothing(make_run):
+def test_a_run_given_twice_is_refused(make_run, tmp_path):
     run = make_run("a")
+    (tmp_path / "link").symlink_to(run)
 
-    (only,) = run_compare(run, run).differences
+    for again in (run, tmp_path / "link"):
+        with pytest.raises(UsageError, match="is given twice"):
+            run_compare(run, again)
+
+
+def test_a_run_against_its_copy_differs_in_nothing(make_run, tmp_path):
+    run = make_run("a")
+    copy = shutil.copytree(run, tmp_path / "copy" / "a")
+
+    (only,) = run_compare(run, copy).differences
 
     assert only.model == "a (2)"
     assert {only.metrics[name].value for name in FIGURES} == {0.0}

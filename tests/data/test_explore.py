@@ -320,3 +320,13 @@ def test_kermany_and_nih_are_as_published(shared_data):
     assert by_name(nih.classes)["No Finding"].present == 60_361
     assert sum(each.boxes for each in nih.atlas) == 984
     assert nih.views.share("AP")[0] == pytest.approx(0.3997, abs=1e-4)
+
+
+def test_a_finding_does_not_count_beside_those_that_it_is_made_up_of(tmp_path):
+    findings = ("Effusion", "Pneumonia", "Bacterial Pneumonia", "Viral Pneumonia")
+    labels = [[0, 1, 1, 0], [1, 1, 0, 1], [1, 1, NAN, NAN], [0, 0, 0, 0], [0, 1, NAN, NAN]]
+
+    found = explore(make(tmp_path, labels, findings=findings))
+
+    assert found.together.num_findings == {0: 1, 1: 2, 2: 2}
+    assert found.together.both[1, 1] == 4, "it counts in its own row"

@@ -196,8 +196,53 @@ def test_curves_that_coincide_both_show_and_the_caption_says_so(binary):
     assert lines[0].get_zorder() < lines[1].get_zorder()
     marks = [line.get_markersize() for line in plots["learning_curves"].figure.axes[0].lines[1::2]]
     assert marks[0] > marks[1]
-    assert contrasts.DASHED in plots["learning_curves"].caption
+    assert contrasts.DASHED_CLOSE in plots["learning_curves"].caption
     assert contrasts.DASHED not in plots["roc_comparison"].caption
+
+
+def test_curves_of_epochs_that_hide_each_other_are_dashed_and_their_markers_both_show():
+    x = np.arange(1.0, 9)
+    under, over, apart = 0.99 - 0.4 / x, 0.985 - 0.4 / x, 0.6 + 0.02 * x
+
+    drawing = overlays.epochs(
+        [("Validation AUROC", [(x, under), (x, over), (x, apart)])],
+        [8, 8, 8],
+        ["a", "b", "c"],
+        title="t",
+        subtitle="s",
+    )
+
+    lines = drawing.axes[0].lines
+    assert [line.get_linestyle() for line in lines[::2]] == ["-", "--", "-"]
+    sizes = [line.get_markersize() for line in lines[1::2]]
+    assert sizes[0] > sizes[1] == sizes[2]
+    assert overlays.turns([(x, under), (x, over)]) == ["-", "-"], (
+        "other curves are dashed only where they coincide"
+    )
+
+
+def test_decisions_at_one_place_are_drawn_largest_first():
+    x = np.linspace(0, 1, 5)
+    points = [(0.1, 0.9), (0.11, 0.9), (0.5, 0.9)]
+    panel = overlays.Overlay("Mass", tuple(overlays.Line(x, x**0.3, None, point, "") for point in points))
+
+    drawing = overlays.curves([panel], ["a", "b", "c"], title="t", subtitle="s", labels=("x", "y"))
+
+    sizes = [line.get_markersize() for line in drawing.axes[0].lines if line.get_marker() != "None"]
+    assert sizes[0] > sizes[1] == sizes[2]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ends"),
+    [(0.97, 0.995, (0.97, 1.0)), (0.55, 0.93, (0.5, 1.0)), (0.991, 0.992, (0.99, 1.0))],
+)
+def test_the_axis_of_a_score_fits_its_curves_and_no_ripple_looks_like_a_wave(low, high, ends):
+    x = np.arange(1.0, 5)
+    lines = [(x, np.array([low, high, low, high]))]
+
+    drawing = overlays.epochs([("Validation AUROC", lines)], [2], ["a"], title="t", subtitle="s")
+
+    assert drawing.axes[0].get_ylim() == pytest.approx(ends)
 
 
 def test_a_shorter_training_lies_over_the_one_that_went_on():

@@ -192,7 +192,32 @@ def test_a_table_of_several_data_sets_says_first_what_its_differences_may_be(exp
     joined = dataclasses.replace(explored, sources=(*explored.sources, other))
 
     assert report.notable(joined)[0].startswith("The table joins 2 data sets, phantom and other: ")
-    assert report.notable(joined)[1:] == report.notable(explored)
+    said, alone = "\n".join(report.notable(joined)[1:]), "\n".join(report.notable(explored))
+    assert remarks.between(explored) == ""
+    assert remarks.between(joined) in said
+    assert said.replace(remarks.between(joined), "") == alone
+    looks = {name: dataclasses.replace(look, num_images=30) for name, look in joined.looks.items()}
+    assert remarks.between(joined) in remarks.means(dataclasses.replace(joined, looks=looks))[1]
+    means = next(each for each in exhibits.pictures(joined) if each.name == "mean_images")
+    assert any("2 data sets joined" in text.get_text() for text in means.figure.texts)
+
+
+def test_shares_of_a_pair_are_of_the_images_of_which_both_are_known(tmp_path: Path) -> None:
+    unknown = float("nan")
+    labels = [[1, 1]] * 30 + [[1, 0]] * 30 + [[0, 1]] * 10 + [[0, 0]] * 30 + [[unknown, 1]] * 900
+    frame = make_frame(
+        image=[f"{row}.png" for row in range(1000)],
+        source="made",
+        patient=[f"p{row}" for row in range(1000)],
+        findings=("Effusion", "Edema"),
+        labels=np.array(labels),
+    )
+    found = explore(Table(frame, ("Effusion", "Edema"), (Source("made", tmp_path, "", ""),)))
+
+    per_cent = "\N{NO-BREAK SPACE}%"
+    assert f"(50.0{per_cent} of those with the one, 75.0{per_cent} of those with the other)" in remarks.pairs(
+        found
+    )
 
 
 TABLES = {"many": (900, NIH_FINDINGS), "few": (60, NIH_FINDINGS), "one": (40, ("Mass",))}
@@ -424,7 +449,7 @@ def test_demographics_say_of_how_many_they_are_known(tmp_path: Path) -> None:
     assert "50 % of 10" in text
     page = (tmp_path / "out" / "explore.html").read_text(encoding="utf-8")
     assert "10 patients of known age and unknown sex are not drawn." in page
-    table = page[page.index("Age in years and sex, of the images of which they are known") :]
+    table = page[page.index("Age in years and sex, by images, of those of which they are known") :]
     cells = re.findall(r'<td class="number">([^<]*)', table[: table.index("</table>")])
     assert [cell.strip(" ") for cell in cells[:5]] == ["40", "30", "50", "20", "50.0\N{NO-BREAK SPACE}%"]
     assert found.to_dict()["ages"]["patients_of_known_age"] == 30

@@ -100,6 +100,49 @@ def test_a_map_with_next_to_nothing_is_not_stretched(make_case: Callable[..., Ca
 
 
 @pytest.mark.parametrize(
+    ("strength", "places", "said"),
+    [
+        (0.0, (7, 7), "No evidence: nothing here moves the logit"),
+        (0.021, (1, 2), "Hardly any evidence: none moves the logit by more than 0.03"),
+        (0.021, (20, 20), "Faint in each place: none moves the logit by more than 0.03"),
+        (0.021, (0, 0), "Faint in each place: none moves the logit by more than 0.03"),
+        (0.5, (7, 7), ""),
+    ],
+)
+def test_a_faint_map_fits_its_scale_and_says_that_it_is_faint(
+    make_case: Callable[..., Case], strength: float, places: tuple[int, int], said: str
+) -> None:
+    case = replace(make_case(strength=strength), places=places)
+
+    drawing = panels.panel(case)
+
+    lines = [text.get_text() for text in drawing.axes[2].texts]
+    assert panels.faintness(case) == said
+    assert " ".join(reversed(lines)) == said
+    assert panels.scale_limit([case]) <= max(2 * strength, panels.SMALLEST_LIMIT)
+    drawing.canvas.draw()
+    for text in drawing.axes[2].texts:
+        inside, frame = text.get_window_extent(), drawing.axes[2].get_window_extent()
+        assert frame.x0 < inside.x0 < inside.x1 < frame.x1, text.get_text()
+
+
+def test_the_thin_line_is_explained_only_where_one_is_drawn(make_case: Callable[..., Case]) -> None:
+    case = make_case(strength=1.0)
+
+    with_it, without = (
+        " ".join(text.get_text() for text in panels.panel(case, limit=limit).texts) for limit in (1.0, 4.0)
+    )
+
+    assert "Thin line: half of the scale." in with_it
+    assert "Thin line" not in without
+    assert "Green: box drawn by an expert." in without
+
+
+def test_an_unknown_truth_does_not_read_as_the_answer(make_case: Callable[..., Case]) -> None:
+    assert panels.caption(make_case(label=float("nan"))).startswith("Pneumonia, truth unknown; probability ")
+
+
+@pytest.mark.parametrize(
     ("largest", "limit"), [(0.31, 0.4), (1.0, 1.0), (1.01, 1.5), (9.0, 10.0), (23.0, 25.0)]
 )
 def test_scale_ends_at_a_round_number(make_case: Callable[..., Case], largest: float, limit: float) -> None:

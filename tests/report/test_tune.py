@@ -1,5 +1,6 @@
 """The page of a study: whole, self-contained, escaped, and true to its trials."""
 
+import dataclasses
 import re
 
 import numpy as np
@@ -178,3 +179,15 @@ def test_one_trial_alone_is_enough_for_a_page(tmp_path, monitor):
 
     assert next(tune_plots.plots(study)).name == "history"
     assert ("Less is better" in text_of(tmp_path)) == (monitor == "val_loss")
+
+
+@pytest.mark.parametrize("monitor", ["val_loss", "val_auroc"])
+def test_a_best_trial_that_ranks_like_a_constant_is_named_so(tmp_path, monitor):
+    study = a_study(tmp_path, number=6, planned=6, monitor=monitor)
+    poor = dataclasses.replace(study, trials=study.trials.assign(val_auroc=0.489))
+
+    pages = [page.write(tmp_path / str(place), each).read_text() for place, each in enumerate((study, poor))]
+
+    assert study.nothing_learned == ""
+    assert poor.nothing_learned.startswith("Nothing was learned: the best trial's val AUROC is 0.4890")
+    assert ["Nothing was learned" in page for page in pages] == [False, True]

@@ -115,11 +115,16 @@ def score(
         "scored"
     ),
     threshold: Annotated[
-        float,
+        Optional[float],  # noqa: UP045
         typer.Option(
-            "--threshold", min=0, max=1, help="The probability from which a finding is called present."
+            "--threshold",
+            min=0,
+            max=1,
+            help="The probability from which a finding is called present; the file's own column of thresholds if not "
+            "given, else 0.5.",
+            show_default=False,
         ),
-    ] = 0.5,
+    ] = None,
     level: Annotated[
         LevelName,
         typer.Option(

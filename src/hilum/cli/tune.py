@@ -140,6 +140,8 @@ def tune(
         f"{len(found.trials)} of {found.planned} trials done{again}; best {found.figure} {best['value']:.4f} on "
         f"validation, trial {best['trial']}: {values}. {RESEARCH}"
     )
+    if found.nothing_learned:
+        watch.say(f"warning: {found.nothing_learned}")
     typer.echo(f"page: {found.folder / 'tune.html'}")
     if found.interrupted:
         watch.say("interrupted; the same command goes on")

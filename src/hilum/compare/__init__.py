@@ -146,7 +146,7 @@ def compare(
         seed: Of the resamples and of the choice of images to explain.
 
     Raises:
-        UsageError: Fewer than two runs or more than `MOST`, a run that was not evaluated, or tasks that differ.
+        UsageError: Fewer than two runs or more than `MOST`, one of them twice or not evaluated, or tasks that differ.
         DataError: Too few images in common, labels or pictures that differ, or a test image in another run's training.
         BundleError: A bundle is damaged.
     """
@@ -226,6 +226,10 @@ def _names(folders: Sequence[Path], names: Sequence[str] | None) -> list[str]:
     """What each run is called; equal names of folders are numbered."""
     if not 2 <= len(folders) <= MOST:
         raise UsageError(f"number of runs: {len(folders)}; give from 2 to {MOST} run folders")
+    places = [folder.resolve() for folder in folders]
+    for number, folder in enumerate(folders):
+        if places[number] in places[:number]:
+            raise UsageError(f"{folder} is given twice; a run is compared with others, give each once")
     if names is not None:
         if len(names) != len(folders) or len(set(names)) < len(names) or not all(map(str.strip, names)):
             raise UsageError(

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hilum.data.table import SEXES, SPLITS, Table
-from hilum.findings import NO_FINDING
+from hilum.findings import NO_FINDING, PARTS
 from hilum.progress import count
 from hilum.stats.delong import delong
 from hilum.stats.intervals import Estimate
@@ -68,7 +68,7 @@ class Together:
             the other; the sum over data sets of what Mantel & Haenszel 1959 expect. Two findings that are frequent in
             one data set and rare in another go together in the joined table for that reason alone; this leaves it out.
             NaN where nothing is known.
-        num_findings: Number of findings an image -> images.
+        num_findings: Number of findings an image -> images; a finding does not count beside one that it is made up of.
     """
 
     findings: tuple[str, ...]
@@ -325,10 +325,15 @@ def classes(subject: Subject) -> tuple[Class, ...]:
 def together(subject: Subject) -> Together | None:
     """Counts findings that occur together; None for fewer than two that occur."""
     present = (subject.labels == 1).astype(np.float64)
+    columns = {finding: column for column, finding in enumerate(subject.findings)}
     occurring = np.flatnonzero(present.any(axis=0))
     if len(occurring) < 2:
         return None
-    numbers, images = np.unique(present.sum(axis=1).astype(int), return_counts=True)
+    apart = present.copy()
+    for whole, column in columns.items():
+        parts = [columns[part] for part in PARTS.get(whole, ()) if part in columns]
+        apart[:, column] *= ~present[:, parts].any(axis=1)
+    numbers, images = np.unique(apart.sum(axis=1).astype(int), return_counts=True)
     present, known = present[:, occurring], (~np.isnan(subject.labels[:, occurring])).astype(np.float64)
     both, among, complete = (
         np.rint(left.T @ right).astype(np.int64)

@@ -29,6 +29,7 @@ STEERING = {
 }
 """Columns of a history -> their names."""
 DASHED = " Curves that coincide are dashed in the colours of their models by turns."
+DASHED_CLOSE = " Of curves that lie on each other, or nearly, one is whole and the others are dashes over it."
 _SHORT = {"average_precision": "AP", "ppv": "PPV (precision)", "sensitivity": "Sensitivity (recall)"}
 
 
@@ -305,8 +306,8 @@ def _learning(comparison: Comparison) -> Iterator[Plot]:
         f"Learning curves. The epoch was chosen by {steered}. Losses of different recipes need not be on "
         "one scale; validation chose the epoch, so it is no test result."
     )
-    coincide = any(line != "-" for _, lines in panels for line in overlays.turns(lines))
-    caption += DASHED if coincide else ""
+    coincide = any(line != "-" for _, lines in panels for line in overlays.turns(lines, close=True))
+    caption += DASHED_CLOSE if coincide else ""
     yield Plot("learning_curves", drawing, title, caption)
 
 

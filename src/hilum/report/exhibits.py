@@ -73,8 +73,8 @@ def people(found: Exploration) -> Iterator[Plot]:
                 )
             )
             said.append(
-                "Left: patients by their age at the first image. Right: number of images of known age and their age by "
-                "class, median and middle half; dashes: the median of all."
+                "Title and left: patients by their age at the first image. Right: number of images of known age and "
+                "their age by class, median and middle half of the images; dashes: the median of all."
             )
             said.append(remarks.not_drawn(found))
         if sexes:
@@ -123,7 +123,7 @@ def pixels(found: Exploration) -> Iterator[Plot]:
             else:
                 panels.append(panel)
         title = remarks.brightness_title(found)
-        subtitle = f"{words.count(found.num_read, 'image')} read"
+        subtitle = f"{words.count(found.num_read, 'image')} read{remarks.and_joined(found)}"
         subtitle += f"; grey area: {under.name}, {under.headline}" if under else ""
         drawing = charts.intensities(panels, under, title=title, subtitle=subtitle)
         caption = (
@@ -155,7 +155,8 @@ def pictures(found: Exploration) -> Iterator[Gallery]:
         compared = any(len(tile.pictures) > 1 for tile in tiles)
         title, caption = remarks.means(found)
         low, high = mosaics.mean_range(found.looks)
-        subtitle = f"Grey {low:.2f} to {high:.2f} drawn from black to white"
+        drawn = remarks.and_joined(found) or " drawn from black to white"  # there is no room for both
+        subtitle = f"Grey {low:.2f} to {high:.2f}{drawn}"
         subtitle += (
             f"; below: brighter (warm), darker (cold) than {words.cut(found.reference, 20)}"
             if compared

@@ -257,7 +257,7 @@ def _people(found: Exploration) -> Grid | None:
     heads += ["Sex known", "Female"] * bool(sexes)
     body = tuple((name, (Cell(f"{images[name]:,}"), *cells)) for name, cells in rows.items())
     return Grid(
-        "Age in years and sex, of the images of which they are known",
+        "Age in years and sex, by images, of those of which they are known",
         "Class",
         tuple(map(Column, heads)),
         body,

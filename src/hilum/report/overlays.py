@@ -31,6 +31,8 @@ LONGEST = 26
 DASHES = (0, (4, 3))
 DASH = 3.0
 """Length of a dash in widths of its line."""
+CLOSE = 0.03
+"""Share of a frame's height: curves of epochs nearer than this, two widths of a line, hide each other."""
 BANDS = 2
 """With more models than this, bands hide each other."""
 
@@ -202,7 +204,9 @@ def epochs(
     style.heading(drawing, title, subtitle)
     key(drawing, names, top=0.56)
     for place, (label, lines) in enumerate(panels):
-        dashes = turns(lines)
+        dashes = turns(lines, close=True)
+        kept = [_kept(line, epoch) for line, epoch in zip(lines, best, strict=True)]
+        height = _height(lines)
         row, column = divmod(place, columns)
         start, upper = left + column * (width + gap), top + row * pitch
         style.write(drawing, label, left=start, top=upper + 0.1, bold=True)
@@ -220,11 +224,12 @@ def epochs(
                 zorder=2 if dashes[number] == "-" else 2.5,
                 marker="." if len(line[0]) < 3 else "",
             )
-            kept = line[0] == best[number]
-            # Of curves that coincide the first has the largest marker, so that each shows.
-            size = 5.5 + 2 * sum(_same(line, other) for other in lines[number + 1 :])
+            if (point := kept[number]) is None:
+                continue
+            scale = max(float(np.ptp(line[0])), 1.0), height
+            size = 5.5 + _larger(point, kept[number + 1 :], scale, near=0.06)
             frame.plot(
-                line[0][kept], line[1][kept], marker, color=colour, markersize=size, markeredgewidth=0,
+                *point, marker, color=colour, markersize=size, markeredgewidth=0.6, markeredgecolor=style.PAPER,
                 zorder=3, clip_on=False,
             )  # fmt: skip
         frame.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
@@ -238,11 +243,21 @@ def epochs(
     return drawing
 
 
-def turns(lines: Sequence[tuple[Floats, Floats] | None]) -> list[Any]:
-    """Returns a line style a curve: where several coincide the longest is whole and the others are dashes over it."""
+def turns(lines: Sequence[tuple[Floats, Floats] | None], *, close: bool = False) -> list[Any]:
+    """Returns a line style a curve: where several coincide the longest is whole and the others are dashes over it.
+
+    Args:
+        lines: Of one frame.
+        close: Whether curves that hide each other over half of their length are taken for coinciding ones, too.
+    """
     styles: list[Any] = []
+    height = _height(lines)
     for number, line in enumerate(lines):
-        equal = [place for place, other in enumerate(lines) if line is not None and _same(line, other)]
+        equal = [
+            place
+            for place, other in enumerate(lines)
+            if line is not None and (_same(line, other) or (close and _close(line, other, height)))
+        ]
         equal.sort(key=lambda place: -len((lines[place] or ((),))[0]))
         turn = equal.index(number) if equal else 0
         styles.append((-DASH * turn, (DASH, DASH * (len(equal) - 1))) if turn else "-")
@@ -262,11 +277,64 @@ def _same(one: tuple[Floats, Floats] | None, other: tuple[Floats, Floats] | None
     return bool(np.abs(x[0] - x[1]).max() <= 1e-6 and np.abs(y[0, known] - y[1, known]).max() <= near)
 
 
+def _close(one: tuple[Floats, Floats], other: tuple[Floats, Floats] | None, height: float) -> bool:
+    """Whether two curves over the same abscissas lie on each other at half of them or more."""
+    if other is None:
+        return False
+    length = min(len(one[0]), len(other[0]))
+    if not np.array_equal(one[0][:length], other[0][:length]):
+        return False
+    return bool(np.mean(np.abs(one[1][:length] - other[1][:length]) <= CLOSE * height) >= 0.5)
+
+
+def _height(lines: Sequence[tuple[Floats, Floats] | None]) -> float:
+    """From the lowest to the highest point of all curves."""
+    known = np.concatenate(
+        [line[1][np.isfinite(line[1])] for line in lines if line is not None] or [np.zeros(1)]
+    )
+    return max(float(np.ptp(known)), 1e-12) if len(known) else 1.0
+
+
+def _kept(line: tuple[Floats, Floats] | None, epoch: int) -> tuple[float, float] | None:
+    """The point of a curve at an epoch, or None."""
+    if line is None:
+        return None
+    places = np.flatnonzero((line[0] == epoch) & np.isfinite(line[1]))
+    return (float(line[0][places[0]]), float(line[1][places[0]])) if len(places) else None
+
+
+def _larger(
+    point: tuple[float, float],
+    others: Sequence[tuple[float, float] | None],
+    scale: tuple[float, float] = (1.0, 1.0),
+    *,
+    near: float,
+) -> float:
+    """Points that a marker grows by for each of those drawn after it that would hide it, so that each shows.
+
+    Args:
+        point: Where it stands.
+        others: Where those drawn after it stand.
+        scale: Width and height of the frame in the units of the points.
+        near: Distance, in the frame's sides, from which on two are apart.
+    """
+    gaps = [
+        np.hypot((point[0] - other[0]) / scale[0], (point[1] - other[1]) / scale[1])
+        for other in others
+        if other
+    ]
+    return 3.5 * sum(bool(gap < near) for gap in gaps)
+
+
 def _widen(frame: "Axes") -> None:
-    """Lets the axis of a score end at tenths: closer, ripples would look like waves."""
+    """Lets the axis of a score end at round numbers, not closer than a hundredth: ripples would look like waves."""
     low, high = frame.dataLim.intervaly
-    low, high = float(np.floor(10 * low + 1e-9)) / 10, float(np.ceil(10 * high - 1e-9)) / 10
-    frame.set_ylim(low, max(high, low + 0.1))
+    for step in (0.1, 0.05, 0.02, 0.01):
+        start, end = step * np.floor(low / step + 1e-9), step * np.ceil(high / step - 1e-9)
+        # The curves fill two thirds of the frame or more, where they can.
+        if high - low >= (end - start) * 2 / 3:
+            break
+    frame.set_ylim(start, max(end, start + step))
 
 
 def key(
@@ -342,8 +410,10 @@ def _draw(frame: "Axes", panel: Overlay, *, large: bool) -> None:
             linestyle=dashes[place], dash_capstyle="butt", zorder=2 if dashes[place] == "-" else 2.5,
         )  # fmt: skip
         if line.point is not None:
+            base, near = (7.0, 0.03) if large else (5.0, 0.04)
+            size = base + _larger(line.point, [other.point for other in panel.lines[place + 1 :]], near=near)
             frame.plot(
-                *line.point, marker, color=colour, markersize=7 if large else 5, markeredgewidth=0.8,
+                *line.point, marker, color=colour, markersize=size, markeredgewidth=0.8,
                 markeredgecolor=style.PAPER, clip_on=False, zorder=4,
             )  # fmt: skip
     frame.set_xlim(0, 1)

@@ -198,7 +198,8 @@ def _show(case: Case, limit: float) -> Shown:
         (f"Radiograph with the evidence map for {case.finding}", jpeg(views.overlay)),
         (f"Evidence map for {case.finding}", jpeg(views.evidence)),
     )
-    return Shown(case.image, panels.caption(case), pictures, width, height)
+    told = ". ".join(filter(None, (panels.caption(case), panels.faintness(case))))
+    return Shown(case.image, told, pictures, width, height)
 
 
 def jpeg(picture: NDArray[np.uint8]) -> str:

@@ -5,6 +5,7 @@ zero nothing is drawn: the radiograph stays as it is. Pictures keep aspect, left
 """
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,8 +23,11 @@ SIDE = 768
 """Pixels of the longer side at which radiographs are drawn."""
 CONTOUR = 0.5
 """The contour stands at this share of the scale's limit."""
-SMALLEST_LIMIT = 0.1
-"""Logit units: a scale never ends below this, so that a map with next to no evidence looks like one."""
+SMALLEST_LIMIT = 0.02
+"""Logit units: a scale never ends below this, so that rounding does not look like evidence. More
+would hide maps of many places, each of which adds little."""
+FAINT = 0.1
+"""Logit units, at most 2.5 points of a probability: a map that nowhere reaches this says so."""
 ROWS = 3
 """Cases in one figure of a gallery: what a printed page holds."""
 FINE = 16
@@ -77,7 +81,7 @@ def panel(case: Case, *, limit: float | None = None, bundle: str = "", shared: s
     made_by = f" Bundle {bundle[:16]}." if bundle else ""
     scaled = f" One scale for {shared}." if shared else ""
     lines = (
-        f"{_legend([case])}{scaled}",
+        f"{_legend([case], limit)}{scaled}".strip(),
         " ".join(meaning([case])),
         f"Research use only; not a medical device.{made_by}",
     )
@@ -156,12 +160,11 @@ def colours(evidence: NDArray[np.floating], limit: float) -> NDArray[np.float64]
 
 def scale_limit(cases: Sequence[Case]) -> float:
     """Returns where a scale that fits all cases ends: the next round number from the largest evidence up."""
-    largest = max((float(np.nanmax(np.abs(case.evidence), initial=0.0)) for case in cases), default=0.0)
-    largest = max(largest, SMALLEST_LIMIT)
+    largest = max(SMALLEST_LIMIT, *map(_largest, cases)) if cases else SMALLEST_LIMIT
     power = 10.0 ** math.floor(math.log10(largest) + 1e-9)
-    return next(
-        step * power for step in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if step * power >= largest * (1 - 1e-9)
-    )
+    # Halves of small limits, too, have to be short numbers: they stand beside each other.
+    steps = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if largest > 0.1 else (2, 4, 6, 8, 10)
+    return next(step * power for step in steps if step * power >= largest * (1 - 1e-9))
 
 
 def outcome(case: Case) -> str:
@@ -183,7 +186,27 @@ def caption(case: Case) -> str:
         how = "called" if case.called else "not called"
         return f"{case.finding} {how}, probability {value}; truth: {case.truth or truth}"
     threshold = words.probability(case.threshold)
-    return f"{case.finding} {truth}; probability {value}, called {_called(case)} (threshold {threshold})"
+    # "unknown" alone would read as the model's answer.
+    told = f", truth {truth}" if math.isnan(case.label) else f" {truth}"
+    return f"{case.finding}{told}; probability {value}, called {_called(case)} (threshold {threshold})"
+
+
+def faintness(case: Case) -> str:
+    """Says of a map with next to nothing in any place that there is; empty for any other.
+
+    The evidence of all places adds up to the logit, biases aside: what is little in each may be much in all.
+    """
+    largest = _largest(case)
+    if largest >= FAINT:
+        return ""
+    if largest < 0.001:
+        return "No evidence: nothing here moves the logit"
+    # Rounded up: nothing moves it by more.
+    digits = 2 if largest >= 0.01 else 3
+    most = math.ceil(largest * 10**digits - 1e-9) / 10**digits
+    together = float(np.nanmean(np.abs(case.evidence))) * math.prod(case.places)
+    what = "Hardly any evidence" if 0 < together < FAINT else "Faint in each place"
+    return f"{what}: none moves the logit by more than {most:.{digits}f}"
 
 
 def meaning(cases: Sequence[Case]) -> tuple[str, str]:
@@ -199,13 +222,17 @@ def _called(case: Case) -> str:
     return "present" if case.called else "absent"
 
 
+def _largest(case: Case) -> float:
+    return float(np.nanmax(np.abs(case.evidence), initial=0.0))
+
+
 def _page(cases: Sequence[Case], *, title: str, limit: float) -> "Figure":
     gap, width = 0.08, style.FULL
     side = (width - 2 * style.MARGIN - 2 * gap) / 3
     heights = [side * min(1, case.grey.shape[0] / case.grey.shape[1]) for case in cases]
     top, above, below = 0.62, 0.36, 0.14
     drawing = style.figure(width, top + sum(heights) + (above + below) * len(cases) + 0.56)
-    style.heading(drawing, title, f"{_legend(cases)} Research use only.")
+    style.heading(drawing, title, f"{_legend(cases, limit)} Research use only.".strip())
     for case, height in zip(cases, heights, strict=True):
         left, right = style.MARGIN, width - style.MARGIN
         style.write(drawing, outcome(case), left=left, top=top + 0.12, bold=True)
@@ -249,6 +276,13 @@ def _draw_row(
         frame = style.axes(drawing, left=start, top=top, width=width, height=height)
         frame.imshow(picture, aspect="equal", interpolation="antialiased")
         frame.set_axis_off()
+    # A line at a time: a figure's texts keep none apart.
+    for number, line in enumerate(reversed(textwrap.wrap(faintness(case), 32))):
+        frame.annotate(
+            line, (0.5, 0), xytext=(0, 4 + 1.3 * style.SMALL * number), textcoords="offset points",
+            xycoords="axes fraction", color="white", size=style.SMALL, ha="center", va="bottom",
+            bbox={"facecolor": "black", "alpha": 0.6, "edgecolor": "none", "pad": 1.5},
+        )  # fmt: skip
 
 
 def draw_scale(
@@ -288,9 +322,17 @@ def draw_ramp(
     frame.tick_params(length=2, pad=1.5)
 
 
-def _legend(cases: Sequence[Case]) -> str:
-    boxes = " Green: box drawn by an expert." if any(len(case.boxes) for case in cases) else ""
-    return f"Thin line: half of the scale.{boxes}"
+def _legend(cases: Sequence[Case], limit: float) -> str:
+    """Explains what is drawn, and nothing that is not."""
+    level = CONTOUR * limit
+    crossed = any(
+        evidence.min() < end < evidence.max()
+        for evidence in (np.nan_to_num(np.asarray(case.evidence)) for case in cases)
+        for end in (-level, level)
+    )
+    said = ["Thin line: half of the scale."] * crossed
+    said += ["Green: box drawn by an expert."] * any(len(case.boxes) for case in cases)
+    return " ".join(said)
 
 
 def _draw_contours(picture: NDArray[np.uint8], evidence: NDArray[np.float32], *, level: float) -> None:

@@ -26,6 +26,22 @@ def cohort(found: Exploration) -> str:
     return f"{words.count(found.num_images, 'image')}{of}"
 
 
+def and_joined(found: Exploration) -> str:
+    """Says in few words, to stand behind others, that the table joins data sets; nothing of one."""
+    return f", {len(found.sources)} data sets joined" if len(found.sources) > 1 else ""
+
+
+def between(found: Exploration) -> str:
+    """Says, behind a difference between classes, what else it may be; nothing of one data set."""
+    if len(found.sources) < 2:
+        return ""
+    # Of ages one data set may tell all.
+    number = len(found.sources)
+    return (
+        f" {number} data sets are joined: where several tell it, it may be a difference between them alone."
+    )
+
+
 def balance_title(found: Exploration) -> str:
     """Says what is most frequent."""
     present = [each for each in found.findings if each.present]
@@ -135,10 +151,12 @@ def pairs(found: Exploration) -> str:
     said = []
     if free.any():
         number = int(upper[row, column])
-        share = (words.per_cent(number, int(both[place, place])) for place in (row, column))
+        # Those of which the other is known, as in the figure: a data set may not know it at all.
+        among = found.together.among
+        share = (words.per_cent(number, int(among[place])) for place in ((row, column), (column, row)))
         said.append(
             f"Most often together: {names[row]} and {names[column]}, {words.count(number, 'image')} "
-            f"({next(share)} of the one, {next(share)} of the other)."
+            f"({next(share)} of those with the one, {next(share)} of those with the other)."
         )
     nested = _nested(found)
     said += [f"{nested}."] if nested else []
@@ -259,10 +277,10 @@ def told_alone(found: Exploration, spreads: Sequence[Spread], more: str, less: s
     how = more if best.alone.value > 0.5 else less
     of = f", the widest difference of {len(compared)} classes" if len(compared) > 1 else ""
     known = spreads[0].count
-    told = f", known of {known:,} of {found.num_images:,} images" if known < found.num_images else ""
+    told = f", known of {known:,} of {found.num_images:,} images," if known < found.num_images else ""
     return (
         f"Images with {best.name} are {how} than those of {found.reference}{of}: {what.lower()} alone{told} "
-        f"has an AUROC of {words.alone(best.alone)}."
+        f"has an AUROC of {words.alone(best.alone)}.{between(found)}"
     )
 
 
@@ -271,7 +289,7 @@ def people_title(found: Exploration) -> str:
     said = []
     if found.ages:
         low, middle, high = found.ages.quartiles
-        said.append(f"Median age {middle:.0f} years, middle half {low:.0f}–{high:.0f}")
+        said.append(f"Patients' median age {middle:.0f} years, middle half {low:.0f}–{high:.0f}")
     if found.sexes and "F" in found.sexes.values:
         said.append(f"{rounded(found.sexes.share('F')[0])} of the images female")
     return "; ".join(said)
@@ -344,8 +362,8 @@ def means(found: Exploration) -> tuple[str, str]:
     title = f"{words.cut(most, NAME)} differs most from {words.cut(found.reference, NAME)}"
     by = f"{apart[most]:.3f} of the grey scale on average"
     caption = f"The mean of {most} differs from that of {found.reference} by {by}"
-    caption += f", that of {least} least ({apart[least]:.3f}). " if most != least else ". "
-    return title, f"{caption}{kept}"
+    caption += f", that of {least} least ({apart[least]:.3f})." if most != least else "."
+    return title, f"{caption}{between(found)} {kept}"
 
 
 def atlas(found: Exploration) -> tuple[str, str]:

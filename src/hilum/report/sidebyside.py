@@ -210,7 +210,9 @@ def limits_of(exhibits: Sequence[Exhibit]) -> tuple[float, ...]:
 
     On one scale for all models the maps of the least confident one would look empty.
     """
-    return tuple(map(panels.scale_limit, zip(*(one.cases for one in exhibits), strict=True)))
+    # None below: these pictures do not say of a map that it holds hardly any evidence.
+    limits = map(panels.scale_limit, zip(*(one.cases for one in exhibits), strict=True))
+    return tuple(max(limit, panels.FAINT) for limit in limits)
 
 
 def truth(one: Exhibit) -> str:

@@ -50,6 +50,8 @@ def _lead(study: Study) -> str:
 
 
 def _warnings(study: Study) -> Iterator[str]:
+    if study.nothing_learned:
+        yield f"{study.nothing_learned}. Which values are best says nothing here."
     done = len(study.trials)
     if done < study.planned:
         why = "The search was interrupted" if study.interrupted else "The search is not finished"
