@@ -21,13 +21,6 @@ SMALL = [
 PHANTOM = [*SMALL, "task.findings=['Lung Opacity']", "task.negatives=all-others", "split.method=patient"]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def cache_folder(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HILUM_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 @pytest.fixture(scope="module")
 def phantoms(tmp_path_factory):
     return phantom.generate(tmp_path_factory.mktemp("phantoms"), num_images=80, size=64, seed=11)

@@ -34,13 +34,6 @@ BASE = recipe.load("kermany-densenet121", SMALL)
 GRID = {"train.learning_rate": [1e-3, 1e-2], "train.batch_size": [8, 16]}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def cache_folder(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HILUM_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
     found = phantom.generate(tmp_path_factory.mktemp("phantoms"), num_images=80, size=64, seed=11)

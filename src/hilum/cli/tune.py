@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -108,28 +108,22 @@ def tune(
     from hilum.training.tune import BEST, check, tune as search_for
 
     folder = output or Path("tuned") / Path(recipe).stem
-    check(
-        settings,
-        folder,
-        vary=varied,
-        search=search.value,
-        trials=trials or 20,
-        workers=workers,
-        engine=engine.value,
-        prune=prune,
-    )
+    asked: dict[str, Any] = {
+        "vary": varied,
+        "search": search.value,
+        "trials": trials or 20,
+        "workers": workers,
+        "engine": engine.value,
+        "prune": prune,
+    }
+    check(settings, folder, **asked)
     table = read_table(data, layout=layout, images=images, remap=remap) if data else None
     found = search_for(
         settings,
         table if table is not None else draw_phantoms(settings, watch),
         folder,
-        vary=varied,
-        search=search.value,
-        trials=trials or 20,
-        workers=workers,
-        engine=engine.value,
+        **asked,
         storage=storage,
-        prune=prune,
         allow_leak=allow_leak,
         watch=watch,
     )

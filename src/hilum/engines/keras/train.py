@@ -180,15 +180,11 @@ class Run:
 
     def _depends_on(self, precision: str) -> str:
         """The digest of all that stored features depend on beside the pictures."""
+        # Rounding differs with the threads' number.
         threads = os.environ.get("TF_NUM_INTRAOP_THREADS"), os.environ.get("OMP_NUM_THREADS")
         device = "cuda" if tf.config.list_physical_devices("GPU") else "cpu"
         return digest(
-            *(
-                "keras",
-                keras.__version__,
-                tf.__version__,
-                threads,
-            ),  # rounding differs with the threads' number
+            *("keras", keras.__version__, tf.__version__, threads),
             *(self.recipe.model.architecture, self.recipe.data.size, self.initial.mean, self.initial.std),
             *(self.model.head.reduces, precision, device, BLOCK),
             *self.model.backbone.get_weights(),
