@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from hilum.engines.keras import neutral
+from hilum.engines.keras import weight_exchange
 
 import keras  # isort: skip (on the backend that the engine has chosen)
 import tensorflow as tf  # isort: skip
@@ -24,7 +24,7 @@ def main() -> None:
     keras.utils.set_random_seed(int(seed))
     base = keras.applications.DenseNet121(include_top=False, weights=None, input_shape=(SIZE, SIZE, 3))
     with np.load(weights) as file:
-        neutral.fill(base, dict(file), name="densenet121", told=weights)
+        weight_exchange.fill(base, dict(file), name="densenet121", told=weights)
     base.trainable = False
     started = time.perf_counter()
     training, validation = (_augmented if augment == "yes" else _plain)(Path(folder))

@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from hilum import recipe
 from hilum.data import cache
 from hilum.data.batches import Batches, training_batches
 from hilum.data.table import Source, Table, make_frame
-from hilum.recipe import Recipe
+from hilum.recipe import Recipe, load_recipe
 
 SIZE, BATCH, STEPS = 224, 32, 4
 
@@ -35,7 +34,7 @@ def prepared(architecture: str, folder: Path, labels: np.ndarray) -> tuple[Recip
         findings=("Pneumonia",),
         sources=(Source("noise", folder / "images", "", ""),),
     )
-    settings = recipe.load(
+    settings = load_recipe(
         "kermany-densenet121",
         [
             f"model.architecture={architecture}",

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from hilum.data import cache, readers
-from hilum.data.audit import compare, copies
+from hilum.data.audit import compare, duplicates
 from hilum.data.audit.association import associations
 from hilum.data.phantom import phantom
 from hilum.data.table import Source, Table, make_frame
@@ -70,7 +70,7 @@ def _rates_of_files() -> None:
         (folder / "Data_Entry_2017_v2020.csv").write_text(header + rows)
         table = readers.read(folder)
         started = time.perf_counter()
-        cache.build(table, size=copies.SIDE, fit="squash", directory=folder / "cache")
+        cache.build(table, size=duplicates.SIDE, fit="squash", directory=folder / "cache")
         seconds = time.perf_counter() - started
         print(f"reading and hashing {FILES} PNG files of {FILE_SIDE} pixels: {FILES / seconds:,.0f} images/s")
         lines = "".join(
@@ -93,7 +93,7 @@ def _measure(size: int) -> None:
     told: dict[str, float] = {"size": size}
 
     started = time.perf_counter()
-    pairs = copies.find(squares, np.arange(size))
+    pairs = duplicates.find(squares, np.arange(size))
     told["search"] = time.perf_counter() - started
     told["memory"] = _peak()
     told["added"] = told["memory"] - held
@@ -116,7 +116,7 @@ def _squares(size: int) -> tuple[np.ndarray, set[tuple[int, int]]]:
     """Pictures, the last of them changed copies of the first: turned, mirrored or re-encoded; and which is which."""
     rng = np.random.default_rng(0)
     drawn = np.stack([phantom(number, 96, ()) for number in range(500)]).astype(np.float32)
-    squares = np.empty((size, copies.SIDE, copies.SIDE), np.uint8)
+    squares = np.empty((size, duplicates.SIDE, duplicates.SIDE), np.uint8)
     for row in range(size - PLANTED):
         one, other = rng.integers(0, len(drawn), 2)
         share, gamma = rng.uniform(0.5, 0.8), rng.uniform(0.7, 1.4)
@@ -124,7 +124,7 @@ def _squares(size: int) -> tuple[np.ndarray, set[tuple[int, int]]]:
         matrix = cv2.getRotationMatrix2D((48, 48), rng.uniform(-4, 4), rng.uniform(0.9, 1.15))
         matrix[:, 2] += rng.uniform(-4, 4, 2)
         moved = cv2.warpAffine(mixed, matrix, (96, 96), borderMode=cv2.BORDER_REPLICATE)
-        small = cv2.resize(moved, (copies.SIDE, copies.SIDE), interpolation=cv2.INTER_AREA)
+        small = cv2.resize(moved, (duplicates.SIDE, duplicates.SIDE), interpolation=cv2.INTER_AREA)
         squares[row] = 255 * np.clip(small / 255, 0, 1) ** gamma
     for number in range(PLANTED):
         square = squares[number]

@@ -22,12 +22,12 @@ from pathlib import Path
 
 import numpy as np
 
-from hilum import recipe as recipes
 from hilum.data import cache, phantom, readers
 from hilum.data.batches import training_batches
 from hilum.engines import Hooks, Validation, load_engine
-from hilum.engines.torch import neutral
+from hilum.engines.torch import weight_exchange
 from hilum.engines.torch.backbones import make_backbone
+from hilum.recipe import load_recipe
 
 IMAGES, VALIDATION, EPOCHS, SIZE = 1000, 200, 10, 224
 SEEDS = int(os.environ.get("HILUM_BENCH_SEEDS", "1"))
@@ -40,7 +40,7 @@ def main() -> None:
         folder = Path(temporary)
         drawn = _write_folders(folder / "images")
         weights = folder / "weights.npz"
-        arrays = neutral.arrays(make_backbone("densenet121", size=SIZE).eval(), SIZE)
+        arrays = weight_exchange.arrays(make_backbone("densenet121", size=SIZE).eval(), SIZE)
         np.savez(weights, mean=np.zeros(3), std=np.ones(3), **arrays)
         print(f"{IMAGES} {drawn} radiographs, {SIZE} px, {EPOCHS} epochs, {SEEDS} seed(s)", flush=True)
         peers = {False: [], True: []}
@@ -85,7 +85,7 @@ def _ours(folder: Path, weights: Path, versions: int, *, augment: bool, seed: in
         "augment.brightness": 0,
         "augment.contrast": 0,
     }
-    recipe = recipes.load("kermany-densenet121", [f"{key}={value}" for key, value in changes.items()])
+    recipe = load_recipe("kermany-densenet121", [f"{key}={value}" for key, value in changes.items()])
     engine = load_engine("torch")
     with tempfile.TemporaryDirectory() as fresh:
         os.environ["HILUM_CACHE"] = fresh

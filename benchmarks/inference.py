@@ -10,13 +10,14 @@ from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 from benchmarks._timing import compare
-from hilum import recipe, runtime
 from hilum.bundle import Bundle, Calibration, DataSource, Golden, Manifest, Seen, Training
 from hilum.data.phantom import phantom
 from hilum.engines.torch import export, models
-from hilum.findings import NIH_FINDINGS
 from hilum.images import Location
-from hilum.predict import predict
+from hilum.inference import runtime
+from hilum.inference.predictor import predict
+from hilum.recipe import load_recipe
+from hilum.recipe.findings import NIH_FINDINGS
 
 SIZE, NUMBER = 224, 64
 
@@ -79,7 +80,7 @@ def _maps(classifier: models.Classifier, model: runtime.Model, findings: int) ->
 def _models(folder: Path, findings: tuple[str, ...]) -> tuple[models.Classifier, runtime.Model]:
     kind = "binary" if len(findings) == 1 else "multilabel"
     changes = ["model.weights=none", "model.freeze=none", f"task.kind={kind}", "task.negatives=all-others"]
-    settings = recipe.load("kermany-densenet121", [*changes, f"task.findings={list(findings)}"])
+    settings = load_recipe("kermany-densenet121", [*changes, f"task.findings={list(findings)}"])
     classifier, initial = models.build(settings, images=torch.rand(8, SIZE, SIZE))
     graph_file, _ = export.export(
         classifier.eval(), initial, size=SIZE, graph=folder / "model.onnx", weights=folder

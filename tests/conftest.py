@@ -3,7 +3,7 @@
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +15,7 @@ import pytest
 if TYPE_CHECKING:
     from hilum.bundle import Training
     from hilum.data.table import Table
-    from hilum.evaluate import Evaluation
+    from hilum.evaluation.evaluate import Evaluation
 
 KERAS = Path(__file__).parent / "engines" / "keras"
 
@@ -53,6 +53,15 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True, scope="session")
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keep prepared images out of the cache of whoever runs the tests."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HILUM_CACHE", str(folder))
+        yield folder
+
+
 @pytest.fixture(autouse=True)
 def tensorboard_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keeps TensorBoard from loading TensorFlow where that is installed: PyTorch after it aborts the process."""
@@ -78,10 +87,12 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Classes:
     import onnx
     from PIL import Image
 
-    from hilum import bundle, recipe as recipes, runtime
+    from hilum.bundle import Manifest, Seen, write_bundle
     from hilum.data.split import split_hash
     from hilum.data.table import Source, Table, make_frame
-    from hilum.training.calibrate import calibrate
+    from hilum.inference import runtime
+    from hilum.recipe import load_recipe
+    from hilum.training.calibration import calibrate
 
     folder = tmp_path_factory.mktemp("classes")
     rng = np.random.default_rng(0)
@@ -110,11 +121,11 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Classes:
     slopes, offsets = 40 * centres, -20 * centres**2
     onnx.save(_grey_classifier(slopes, offsets, size=32), folder / "model.onnx")
     (folder / "model.safetensors").write_bytes(b"weights")
-    recipe = recipes.load("kermany-subtype")
+    recipe = load_recipe("kermany-subtype")
     validation = slice(60, 120)
     logits = greys[validation, None] / 255 * slopes + offsets
     one_hot = table.labels(recipe.task.findings)
-    manifest = bundle.Manifest(
+    manifest = Manifest(
         name=recipe.name,
         created="2026-01-01T00:00:00+00:00",
         task="multiclass",
@@ -123,7 +134,7 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Classes:
         size=32,
         fit="squash",
         calibration=calibrate(recipe, logits, one_hot[validation]),
-        seen=bundle.Seen(sources=("greys",), views=(), ages=None, typical_distance=9.0),
+        seen=Seen(sources=("greys",), views=(), ages=None, typical_distance=9.0),
         training=_training(split_hash(table.select(~np.isnan(one_hot).any(axis=1)))),
         data=(),
         recipe=recipe.model_dump(mode="json"),
@@ -131,7 +142,7 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Classes:
     )
     graph = runtime.Graph((folder / "model.onnx").read_bytes())
     golden = runtime.golden(graph, np.full((32, 32), 99, np.uint8), np.ones((2, 1), np.float32))
-    bundle.write(
+    write_bundle(
         folder / "bundle",
         manifest,
         graph=folder / "model.onnx",
@@ -157,9 +168,11 @@ class Sites:
 @pytest.fixture(scope="session")
 def make_sites(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Sites]:
     """Makes `Sites` of some findings, told apart by the same grey."""
-    from hilum import bundle, recipe as recipes, runtime
+    from hilum.bundle import Calibration, Manifest, Seen, write_bundle
     from hilum.data.split import split_hash
     from hilum.data.table import Table
+    from hilum.inference import runtime
+    from hilum.recipe import load_recipe
 
     def make(findings: tuple[str, ...] = ("Pneumonia",)) -> Sites:
         import onnx
@@ -168,7 +181,7 @@ def make_sites(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Sites]
         task = "binary" if len(findings) == 1 else "multilabel"
         negatives = "no-finding" if task == "binary" else "all-others"
         keys = {"kind": task, "findings": list(findings), "negatives": negatives}
-        recipe = recipes.load("kermany-densenet121", [f"task.{key}={value}" for key, value in keys.items()])
+        recipe = load_recipe("kermany-densenet121", [f"task.{key}={value}" for key, value in keys.items()])
         parts = ["train"] * 100 + ["val"] * 100 + ["test"] * 200
         own = _greys(
             folder / "own", findings, number=400, centres=(0.4, 0.6), share=0.5, view="PA", ages=(20, 60)
@@ -187,7 +200,7 @@ def make_sites(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Sites]
         onnx.save(_grey_classifier(slopes, -slopes / 2, size=32), folder / "model.onnx")
         (folder / "model.safetensors").write_bytes(b"weights")
         count = len(findings)
-        manifest = bundle.Manifest(
+        manifest = Manifest(
             name=recipe.name,
             created="2026-01-01T00:00:00+00:00",
             task=task,
@@ -195,10 +208,10 @@ def make_sites(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Sites]
             negatives=negatives,
             size=32,
             fit="squash",
-            calibration=bundle.Calibration(
+            calibration=Calibration(
                 temperatures=(1.0,) * count, thresholds=(0.5,) * count, rule="fixed at 0.5"
             ),
-            seen=bundle.Seen(
+            seen=Seen(
                 sources=("own",), views=("PA",), ages=(20.0, 60.0), sides=(40, 40), typical_distance=2.0
             ),
             training=_training(split_hash(own)),
@@ -208,7 +221,7 @@ def make_sites(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Sites]
         )
         graph = runtime.Graph((folder / "model.onnx").read_bytes())
         typical = np.array([[0.5], [0.13]], np.float32)
-        bundle.write(
+        write_bundle(
             run / "bundle",
             manifest,
             graph=folder / "model.onnx",
@@ -224,7 +237,7 @@ def make_sites(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Sites]
 @pytest.fixture(scope="session")
 def write_own_test() -> Callable[["Evaluation", Path], None]:
     """Writes of a report what another evaluation reads; drawing it takes longest."""
-    from hilum.report import tables
+    from hilum.report.evaluation import tables
 
     def write(evaluation: "Evaluation", folder: Path) -> None:
         folder.mkdir(parents=True)
@@ -275,9 +288,9 @@ def _greys(
 
 
 def _training(split_hash: str) -> "Training":
-    from hilum import bundle
+    from hilum.bundle import Training
 
-    return bundle.Training(
+    return Training(
         engine="torch",
         architecture="densenet121",
         precision="fp32",

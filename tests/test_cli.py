@@ -1,5 +1,4 @@
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -15,24 +14,13 @@ from PIL import Image
 from hilum import __main__
 from hilum.data import phantom
 from hilum.data.table import Table
-from hilum.report import panels
+from hilum.report.drawing import maps
 
 SMALL = [
     "--set", "model.architecture=custom_cnn", "--set", "model.weights=none", "--set", "model.freeze=none",
     "--set", "data.size=32", "--set", "train.epochs=1", "--set", "task.findings=['Lung Opacity']",
     "--set", "task.negatives=all-others", "--set", "split.method=patient",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="session", autouse=True)
-def cache_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cache")
-    before = os.environ.get("HILUM_CACHE")
-    os.environ["HILUM_CACHE"] = str(folder)
-    yield folder
-    os.environ.pop("HILUM_CACHE")
-    if before is not None:
-        os.environ["HILUM_CACHE"] = before
 
 
 @pytest.fixture(scope="session")
@@ -206,14 +194,14 @@ def test_explain_writes_a_picture_an_image(trained, phantoms, hilum, tmp_path):
 
 def test_pictures_of_one_command_have_one_scale_and_say_so(trained, phantoms, hilum, tmp_path, monkeypatch):
     drawn = []
-    real = panels.panel
-    monkeypatch.setattr(panels, "panel", lambda case, **how: drawn.append((case, how)) or real(case, **how))
+    real = maps.panel
+    monkeypatch.setattr(maps, "panel", lambda case, **how: drawn.append((case, how)) or real(case, **how))
     files = sorted(phantoms.glob("*.png"))[:3]
 
     _, _, err = hilum("explain", trained, *files, "-o", tmp_path / "maps")
     together = [how["limit"] for _, how in drawn]
     told = [text.get_text() for text in real(drawn[0][0], **drawn[0][1]).texts]
-    wanted = panels.scale_limit([case for case, _ in drawn])
+    wanted = maps.scale_limit([case for case, _ in drawn])
     drawn.clear()
     for file in files:
         hilum("explain", trained, file, "-o", tmp_path / "alone")
@@ -221,7 +209,7 @@ def test_pictures_of_one_command_have_one_scale_and_say_so(trained, phantoms, hi
     assert together == [wanted] * 3
     assert f"on one scale of ±{wanted:g} logit units" in err
     assert any("One scale for all 3 images of this command." in line for line in told)
-    assert [how["limit"] for _, how in drawn] == [panels.scale_limit([case]) for case, _ in drawn]
+    assert [how["limit"] for _, how in drawn] == [maps.scale_limit([case]) for case, _ in drawn]
     assert all(not how["shared"] for _, how in drawn)
 
 

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import typer
 
-from hilum import recipe
 from hilum.cli import app
+from hilum.recipe import all_keys
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "seeds.md").read_text(encoding="utf-8")
 CODE = sorted(set(re.findall(r"`([^`\n]+)`", PAGE)))
 TESTS = [code for code in CODE if "::" in code]
 FILES = [code for code in CODE if re.match(r"(src|docs|notebooks|benchmarks|tests|\.github)/[^:]+$", code)]
-SECTIONS = "|".join(sorted({key.name.partition(".")[0] for key in recipe.all_keys()}))
+SECTIONS = "|".join(sorted({key.name.partition(".")[0] for key in all_keys()}))
 KEYS = [code for code in CODE if re.match(rf"({SECTIONS})\.\w+( = .+)?$", code)]
 COMMANDS = [code for code in CODE if code.startswith("hilum ")]
 ROWS = [re.split(r"\s*\|\s*", line)[1:-1] for line in PAGE.splitlines() if re.match(r"\| 00\d\.", line)]
@@ -41,7 +41,7 @@ def test_a_file_that_the_page_names_exists(named):
 @pytest.mark.parametrize("named", KEYS)
 def test_a_key_and_its_value_are_a_recipes(named):
     key, _, value = named.partition(" = ")
-    known = {each.name: each for each in recipe.all_keys()}
+    known = {each.name: each for each in all_keys()}
 
     assert key in known
     choices = re.findall("`([^`]+)`", known[key].values)

@@ -115,7 +115,6 @@ def place(make_sites, tmp_path_factory):
         (folder / name).write_text(text)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setenv("HILUM_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(sys, "argv", ["hilum", "data", "index", "a.csv", "-o", "a.parquet"])
         with pytest.raises(SystemExit) as ended:
             __main__.main()

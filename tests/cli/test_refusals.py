@@ -5,10 +5,10 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from hilum import recipe
 from hilum.cli import app
 from hilum.data import readers
 from hilum.errors import HilumError
+from hilum.recipe import load_recipe
 
 CSV = "image,Pneumothorax,view\na.png,1,PA\nb.png,0,AP\n"
 
@@ -24,7 +24,7 @@ def place(tmp_path, monkeypatch):
     for name in ("w.h5", "w.txt", "p.csv", "m.keras", "c.boxes.parquet", "full/notes.txt", "site/x.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("mine")
-    begun = recipe.load("nih-infiltration").flat()
+    begun = load_recipe("nih-infiltration").flat()
     space = {"--vary train.epochs": "1, 2", "--search": "grid", "--prune": False, "--engine": "torch"}
     plan = {"format": 1, "folds": 5, "repeats": 1, "engine": "torch", "data": "1f", "recipe": begun}
     for name, content in (

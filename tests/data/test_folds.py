@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from hilum import recipe
 from hilum.data.split import draw_folds, patients, split
 from hilum.data.table import Source, Table, make_frame
 from hilum.errors import DataError, RecipeError
+from hilum.recipe import load_recipe
 
 MASS = ("Mass",)
 
@@ -29,7 +29,7 @@ def make_table(sizes, positive, parts=None):
 
 def of_fold(fold, folds, **changes):
     values = {"split.folds": folds, "split.fold": fold, **changes}
-    return recipe.load("nih-infiltration", [f"{key}={value}" for key, value in values.items()]).split
+    return load_recipe("nih-infiltration", [f"{key}={value}" for key, value in values.items()]).split
 
 
 @given(
@@ -127,4 +127,4 @@ def test_too_few_patients_are_refused():
 )
 def test_folds_that_cannot_be_are_refused(changes, message):
     with pytest.raises(RecipeError, match=message):
-        recipe.load("nih-infiltration", [f"{key}={value}" for key, value in changes.items()])
+        load_recipe("nih-infiltration", [f"{key}={value}" for key, value in changes.items()])

@@ -14,7 +14,7 @@ from hilum.data import phantom
 from hilum.data.anatomy import Person
 from hilum.data.table import Table
 from hilum.errors import UsageError
-from hilum.findings import canonical
+from hilum.recipe.findings import canonical
 
 
 def pictures(table: Table) -> np.ndarray:

@@ -4,7 +4,7 @@ import pytest
 from hilum import images
 from hilum.data import cache, readers
 from hilum.errors import DataError, LayoutError, UsageError
-from hilum.findings import NIH_FINDINGS
+from hilum.recipe.findings import NIH_FINDINGS
 
 COUNTS = {"train": 5, "val": 2, "test": 3}
 

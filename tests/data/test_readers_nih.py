@@ -6,7 +6,7 @@ from PIL import Image
 
 from hilum.data import readers
 from hilum.errors import DataError, LayoutError
-from hilum.findings import NIH_FINDINGS
+from hilum.recipe.findings import NIH_FINDINGS
 
 HEADER_2020 = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"

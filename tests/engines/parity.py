@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hilum import architectures, recipe
 from hilum.data.batches import training_batches
 from hilum.data.cache import Cached
 from hilum.engines import Hooks, Validation, load_engine
-from hilum.recipe import AugmentSettings
+from hilum.recipe import AugmentSettings, architectures, load_recipe
 
 NUMBER = 56
 LEARN = {
@@ -54,28 +53,28 @@ def scrambled(shape, role, rng):
 def torch_features(architecture, size, given=None):
     import torch
 
-    from hilum.engines.torch import neutral
+    from hilum.engines.torch import weight_exchange
     from hilum.engines.torch.backbones import make_backbone
 
     torch.manual_seed(0)
     same = architecture == "mobilenetv2"
     name = architectures.architecture(architecture).engines["torch"]
     backbone = make_backbone(name, same_padding=same, size=size)
-    given = given or shaken(neutral.arrays(backbone, size))
-    neutral.fill(backbone, given, size, name=name, told="weights")
+    given = given or shaken(weight_exchange.arrays(backbone, size))
+    weight_exchange.fill(backbone, given, size, name=name, told="weights")
     with torch.inference_mode():
         found = backbone.eval()(torch.from_numpy(pictures(2, size)).permute(0, 3, 1, 2))
     return given, found.permute(0, 2, 3, 1).numpy()
 
 
 def keras_features(architecture, size, given=None):
-    from hilum.engines.keras import neutral
+    from hilum.engines.keras import weight_exchange
     from hilum.engines.keras.backbones import make_backbone
 
     name = architectures.architecture(architecture).engines["keras"]
     backbone = make_backbone(name, size=size)
-    given = given or shaken(neutral.arrays(backbone))
-    neutral.fill(backbone, given, name=name, told="weights")
+    given = given or shaken(weight_exchange.arrays(backbone))
+    weight_exchange.fill(backbone, given, name=name, told="weights")
     return given, backbone(pictures(2, size), training=False).numpy()
 
 
@@ -108,7 +107,7 @@ def learn(engine, folder):
     )
     found = {}
     for name, changes in LEARN.items():
-        chosen = recipe.load(
+        chosen = load_recipe(
             "kermany-densenet121",
             [
                 "model.architecture=custom_cnn",

@@ -5,13 +5,12 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from hilum import recipe
 from hilum.data.batches import training_batches
 from hilum.data.cache import Cached
 from hilum.engines import Hooks, Validation
 from hilum.engines.features import TOLERANCE, fastest, store
 from hilum.errors import RecipeError, StoppedError
-from hilum.recipe import AugmentSettings
+from hilum.recipe import AugmentSettings, load_recipe
 
 SIZE, NUMBER = 8, 30
 
@@ -133,10 +132,10 @@ def test_the_fast_way_is_taken_only_where_it_is_near_enough():
 
 @pytest.mark.parametrize("change", ["model.freeze=none", "model.freeze=0.5", "train.unfreeze_after=2"])
 def test_nothing_is_stored_where_layers_of_the_backbone_learn(change):
-    assert recipe.load("kermany-densenet121", ["train.stored_versions=2"]).stores_features
-    assert not recipe.load("kermany-densenet121", ["train.stored_versions=2", change]).stores_features
+    assert load_recipe("kermany-densenet121", ["train.stored_versions=2"]).stores_features
+    assert not load_recipe("kermany-densenet121", ["train.stored_versions=2", change]).stores_features
 
 
 def test_mixup_cannot_be_stored():
     with pytest.raises(RecipeError, match=r"does not go with augment\.mixup"):
-        recipe.load("kermany-densenet121", ["train.stored_versions=2", "augment.mixup=0.2"])
+        load_recipe("kermany-densenet121", ["train.stored_versions=2", "augment.mixup=0.2"])

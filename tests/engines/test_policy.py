@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from hilum import recipe
 from hilum.engines.policy import Policy
+from hilum.recipe import load_recipe
 
 
 def run(losses, **settings):
@@ -15,7 +15,7 @@ def run(losses, **settings):
 
 def make(freeze="none", **settings):
     changes = [f"train.{key}={value}" for key, value in settings.items()]
-    return Policy.of(recipe.load("kermany-densenet121", [f"model.freeze={freeze}", *changes]))
+    return Policy.of(load_recipe("kermany-densenet121", [f"model.freeze={freeze}", *changes]))
 
 
 def figures(loss=1.0, auroc=math.nan):

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from hilum import stats
-from hilum.evaluate import Evaluation
-from hilum.explain import Case
-from hilum.findings import NIH_FINDINGS
-from hilum.report import page
+from hilum.evaluation.evaluate import Evaluation
+from hilum.inference.explanation import Case
+from hilum.recipe.findings import NIH_FINDINGS
+from hilum.report.evaluation import page
 
 HOSTILE = '"><script>alert(1)</script>/=cmd|x, [a](b)\n.png'
 

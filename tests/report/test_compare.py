@@ -12,11 +12,13 @@ import pandas as pd
 import pytest
 
 from hilum import stats
-from hilum.compare import FIGURES, Compared, Comparison, Exhibit, paired
-from hilum.compare.speed import Rate
-from hilum.external import ACCURACY, MEAN
-from hilum.findings import NIH_FINDINGS
-from hilum.report import compare as report, contrasts, overlays, sidebyside, style
+from hilum.comparison import paired
+from hilum.comparison.compare import FIGURES, Compared, Comparison, Exhibit
+from hilum.comparison.speed import Rate
+from hilum.evaluation.external import ACCURACY, MEAN
+from hilum.recipe.findings import NIH_FINDINGS
+from hilum.report.comparison import page as report, plots
+from hilum.report.drawing import model_panels, overlays, style
 
 PICTURES = (
     "roc_comparison", "pr_comparison", "confusion_matrix_comparison", "learning_curves", "gradcam_visualizations",
@@ -124,7 +126,7 @@ def test_the_page_tells_the_difference_and_escapes_names(written, binary):
     assert HOSTILE not in text
     assert "Research use only" in text
     assert "Choose by validation." in text
-    (verdict,) = contrasts.verdicts(binary)
+    (verdict,) = plots.verdicts(binary)
     assert verdict.split(": difference ")[1][:20] in text
     assert not re.findall(r"(?:src|href)=\"http", text)
 
@@ -182,22 +184,22 @@ def test_every_task_has_its_page_and_nothing_is_cut_off(
 def test_models_without_history_have_no_learning_curves(binary):
     bare = replace(binary, models=tuple(replace(model, history=None) for model in binary.models))
 
-    assert "learning_curves" not in {plot.name for plot in contrasts.plots(bare)}
+    assert "learning_curves" not in {plot.name for plot in plots.plots(bare)}
 
 
 def test_curves_that_coincide_both_show_and_the_caption_says_so(binary):
     first, second = binary.models
     twin = replace(binary, models=(first, replace(second, history=first.history)))
 
-    plots = {plot.name: plot for plot in contrasts.plots(twin)}
+    drawn = {plot.name: plot for plot in plots.plots(twin)}
 
-    lines = [line for line in plots["learning_curves"].figure.axes[0].lines if len(line.get_xdata()) > 1]
+    lines = [line for line in drawn["learning_curves"].figure.axes[0].lines if len(line.get_xdata()) > 1]
     assert [line.get_linestyle() for line in lines] == ["-", "--"]
     assert lines[0].get_zorder() < lines[1].get_zorder()
-    marks = [line.get_markersize() for line in plots["learning_curves"].figure.axes[0].lines[1::2]]
+    marks = [line.get_markersize() for line in drawn["learning_curves"].figure.axes[0].lines[1::2]]
     assert marks[0] > marks[1]
-    assert contrasts.DASHED_CLOSE in plots["learning_curves"].caption
-    assert contrasts.DASHED not in plots["roc_comparison"].caption
+    assert plots.DASHED_CLOSE in drawn["learning_curves"].caption
+    assert plots.DASHED not in drawn["roc_comparison"].caption
 
 
 def test_curves_of_epochs_that_hide_each_other_are_dashed_and_their_markers_both_show():
@@ -256,8 +258,8 @@ def test_a_shorter_training_lies_over_the_one_that_went_on():
 
 
 def test_each_model_has_a_scale_of_its_own_that_the_picture_names(binary, written):
-    limits = sidebyside.limits_of(binary.exhibits)
-    drawing = sidebyside.maps(binary.exhibits, ["one", "two"], title="t")
+    limits = model_panels.limits_of(binary.exhibits)
+    drawing = model_panels.explained(binary.exhibits, ["one", "two"], title="t")
 
     told = " ".join(text.get_text() for text in drawing.texts)
     ticks = [label.get_text() for frame in drawing.axes for label in frame.get_xticklabels()]
@@ -285,7 +287,7 @@ def test_a_key_takes_as_many_lines_as_it_needs():
 
 
 def test_figures_have_names_of_their_own():
-    names = [contrasts.short(name) for name in FIGURES]
+    names = [plots.short(name) for name in FIGURES]
 
     assert len(set(names)) == len(FIGURES)
-    assert set(sidebyside.GROUPS) == {"disagree", "right", "wrong"}
+    assert set(model_panels.GROUPS) == {"disagree", "right", "wrong"}

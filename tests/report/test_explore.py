@@ -14,11 +14,12 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 from hilum.data import phantom
-from hilum.data.census import Ages, FollowUps, Shares, Sizes, Spread, Visits
-from hilum.data.explore import Exploration, explore
+from hilum.data.exploration import Exploration, explore
+from hilum.data.label_statistics import Ages, FollowUps, Shares, Sizes, Spread, Visits
 from hilum.data.table import Source, Table, make_frame
-from hilum.findings import NIH_FINDINGS
-from hilum.report import charts, exhibits, explore as report, mosaics, remarks, style
+from hilum.recipe.findings import NIH_FINDINGS
+from hilum.report.drawing import charts, image_grids, style
+from hilum.report.exploration import page as report, plots, sentences
 
 HOSTILE = '"><script>alert(1)</script>'
 ALL_KNOWN = set(report.FIGURES) - {"image_sizes"}  # phantoms are of one size
@@ -97,8 +98,8 @@ def written(explored: Exploration, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def figures(found: Exploration) -> dict[str, Figure]:
-    plots = [*exhibits.labels(found), *exhibits.people(found), *exhibits.pixels(found)]
-    return {plot.name: plot.figure for plot in [*plots, *exhibits.pictures(found)]}
+    drawn = [*plots.labels(found), *plots.people(found), *plots.pixels(found)]
+    return {plot.name: plot.figure for plot in [*drawn, *plots.pictures(found)]}
 
 
 def test_the_page_is_whole_and_refers_to_nothing_outside(written: Path) -> None:
@@ -193,12 +194,12 @@ def test_a_table_of_several_data_sets_says_first_what_its_differences_may_be(exp
 
     assert report.notable(joined)[0].startswith("The table joins 2 data sets, phantom and other: ")
     said, alone = "\n".join(report.notable(joined)[1:]), "\n".join(report.notable(explored))
-    assert remarks.between(explored) == ""
-    assert remarks.between(joined) in said
-    assert said.replace(remarks.between(joined), "") == alone
+    assert sentences.between(explored) == ""
+    assert sentences.between(joined) in said
+    assert said.replace(sentences.between(joined), "") == alone
     looks = {name: dataclasses.replace(look, num_images=30) for name, look in joined.looks.items()}
-    assert remarks.between(joined) in remarks.means(dataclasses.replace(joined, looks=looks))[1]
-    means = next(each for each in exhibits.pictures(joined) if each.name == "mean_images")
+    assert sentences.between(joined) in sentences.means(dataclasses.replace(joined, looks=looks))[1]
+    means = next(each for each in plots.pictures(joined) if each.name == "mean_images")
     assert any("2 data sets joined" in text.get_text() for text in means.figure.texts)
 
 
@@ -215,8 +216,9 @@ def test_shares_of_a_pair_are_of_the_images_of_which_both_are_known(tmp_path: Pa
     found = explore(Table(frame, ("Effusion", "Edema"), (Source("made", tmp_path, "", ""),)))
 
     per_cent = "\N{NO-BREAK SPACE}%"
-    assert f"(50.0{per_cent} of those with the one, 75.0{per_cent} of those with the other)" in remarks.pairs(
-        found
+    assert (
+        f"(50.0{per_cent} of those with the one, 75.0{per_cent} of those with the other)"
+        in sentences.pairs(found)
     )
 
 
@@ -268,10 +270,10 @@ def test_no_text_is_smaller_than_nine_points(explored: Exploration) -> None:
 def test_radiographs_keep_their_aspect(explored: Exploration) -> None:
     look = explored.looks["No Finding"]
     tall = dataclasses.replace(look.samples[0], width=100, height=150)
-    tiles = mosaics.samples({"a": dataclasses.replace(look, samples=(tall,))}, number=6)
+    tiles = image_grids.samples({"a": dataclasses.replace(look, samples=(tall,))}, number=6)
 
     height, width = tiles[0].pictures[0][1].shape[:2]
-    drawing = mosaics.mosaic(tiles, columns=1, title="t", subtitle="s")
+    drawing = image_grids.mosaic(tiles, columns=1, title="t", subtitle="s")
     frame = drawing.axes[0].get_position()
     across, down = drawing.get_size_inches()
     assert height / width == pytest.approx(1.5, rel=0.01)
@@ -286,7 +288,7 @@ def test_the_difference_from_the_reference_is_signed_and_black_where_there_is_no
     changed[:64], changed[-64:] = changed[:64] + 0.1, changed[-64:] - 0.1
     looks = {"No Finding": base, "Mass": dataclasses.replace(base, mean=changed)}
 
-    tile = mosaics.means(looks, reference="No Finding", aspect=1.0)[1]
+    tile = image_grids.means(looks, reference="No Finding", aspect=1.0)[1]
 
     picture = tile.pictures[1][1].astype(int)
     assert (picture[10, :, 0] > picture[10, :, 2]).all(), "warm where brighter"
@@ -309,17 +311,20 @@ def test_sentences_follow_from_the_numbers(tmp_path: Path) -> None:
     found = explore(Table(frame, ("Effusion", "Edema"), (Source("made", tmp_path, "", ""),)))
 
     assert (
-        remarks.imbalance(found) == "Effusion is in 100 images and Edema in 30, 3.3 to 1; No Finding in 295."
+        sentences.imbalance(found)
+        == "Effusion is in 100 images and Edema in 30, 3.3 to 1; No Finding in 295."
     )
-    assert "Effusion differs most between the parts: 50.0\N{NO-BREAK SPACE}% of train" in remarks.shift(found)
-    assert remarks.pair_title(found) == "Effusion and Edema go together"
-    assert remarks.several(found).startswith("3.3 times as often as by chance; 25 images")
+    assert "Effusion differs most between the parts: 50.0\N{NO-BREAK SPACE}% of train" in sentences.shift(
+        found
+    )
+    assert sentences.pair_title(found) == "Effusion and Edema go together"
+    assert sentences.several(found).startswith("3.3 times as often as by chance; 25 images")
     assert (
         "from 0.0\N{NO-BREAK SPACE}% of No Finding to 83.3\N{NO-BREAK SPACE}% of Edema"
-        in remarks.view_sentence(found)
+        in sentences.view_sentence(found)
     )
-    assert remarks.repeated_title(found).startswith("100.0")
-    assert "They hold 400 of 400 images" in remarks.repeated(found)
+    assert sentences.repeated_title(found).startswith("100.0")
+    assert "They hold 400 of 400 images" in sentences.repeated(found)
 
 
 def test_a_finding_that_includes_others_is_named_and_is_no_coincidence(tmp_path: Path) -> None:
@@ -335,9 +340,9 @@ def test_a_finding_that_includes_others_is_named_and_is_no_coincidence(tmp_path:
     found = explore(Table(frame, names, (Source("made", tmp_path, "", ""),)))
 
     assert (
-        remarks.pair_title(found) == "Every image with Bacterial Pneumonia or Viral Pneumonia has Pneumonia"
+        sentences.pair_title(found) == "Every image with Bacterial Pneumonia or Viral Pneumonia has Pneumonia"
     )
-    assert "Bacterial Pneumonia and Viral Pneumonia are never together." in remarks.pairs(found)
+    assert "Bacterial Pneumonia and Viral Pneumonia are never together." in sentences.pairs(found)
 
 
 @pytest.mark.real
@@ -365,14 +370,14 @@ def test_means_of_dark_films_are_drawn_over_their_own_range(explored: Exploratio
         name: dataclasses.replace(look, mean=0.1 + 0.2 * look.mean) for name, look in explored.looks.items()
     }
 
-    tiles = mosaics.means(dark, reference="No Finding", aspect=1.0)
+    tiles = image_grids.means(dark, reference="No Finding", aspect=1.0)
 
     for tile in tiles:
         grey = tile.pictures[0][1]
         assert grey.min() < 20
         assert grey.max() > 220
-    shown = exhibits.pictures(dataclasses.replace(explored, looks=dark))
-    low, high = mosaics.mean_range(dark)
+    shown = plots.pictures(dataclasses.replace(explored, looks=dark))
+    low, high = image_grids.mean_range(dark)
     told = " ".join(
         text.get_text() for each in shown if each.name == "mean_images" for text in each.figure.texts
     )
@@ -384,10 +389,10 @@ def test_small_files_are_counted_in_pixels(explored: Exploration) -> None:
     sides = np.array([[224, 224], [256, 256]])
     sizes = Sizes(sides, np.array([1, 2]), False, (spread,))
 
-    plots = {plot.name: plot for plot in exhibits.pixels(dataclasses.replace(explored, sizes=sizes))}
+    drawn = {plot.name: plot for plot in plots.pixels(dataclasses.replace(explored, sizes=sizes))}
 
-    assert plots["image_sizes"].title == "2 sizes, from 224 × 224 to 256 × 256 pixels"
-    labels = [frame.get_xlabel() for frame in plots["image_sizes"].figure.axes]
+    assert drawn["image_sizes"].title == "2 sizes, from 224 × 224 to 256 × 256 pixels"
+    labels = [frame.get_xlabel() for frame in drawn["image_sizes"].figure.axes]
     assert "Thousand pixels" in labels
     assert "Megapixels" not in labels
 
@@ -407,7 +412,7 @@ def test_no_mosaic_cuts_a_name(explored: Exploration, kind: str) -> None:
     atlas = tuple(dataclasses.replace(explored.atlas[0], finding=name, boxes=20) for name in NAMES)
     found = dataclasses.replace(explored, looks=looks, atlas=atlas, reference="")
 
-    drawing = next(each.figure for each in exhibits.pictures(found) if each.name == kind)
+    drawing = next(each.figure for each in plots.pictures(found) if each.name == kind)
 
     placed = words_of(drawing)
     told = "".join(text for text, _ in placed).replace(" ", "")
@@ -497,7 +502,7 @@ def test_shares_of_views_are_of_the_known_ones() -> None:
     ],
 )
 def test_what_is_said_of_ap_fits_who_was_filmed(tmp_path: Path, source: str, age: float, told: str) -> None:
-    said = remarks.view_sentence(explore(some_people(tmp_path, source=source, age=age)))
+    said = sentences.view_sentence(explore(some_people(tmp_path, source=source, age=age)))
 
     assert told in said
     assert ("sicker" in said) == (source == "made" and age != 3)

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
-from hilum.report import figures, style
+from hilum.report.drawing import curves, style
 
 NOTHING = np.zeros(0)
 
@@ -15,16 +15,16 @@ def words_of(drawing: Figure) -> list[str]:
     return [text.get_text() for text in drawing.findobj(Text) if isinstance(text, Text) and text.get_text()]
 
 
-def curve(name: str = "Pneumonia") -> figures.Curve:
+def curve(name: str = "Pneumonia") -> curves.Curve:
     x, y = np.array([0, 0.1, 0.4, 1]), np.array([0, 0.7, 0.9, 1])
     band = (np.linspace(0, 1, 5), np.full(5, 0.2), np.full(5, 0.9))
-    return figures.Curve(
+    return curves.Curve(
         name, "0.9 (0.8–0.95)", x, y, band=band, point=(0.1, 0.7), point_label=("threshold 0.42",)
     )
 
 
 def test_roc_curve_runs_through_the_points_given() -> None:
-    drawing = figures.roc([curve()], title="AUROC 0.900", subtitle="624 images")
+    drawing = curves.roc([curve()], title="AUROC 0.900", subtitle="624 images")
 
     lines = [line.get_xydata() for line in drawing.axes[0].get_lines()]
     assert any(np.array_equal(line, np.column_stack([curve().x, curve().y])) for line in lines)
@@ -33,9 +33,9 @@ def test_roc_curve_runs_through_the_points_given() -> None:
 
 
 def test_precision_recall_draws_steps_and_the_prevalence() -> None:
-    shown = figures.Curve("a", "", np.array([0, 0.5, 1]), np.array([1, 0.8, 0.3]), reference=0.3)
+    shown = curves.Curve("a", "", np.array([0, 0.5, 1]), np.array([1, 0.8, 0.3]), reference=0.3)
 
-    frame = figures.precision_recall([shown], title="t").axes[0]
+    frame = curves.precision_recall([shown], title="t").axes[0]
 
     levels = [line.get_ydata() for line in frame.get_lines()]
     assert any(np.array_equal(level, [0.3, 0.3]) for level in levels)
@@ -56,12 +56,12 @@ SHAPES = {
 
 @pytest.mark.parametrize("place", [1, 2, 3])
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("draw", [figures.roc, figures.precision_recall])
+@pytest.mark.parametrize("draw", [curves.roc, curves.precision_recall])
 def test_words_stand_clear_of_the_curve_the_reference_and_each_other(draw, shape, place) -> None:
     x, y = SHAPES[shape]
     lines = ("threshold 0.423", "sensitivity 0.988", "specificity 0.901")
     point = (float(x[place]), float(y[place]))
-    shown = figures.Curve("a", "", x, y, point=point, point_label=lines, reference=float(y[-1]) % 1)
+    shown = curves.Curve("a", "", x, y, point=point, point_label=lines, reference=float(y[-1]) % 1)
 
     frame = draw([shown], title="t").axes[0]
 
@@ -77,7 +77,7 @@ def test_words_stand_clear_of_the_curve_the_reference_and_each_other(draw, shape
 
 
 def test_reliability_shows_bins_and_their_intervals() -> None:
-    panel = figures.Reliability(
+    panel = curves.Reliability(
         "a",
         "",
         np.array([0.1, 0.8]),
@@ -87,7 +87,7 @@ def test_reliability_shows_bins_and_their_intervals() -> None:
         np.array([0.1, 0.1, 0.8]),
     )
 
-    frame = figures.reliability([panel], title="t").axes[0]
+    frame = curves.reliability([panel], title="t").axes[0]
 
     points = [line.get_xydata() for line in frame.get_lines() if line.get_marker() == "o"]
     assert np.array_equal(points[0], [[0.1, 0.2], [0.8, 0.7]])
@@ -100,15 +100,15 @@ def test_reliability_shows_bins_and_their_intervals() -> None:
 def test_confusion_matrix_shows_counts_and_per_cent_of_the_row() -> None:
     counts = np.array([[90, 10], [5, 45]])
 
-    drawing = figures.confusion([figures.Confusion("a", "", ("absent", "present"), counts)], title="t")
+    drawing = curves.confusion([curves.Confusion("a", "", ("absent", "present"), counts)], title="t")
 
     assert {"90", "10", "5", "45", "90.0 %", "10.0 %"} <= set(words_of(drawing))
 
 
 def test_distribution_is_in_per_cent_of_its_class_and_marks_the_threshold() -> None:
-    panel = figures.Distribution("a", "", np.array([0.9, 0.95, 0.9]), np.array([0.1]), 0.42)
+    panel = curves.Distribution("a", "", np.array([0.9, 0.95, 0.9]), np.array([0.1]), 0.42)
 
-    frame = figures.distributions([panel], title="t").axes[0]
+    frame = curves.distributions([panel], title="t").axes[0]
 
     heights = [patch.get_height() for patch in frame.patches if isinstance(patch, Rectangle)]
     assert sum(height for height in heights if height > 0) == pytest.approx(100)
@@ -135,9 +135,9 @@ def history(name: str) -> dict[str, np.ndarray]:
     return columns
 
 
-def curves(name: str, best_epoch: int | None = 1) -> Figure:
+def curves_of(name: str, best_epoch: int | None = 1) -> Figure:
     columns = history(name)
-    return figures.learning_curves(
+    return curves.learning_curves(
         columns["epoch"],
         losses={"training": columns["train_loss"], "validation": columns["val_loss"]},
         scores={
@@ -156,14 +156,14 @@ def curves(name: str, best_epoch: int | None = 1) -> Figure:
     ("name", "shown"), [("old", {"AUROC"}), ("new", {"AUROC", "AP", "F1"}), ("gap", {"AUROC", "AP"})]
 )
 def test_learning_curves_name_the_lines_that_there_are(name: str, shown: set[str]) -> None:
-    words = set(words_of(curves(name)))
+    words = set(words_of(curves_of(name)))
 
     assert words & {"AUROC", "AP", "F1"} == shown
     assert {"training", "validation", "learning rate", "0.0001", "5e−5"} <= words
 
 
 def test_learning_curves_mark_the_epoch_that_was_kept() -> None:
-    drawing = curves("new", best_epoch=3)
+    drawing = curves_of("new", best_epoch=3)
 
     losses, _, scores, _ = drawing.axes
     for frame in (losses, scores):
@@ -176,7 +176,7 @@ def test_learning_curves_mark_the_epoch_that_was_kept() -> None:
 
 
 def test_learning_curves_break_where_nothing_is_known() -> None:
-    losses = curves("gap", best_epoch=None).axes[0]
+    losses = curves_of("gap", best_epoch=None).axes[0]
 
     drawn = [
         np.asarray(line.get_ydata()) for line in losses.get_lines() if len(np.asarray(line.get_ydata())) == 8
@@ -187,7 +187,7 @@ def test_learning_curves_break_where_nothing_is_known() -> None:
 def test_learning_curves_without_scores_or_a_moving_rate_are_one_panel() -> None:
     columns = history("old")
 
-    drawing = figures.learning_curves(
+    drawing = curves.learning_curves(
         columns["epoch"],
         losses={"training": columns["train_loss"]},
         scores={"AUROC": np.full(8, np.nan)},
@@ -202,7 +202,7 @@ def test_learning_curves_without_scores_or_a_moving_rate_are_one_panel() -> None
 
 @pytest.mark.parametrize("name", ["old", "new", "one", "long", "gap", "flat"])
 def test_the_words_of_learning_curves_do_not_touch_each_other(name: str) -> None:
-    drawing = curves(name, best_epoch=len(history(name)["epoch"]))
+    drawing = curves_of(name, best_epoch=len(history(name)["epoch"]))
     style.png(drawing, dpi=100)  # the figure's own: axis labels are placed in pixels
     renderer = drawing.canvas.get_renderer()  # type: ignore[attr-defined]
 
@@ -222,12 +222,12 @@ def test_the_words_of_learning_curves_do_not_touch_each_other(name: str) -> None
 
 def test_forest_is_sorted_and_the_unknown_come_last() -> None:
     rows = [
-        figures.Interval("low", 5, 0.6, 0.5, 0.7, "0.6"),
-        figures.Interval("none", 0, None, None, None, "not estimable"),
-        figures.Interval("high", 5, 0.9, None, None, "0.9"),
+        curves.Interval("low", 5, 0.6, 0.5, 0.7, "0.6"),
+        curves.Interval("none", 0, None, None, None, "not estimable"),
+        curves.Interval("high", 5, 0.9, None, None, "0.9"),
     ]
 
-    drawing = figures.forest(rows, title="t", summary=figures.Interval("Mean", 0, 0.75, 0.7, 0.8, "0.75"))
+    drawing = curves.forest(rows, title="t", summary=curves.Interval("Mean", 0, 0.75, 0.7, 0.8, "0.75"))
 
     height = {text.get_text(): text.get_position()[1] for text in drawing.texts}
     assert height["high"] > height["low"] > height["none"] > height["Mean"]
@@ -235,7 +235,7 @@ def test_forest_is_sorted_and_the_unknown_come_last() -> None:
 
 @pytest.mark.parametrize("number", [2, 3, 5, 14])
 def test_small_multiples_do_not_touch_each_other(number: int) -> None:
-    drawing = figures.roc([curve("Pleural Thickening") for _ in range(number)], title="t", subtitle="s")
+    drawing = curves.roc([curve("Pleural Thickening") for _ in range(number)], title="t", subtitle="s")
     style.png(drawing, dpi=50)
     renderer = drawing.canvas.get_renderer()  # type: ignore[attr-defined]
 
@@ -248,16 +248,16 @@ def test_small_multiples_do_not_touch_each_other(number: int) -> None:
 
 
 def test_what_cannot_be_drawn_says_so() -> None:
-    empty = figures.Curve("Hernia", "0 positives", NOTHING, NOTHING)
+    empty = curves.Curve("Hernia", "0 positives", NOTHING, NOTHING)
 
-    words = words_of(figures.roc([curve(), empty], title="t"))
+    words = words_of(curves.roc([curve(), empty], title="t"))
 
     assert "not estimable" in words
     assert "0 positives" in words
 
 
 def test_no_text_is_smaller_than_nine_points() -> None:
-    drawing = figures.roc([curve() for _ in range(14)], title="t", subtitle="s")
+    drawing = curves.roc([curve() for _ in range(14)], title="t", subtitle="s")
 
     sizes = [
         text.get_fontsize() for text in drawing.findobj(Text) if isinstance(text, Text) and text.get_text()

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from sklearn.metrics import precision_recall_fscore_support
 
-from hilum.evaluate import Evaluation
-from hilum.report import page, tables
+from hilum.evaluation.evaluate import Evaluation
+from hilum.report.evaluation import page, tables
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 PLOTS = {

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hilum.explain import Case
-from hilum.report import panels, style
+from hilum.inference.explanation import Case
+from hilum.report.drawing import maps, style
 
 
 def test_overlay_is_the_radiograph_where_there_is_no_evidence(make_case: Callable[..., Case]) -> None:
     case = dataclasses.replace(make_case(size=(240, 200)), boxes=np.zeros((0, 4)))
 
-    views = panels.views(case, limit=1.0, side=240)
+    views = maps.views(case, limit=1.0, side=240)
 
     assert (views.overlay[:, :95] == views.radiograph[:, :95]).all()
     assert (views.overlay[:, 120:] != views.radiograph[:, 120:]).any()
@@ -30,7 +30,7 @@ def test_radiograph_is_grey_untouched_and_not_mirrored(make_case: Callable[..., 
     marked[:20, :20] = 1.0
     marked[:20, 80:] = 0.0
 
-    view = panels.views(dataclasses.replace(case, grey=marked), limit=1.0, side=120).radiograph
+    view = maps.views(dataclasses.replace(case, grey=marked), limit=1.0, side=120).radiograph
 
     assert np.array_equal(view[..., 0], np.rint(marked * 255))
     assert np.array_equal(view[..., 0], view[..., 2])
@@ -38,7 +38,7 @@ def test_radiograph_is_grey_untouched_and_not_mirrored(make_case: Callable[..., 
 
 @pytest.mark.parametrize("size", [(300, 100), (100, 300), (2000, 1000)])
 def test_views_keep_the_aspect(make_case: Callable[..., Case], size: tuple[int, int]) -> None:
-    height, width = panels.views(make_case(size=size), limit=1.0, side=600).overlay.shape[:2]
+    height, width = maps.views(make_case(size=size), limit=1.0, side=600).overlay.shape[:2]
 
     assert max(height, width) == 600
     assert height / width == pytest.approx(size[0] / size[1], rel=0.01)
@@ -48,7 +48,7 @@ def test_views_keep_the_aspect(make_case: Callable[..., Case], size: tuple[int, 
 def test_figures_keep_the_aspect(make_case: Callable[..., Case], size: tuple[int, int]) -> None:
     case = make_case(size=size)
 
-    for drawing in (panels.panel(case), *panels.gallery([case], title="t")):
+    for drawing in (maps.panel(case), *maps.gallery([case], title="t")):
         width, height = drawing.get_size_inches()
         frames = [frame.get_position() for frame in drawing.axes[:3]]
         for frame in frames:
@@ -59,10 +59,10 @@ def test_figures_keep_the_aspect(make_case: Callable[..., Case], size: tuple[int
 def test_one_scale_holds_over_a_figure(make_case: Callable[..., Case]) -> None:
     strong, faint = make_case(strength=2.0), make_case(strength=0.2)
 
-    limit = panels.scale_limit([strong, faint])
-    alone = panels.views(faint, limit=panels.scale_limit([faint])).evidence
-    together = panels.views(faint, limit=limit).evidence
-    drawing = panels.gallery([strong, faint], title="t")[0]
+    limit = maps.scale_limit([strong, faint])
+    alone = maps.views(faint, limit=maps.scale_limit([faint])).evidence
+    together = maps.views(faint, limit=limit).evidence
+    drawing = maps.gallery([strong, faint], title="t")[0]
 
     assert limit == 2.0
     assert together.max() < alone.max(), "a faint map stays faint beside a strong one"
@@ -76,7 +76,7 @@ def test_what_a_map_is_stands_clear_of_the_scale(
 ) -> None:
     case = replace(make_case(), places=places)
 
-    drawing = panels.gallery([case], title="t")[0]
+    drawing = maps.gallery([case], title="t")[0]
 
     drawing.canvas.draw()
     renderer = drawing.canvas.get_renderer()  # type: ignore[attr-defined]
@@ -87,7 +87,7 @@ def test_what_a_map_is_stands_clear_of_the_scale(
 
 def test_a_scale_that_pictures_share_is_named_in_each(make_case: Callable[..., Case]) -> None:
     alone, shared = (
-        " ".join(text.get_text() for text in panels.panel(make_case(), shared=what).texts)
+        " ".join(text.get_text() for text in maps.panel(make_case(), shared=what).texts)
         for what in ("", "all 3 images of this command")
     )
 
@@ -96,7 +96,7 @@ def test_a_scale_that_pictures_share_is_named_in_each(make_case: Callable[..., C
 
 
 def test_a_map_with_next_to_nothing_is_not_stretched(make_case: Callable[..., Case]) -> None:
-    assert panels.scale_limit([make_case(strength=0.001)]) == panels.SMALLEST_LIMIT
+    assert maps.scale_limit([make_case(strength=0.001)]) == maps.SMALLEST_LIMIT
 
 
 @pytest.mark.parametrize(
@@ -114,12 +114,12 @@ def test_a_faint_map_fits_its_scale_and_says_that_it_is_faint(
 ) -> None:
     case = replace(make_case(strength=strength), places=places)
 
-    drawing = panels.panel(case)
+    drawing = maps.panel(case)
 
     lines = [text.get_text() for text in drawing.axes[2].texts]
-    assert panels.faintness(case) == said
+    assert maps.faintness(case) == said
     assert " ".join(reversed(lines)) == said
-    assert panels.scale_limit([case]) <= max(2 * strength, panels.SMALLEST_LIMIT)
+    assert maps.scale_limit([case]) <= max(2 * strength, maps.SMALLEST_LIMIT)
     drawing.canvas.draw()
     for text in drawing.axes[2].texts:
         inside, frame = text.get_window_extent(), drawing.axes[2].get_window_extent()
@@ -130,7 +130,7 @@ def test_the_thin_line_is_explained_only_where_one_is_drawn(make_case: Callable[
     case = make_case(strength=1.0)
 
     with_it, without = (
-        " ".join(text.get_text() for text in panels.panel(case, limit=limit).texts) for limit in (1.0, 4.0)
+        " ".join(text.get_text() for text in maps.panel(case, limit=limit).texts) for limit in (1.0, 4.0)
     )
 
     assert "Thin line: half of the scale." in with_it
@@ -139,7 +139,7 @@ def test_the_thin_line_is_explained_only_where_one_is_drawn(make_case: Callable[
 
 
 def test_an_unknown_truth_does_not_read_as_the_answer(make_case: Callable[..., Case]) -> None:
-    assert panels.caption(make_case(label=float("nan"))).startswith("Pneumonia, truth unknown; probability ")
+    assert maps.caption(make_case(label=float("nan"))).startswith("Pneumonia, truth unknown; probability ")
 
 
 @pytest.mark.parametrize(
@@ -148,11 +148,11 @@ def test_an_unknown_truth_does_not_read_as_the_answer(make_case: Callable[..., C
 def test_scale_ends_at_a_round_number(make_case: Callable[..., Case], largest: float, limit: float) -> None:
     case = dataclasses.replace(make_case(), evidence=np.full((120, 100), -largest))
 
-    assert panels.scale_limit([case]) == pytest.approx(limit)
+    assert maps.scale_limit([case]) == pytest.approx(limit)
 
 
 def test_colours_are_black_at_zero_warm_above_and_cold_below() -> None:
-    below, zero, above = panels.colours(np.array([-1.0, 0.0, 1.0]), 1.0)
+    below, zero, above = maps.colours(np.array([-1.0, 0.0, 1.0]), 1.0)
 
     assert (zero == 0).all()
     assert above[0] > above[2]
@@ -161,7 +161,7 @@ def test_colours_are_black_at_zero_warm_above_and_cold_below() -> None:
 
 def test_lightness_of_both_ramps_rises_with_the_evidence() -> None:
     for sign in (1, -1):
-        red, green, blue = panels.colours(sign * np.linspace(0, 1, 50), 1.0).T
+        red, green, blue = maps.colours(sign * np.linspace(0, 1, 50), 1.0).T
         assert (np.diff(0.2126 * red + 0.7152 * green + 0.0722 * blue) > 0).all()
 
 
@@ -176,7 +176,7 @@ def test_lightness_of_both_ramps_rises_with_the_evidence() -> None:
     ],
 )
 def test_outcome(make_case: Callable[..., Case], label: float, probability: float, outcome: str) -> None:
-    assert panels.outcome(make_case(label=label, probability=probability)) == outcome
+    assert maps.outcome(make_case(label=label, probability=probability)) == outcome
 
 
 @pytest.mark.parametrize(
@@ -192,38 +192,38 @@ def test_outcome(make_case: Callable[..., Case], label: float, probability: floa
 def test_outcome_of_a_class(make_case: Callable[..., Case], label: float, called: bool, outcome: str) -> None:
     case = make_case(label=label, probability=0.4, threshold=None, called=called)
 
-    assert panels.outcome(case) == outcome
+    assert maps.outcome(case) == outcome
 
 
 def test_caption_of_a_class_says_which_was_called_and_which_is_true(make_case: Callable[..., Case]) -> None:
     case = make_case(label=0, probability=0.4, threshold=None, called=True, truth="Mass")
 
-    assert panels.caption(case) == "Pneumonia called, probability 0.40; truth: Mass"
+    assert maps.caption(case) == "Pneumonia called, probability 0.40; truth: Mass"
     unknown = make_case(label=float("nan"), probability=0.3, threshold=None, called=False)
-    assert panels.caption(unknown) == "Pneumonia not called, probability 0.30; truth: unknown"
+    assert maps.caption(unknown) == "Pneumonia not called, probability 0.30; truth: unknown"
 
 
 def test_caption_says_truth_probability_and_decision(make_case: Callable[..., Case]) -> None:
-    caption = panels.caption(make_case(label=0, probability=0.934))
+    caption = maps.caption(make_case(label=0, probability=0.934))
 
     assert caption == "Pneumonia absent; probability 0.93, called present (threshold 0.50)"
 
 
 def test_gallery_breaks_into_pages(make_case: Callable[..., Case]) -> None:
-    drawings = panels.gallery([make_case() for _ in range(panels.ROWS + 1)], title="t")
+    drawings = maps.gallery([make_case() for _ in range(maps.ROWS + 1)], title="t")
 
     assert len(drawings) == 2
     assert all(drawing.get_size_inches()[1] <= 11 for drawing in drawings)
-    assert panels.gallery([], title="t") == ()
+    assert maps.gallery([], title="t") == ()
 
 
 def test_panel_is_large_enough_to_read(make_case: Callable[..., Case]) -> None:
-    with Image.open(io.BytesIO(style.png(panels.panel(make_case())))) as picture:
+    with Image.open(io.BytesIO(style.png(maps.panel(make_case())))) as picture:
         assert picture.width >= 2000
 
 
 def test_panel_says_research_use_and_the_bundle(make_case: Callable[..., Case]) -> None:
-    words = [text.get_text() for text in panels.panel(make_case(), bundle="0123456789abcdef" * 4).texts]
+    words = [text.get_text() for text in maps.panel(make_case(), bundle="0123456789abcdef" * 4).texts]
 
     assert "Research use only; not a medical device. Bundle 0123456789abcdef." in words
 
@@ -235,9 +235,9 @@ def test_a_real_radiograph_is_drawn(shared_data: Path, make_case: Callable[..., 
         grey = np.asarray(picture.convert("L"), np.float32) / 255
     case = dataclasses.replace(make_case(size=grey.shape), grey=grey)
 
-    view = panels.views(case, limit=1.0).radiograph
+    view = maps.views(case, limit=1.0).radiograph
 
-    assert view.shape == (panels.SIDE, panels.SIDE, 3)
+    assert view.shape == (maps.SIDE, maps.SIDE, 3)
     assert view.mean() == pytest.approx(grey.mean() * 255, abs=1)
 
 
@@ -249,6 +249,6 @@ def test_a_coarse_map_says_how_coarse_it_is(
 ) -> None:
     case = dataclasses.replace(make_case(), places=places)
 
-    for drawing in (panels.panel(case), *panels.gallery([make_case(), case], title="t")):
+    for drawing in (maps.panel(case), *maps.gallery([make_case(), case], title="t")):
         words = " ".join(text.get_text() for text in drawing.texts)
         assert (f"only {places[0]} × {places[1]} places" in words) is said

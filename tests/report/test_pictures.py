@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hilum.explain import Case
-from hilum.report import pictures
+from hilum.inference.explanation import Case
+from hilum.report.drawing import map_files
 
 
 @pytest.fixture
@@ -15,8 +15,8 @@ def case():
 
 
 def test_a_picture_a_case_is_written_and_replaced(tmp_path, case):
-    first = pictures.write(tmp_path / "maps", [case], name="a", bundle="0" * 64)
-    second = pictures.write(tmp_path / "maps", [case], name="a", bundle="0" * 64)
+    first = map_files.write(tmp_path / "maps", [case], name="a", bundle="0" * 64)
+    second = map_files.write(tmp_path / "maps", [case], name="a", bundle="0" * 64)
 
     assert [path.name for path in first] == ["a-Pleural_Thickening.png"]
     assert first == second
@@ -27,7 +27,7 @@ def test_a_picture_a_case_is_written_and_replaced(tmp_path, case):
 
 
 def test_names_are_the_images_own_and_equal_ones_are_numbered():
-    found = pictures.names(["x/a.png", "y/a.png", "z.zip::b/../c.jpeg", "..", "é.png"])
+    found = map_files.names(["x/a.png", "y/a.png", "z.zip::b/../c.jpeg", "..", "é.png"])
 
     assert found[:3] == ["a", "a-2", "c"]
     assert len(set(found)) == 5

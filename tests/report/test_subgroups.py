@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 from hilum.data.table import Source, Table, make_frame
-from hilum.findings import NIH_FINDINGS
-from hilum.report import page, style, subgroups as told
-from hilum.report.differing import remarks
-from hilum.subgroups import subgroups
+from hilum.evaluation.subgroups import subgroups
+from hilum.recipe.findings import NIH_FINDINGS
+from hilum.report.drawing import style
+from hilum.report.evaluation import page, subgroup_section as told
+from hilum.report.evaluation.disparities import remarks
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,5 @@
-from hilum.report import tables, words
+from hilum.report import formatting
+from hilum.report.evaluation import tables
 
 
 def test_a_frame_has_the_grids_rows_columns_and_cells(make_evaluation):
@@ -11,7 +12,7 @@ def test_a_frame_has_the_grids_rows_columns_and_cells(make_evaluation):
     assert tuple(frame.index) == tuple(name for name, _ in grid.rows)
     assert tuple(frame.columns) == tuple(column.name for column in grid.columns)
     sensitivity = evaluation.metrics["findings"][evaluation.findings[0]]["sensitivity"]
-    assert words.estimate(sensitivity) in frame.to_numpy()
+    assert formatting.estimate(sensitivity) in frame.to_numpy()
 
 
 def test_a_cell_without_an_interval_is_the_value_alone():

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hilum import recipe
-from hilum.report import style, tune as page, tune_plots
-from hilum.study import Study, dimensions
+from hilum.recipe import load_recipe
+from hilum.report.drawing import style
+from hilum.report.tuning import page as page, plots
+from hilum.tuning.study import Study, dimensions
 
 VARY = {
     "train.learning_rate": (1e-5, 1e-2),
@@ -25,7 +26,7 @@ HOSTILE = "<script>alert(1)</script>: it broke"
 def a_study(folder, *, number=40, planned=40, monitor="val_auroc", vary=VARY, states=True):
     """Trials drawn at random whose figure depends on the learning rate."""
     rng = np.random.default_rng(0)
-    base = recipe.load("demo", [f"train.monitor={monitor}"])
+    base = load_recipe("demo", [f"train.monitor={monitor}"])
     found = dimensions(base, vary, search="tpe")
     rows, curves = [], {}
     for trial in range(1, number + 1):
@@ -146,7 +147,7 @@ def test_captions_name_the_marks_that_are_drawn_and_no_others(tmp_path, name):
     if name == "two choices, one trial each":  # as a grid would
         study.trials["train.seed"] = [1, 2]
 
-    for plot in tune_plots.plots(study):
+    for plot in plots.plots(study):
         lines = [line for frame in plot.figure.axes for line in frame.lines if len(line.get_xdata())]
         marks = {line.get_marker() for line in lines}
         colours = {line.get_color() for line in lines}
@@ -165,7 +166,7 @@ def test_captions_name_the_marks_that_are_drawn_and_no_others(tmp_path, name):
 def test_a_figure_of_trials_has_a_mark_of_its_own_for_each_end(tmp_path):
     study = a_study(tmp_path, number=24)
 
-    told = [text.get_text() for text in tune_plots.history(study, title="t").texts]
+    told = [text.get_text() for text in plots.history(study, title="t").texts]
 
     assert {"●", "○", "✕"} <= set(told)
     assert "ended early" in told
@@ -177,7 +178,7 @@ def test_one_trial_alone_is_enough_for_a_page(tmp_path, monitor):
 
     page.write(tmp_path, study)
 
-    assert next(tune_plots.plots(study)).name == "history"
+    assert next(plots.plots(study)).name == "history"
     assert ("Less is better" in text_of(tmp_path)) == (monitor == "val_loss")
 
 

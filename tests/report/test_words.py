@@ -3,7 +3,8 @@
 import pytest
 from hypothesis import given, strategies as st
 
-from hilum.report import story, tables, words
+from hilum.report import formatting
+from hilum.report.evaluation import summary, tables
 
 
 @pytest.mark.parametrize(
@@ -16,29 +17,29 @@ from hilum.report import story, tables, words
         (None, "not estimable"),
     ],
 )
-def test_estimate(entry: words.Entry | None, text: str) -> None:
-    assert words.estimate(entry) == text
+def test_estimate(entry: formatting.Entry | None, text: str) -> None:
+    assert formatting.estimate(entry) == text
 
 
 @given(st.text(alphabet="ab _-/", min_size=1), st.integers(1, 20))
 def test_a_wrapped_name_is_whole_and_fits(name: str, letters: int) -> None:
-    lines = words.wrapped(name, letters)
+    lines = formatting.wrapped(name, letters)
 
     assert "".join(lines).replace(" ", "") == name.replace(" ", "")
     assert all(len(line) <= letters for line in lines)
 
 
 def test_a_name_breaks_behind_its_words() -> None:
-    assert words.wrapped("Pleural_Thickening", 12) == ["Pleural_", "Thickening"]
-    assert words.wrapped("A finding of two words", 9) == ["A finding", "of two", "words"]
+    assert formatting.wrapped("Pleural_Thickening", 12) == ["Pleural_", "Thickening"]
+    assert formatting.wrapped("A finding of two words", 9) == ["A finding", "of two", "words"]
 
 
 def test_minus_zero_is_zero() -> None:
-    assert words.number(-0.0001) == "0.000"
+    assert formatting.number(-0.0001) == "0.000"
 
 
 def test_reason_comes_without_its_prefix() -> None:
-    assert words.reason({"value": None, "reason": "not estimable: 0 positives"}) == "0 positives"
+    assert formatting.reason({"value": None, "reason": "not estimable: 0 positives"}) == "0 positives"
 
 
 @pytest.mark.parametrize(
@@ -46,7 +47,7 @@ def test_reason_comes_without_its_prefix() -> None:
     [(0, "0.00"), (1, "1.00"), (0.0001, "< 0.001"), (0.9999, "> 0.99"), (0.0432, "0.043"), (0.5, "0.50")],
 )
 def test_probability_is_never_rounded_to_certainty(value: float, text: str) -> None:
-    assert words.probability(value) == text
+    assert formatting.probability(value) == text
 
 
 @pytest.mark.parametrize("text", ["=1", "+1", "-1", "@x", "\tx", "\rx", "\x7fx"])
@@ -60,10 +61,10 @@ def test_harmless_text_is_left_alone(text: str) -> None:
 
 
 def test_markdown_is_escaped() -> None:
-    assert story.markdown("a|b <i>\n[x](y)") == r"a\|b \<i\> \[x\](y)"
+    assert summary.markdown("a|b <i>\n[x](y)") == r"a\|b \<i\> \[x\](y)"
 
 
 def test_long_names_keep_both_ends() -> None:
-    assert words.ends("short", 8) == "short"
-    assert words.ends("a-long-name-03", 9) == "a-lo…e-03"
-    assert len(words.ends("x" * 50, 24)) == 24
+    assert formatting.ends("short", 8) == "short"
+    assert formatting.ends("a-long-name-03", 9) == "a-lo…e-03"
+    assert len(formatting.ends("x" * 50, 24)) == 24

@@ -5,11 +5,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hilum import bundle, evaluate, recipe
+from hilum.bundle import read_bundle
 from hilum.data import phantom
 from hilum.data.table import Table
 from hilum.errors import DataError, RecipeError, UsageError
-from hilum.report import folds as told_of_folds, page, tables
+from hilum.evaluation import evaluate
+from hilum.recipe import load_recipe
+from hilum.report.evaluation import fold_section as told_of_folds, page, tables
 from hilum.training import crossval
 from hilum.training.crossval import cross_validate
 
@@ -38,7 +40,7 @@ def table(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def settings():
-    return recipe.load("kermany-densenet121", SMALL)
+    return load_recipe("kermany-densenet121", SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +136,7 @@ def test_it_goes_on_after_a_kill_to_the_same_bits(result, table, settings, tmp_p
         patch.setattr(crossval, "train", killed)
         with pytest.raises(KeyboardInterrupt):
             cross_validate(settings, table, tmp_path / "cv", folds=2, replicates=100)
-    first = bundle.read(tmp_path / "cv" / "fold-1")
+    first = read_bundle(tmp_path / "cv" / "fold-1")
 
     whole = cross_validate(settings, table, tmp_path / "cv", folds=2, replicates=100)
 
@@ -154,7 +156,7 @@ def test_it_goes_on_after_a_kill_to_the_same_bits(result, table, settings, tmp_p
 
 
 def test_another_recipe_number_or_table_is_refused(result, table, settings):
-    other = recipe.load("kermany-densenet121", [*SMALL, "train.learning_rate=0.5"])
+    other = load_recipe("kermany-densenet121", [*SMALL, "train.learning_rate=0.5"])
 
     with pytest.raises(RecipeError, match=r"begun with train.learning_rate = 0.0001, not 0.5"):
         cross_validate(other, table, result.folder, folds=2, repeats=2)
@@ -165,8 +167,8 @@ def test_another_recipe_number_or_table_is_refused(result, table, settings):
 
 
 def test_what_cannot_be_is_refused_before_anything_is_written(table, settings, tmp_path):
-    by_image = recipe.load("kermany-densenet121", [*SMALL, "split.method=image"])
-    of_a_fold = recipe.load("kermany-densenet121", [*SMALL, "split.folds=3"])
+    by_image = load_recipe("kermany-densenet121", [*SMALL, "split.method=image"])
+    of_a_fold = load_recipe("kermany-densenet121", [*SMALL, "split.folds=3"])
 
     with pytest.raises(UsageError, match="1 folds, 1 repeats"):
         cross_validate(settings, table, tmp_path / "cv", folds=1)

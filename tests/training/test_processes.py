@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
-from hilum import recipe
 from hilum.data import phantom
+from hilum.recipe import load_recipe
 from hilum.training.train import train
 
 SMALL = {
@@ -144,7 +144,7 @@ def wait_for(path):
 
 def test_resuming_a_finished_run_keeps_its_bundle(tmp_path, monkeypatch):
     monkeypatch.setenv("HILUM_CACHE", str(tmp_path / "cache"))
-    chosen = recipe.load("demo", [f"{key}={value}" for key, value in SMALL.items()] + ["train.epochs=1"])
+    chosen = load_recipe("demo", [f"{key}={value}" for key, value in SMALL.items()] + ["train.epochs=1"])
     table = phantom.generate(tmp_path / "phantoms", num_images=60, size=64, seed=3)
     first = train(chosen, table, tmp_path / "run")
 
@@ -156,7 +156,7 @@ def test_resuming_a_finished_run_keeps_its_bundle(tmp_path, monkeypatch):
 def test_a_loss_that_is_no_number_keeps_its_batch(tmp_path, monkeypatch):
     monkeypatch.setenv("HILUM_CACHE", str(tmp_path / "cache"))
     changes = {**SMALL, "train.learning_rate": "1e30", "train.optimizer": "sgd", "train.weight_decay": "0"}
-    chosen = recipe.load("demo", [f"{key}={value}" for key, value in changes.items()])
+    chosen = load_recipe("demo", [f"{key}={value}" for key, value in changes.items()])
     table = phantom.generate(tmp_path / "phantoms", num_images=60, size=64, seed=3)
 
     with pytest.raises(Exception, match=r"lower train.learning_rate.*listed in") as told:
@@ -171,7 +171,7 @@ def test_a_loss_that_is_no_number_keeps_its_batch(tmp_path, monkeypatch):
 def test_the_last_epoch_is_sealed_too_where_asked(tmp_path, monkeypatch):
     monkeypatch.setenv("HILUM_CACHE", str(tmp_path / "cache"))
     changes = {**SMALL, "train.epochs": "2", "train.keep_final": "true"}
-    chosen = recipe.load("demo", [f"{key}={value}" for key, value in changes.items()])
+    chosen = load_recipe("demo", [f"{key}={value}" for key, value in changes.items()])
     table = phantom.generate(tmp_path / "phantoms", num_images=60, size=64, seed=3)
 
     run = train(chosen, table, tmp_path / "run")

@@ -4,16 +4,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hilum import recipe
 from hilum.data import phantom
-from hilum.engines import shelf
+from hilum.engines import feature_store
 from hilum.engines.torch.models import Classifier
 from hilum.errors import NoRoomError
-from hilum.training import workers
+from hilum.recipe import load_recipe
 from hilum.training.crossval import cross_validate
-from hilum.training.fitting import Fitting
+from hilum.training.job import Fitting
 from hilum.training.train import train
-from hilum.training.tune import tune
+from hilum.tuning import executors
+from hilum.tuning.tune import tune
 
 SMALL = [
     "model.architecture=custom_cnn",
@@ -42,11 +42,11 @@ def table(tmp_path_factory):
 def frozen(tmp_path_factory, table):
     """A recipe with a frozen backbone, whose weights one epoch has given."""
     folder = tmp_path_factory.mktemp("weights") / "run"
-    learning = recipe.load(
+    learning = load_recipe(
         "kermany-densenet121", [*SMALL, "model.freeze=none", "model.weights=none", "train.epochs=1"]
     )
     weights = train(learning, table, folder).folder / "bundle" / "weights" / "model.safetensors"
-    return recipe.load(
+    return load_recipe(
         "kermany-densenet121", [*SMALL, f"model.weights={weights}", f"train.stored_versions={VERSIONS}"]
     )
 
@@ -69,7 +69,7 @@ def test_trials_share_what_they_have_in_common_and_come_to_the_same(
 ):
     shared = tune(frozen, table, tmp_path / "shared", vary=GRID)
     together = sum(passed)
-    monkeypatch.setattr(workers.Trainer, "shares", False)
+    monkeypatch.setattr(executors.Trainer, "shares", False)
     alone = tune(frozen, table, tmp_path / "alone", vary=GRID)
 
     pd.testing.assert_frame_equal(
@@ -108,7 +108,7 @@ def test_a_full_disk_ends_the_study_and_fails_no_trial(table, frozen, tmp_path, 
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(shelf.Shelf, "_write", full)
+        patch.setattr(feature_store.Shelf, "_write", full)
         with pytest.raises(NoRoomError, match="free some space and run the same command to go on"):
             tune(frozen, table, tmp_path, vary=GRID)
 
@@ -133,7 +133,7 @@ def test_a_range_of_changes_to_images_is_not_hoarded(
         found.append(trainer.shares)
         raise NoRoomError
 
-    monkeypatch.setattr("hilum.training.tune.work", work)
+    monkeypatch.setattr("hilum.tuning.tune.work", work)
     search = "grid" if isinstance(values, list) else "tpe"
     with pytest.raises(NoRoomError):
         tune(frozen, table, tmp_path, vary={key: values}, search=search, trials=2)

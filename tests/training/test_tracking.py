@@ -9,11 +9,11 @@ from typing import ClassVar
 
 import pytest
 
-from hilum import recipe
 from hilum.errors import MissingExtraError, TrainingError, UsageError
+from hilum.recipe import load_recipe
 from hilum.training import tracking
 
-RECIPE = recipe.load("demo")
+RECIPE = load_recipe("demo")
 NAMES = ("train_loss", "val_loss", "val_auroc", "val_f1", "learning_rate", "seconds")
 
 
@@ -136,9 +136,9 @@ def test_tensorboard_asked_for_at_a_resume_gets_the_earlier_epochs(run_folder):
 def test_tensorboard_loads_no_framework_even_where_there_is_one(run_folder, tmp_path):
     (tmp_path / "tensorflow.py").write_text("raise AssertionError('TensorFlow was loaded')")
     code = (
-        "import pathlib, sys; from hilum import recipe; from hilum.training import tracking\n"
+        "import pathlib, sys; from hilum.recipe import load_recipe; from hilum.training import tracking\n"
         f"folder = pathlib.Path({str(run_folder)!r})\n"
-        "with tracking.open_trackers(['tensorboard'], folder, recipe.load('demo')) as found:\n"
+        "with tracking.open_trackers(['tensorboard'], folder, load_recipe('demo')) as found:\n"
         f"    found[0].log({row(1)!r})\n"
         "assert 'tensorflow' not in sys.modules"
     )

@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hilum import evaluate, images, recipe, runtime
+from hilum import images
 from hilum.data import cache, phantom, readers
 from hilum.data.table import Table
 from hilum.errors import DataError, TrainingError, UsageError
+from hilum.evaluation import evaluate
+from hilum.inference import runtime
+from hilum.recipe import load_recipe, parse_recipe
 from hilum.training.train import train
 
 SMALL = [
@@ -29,7 +32,7 @@ def phantoms(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, phantoms):
     return train(
-        recipe.load("kermany-densenet121", PHANTOM), phantoms, tmp_path_factory.mktemp("runs") / "run"
+        load_recipe("kermany-densenet121", PHANTOM), phantoms, tmp_path_factory.mktemp("runs") / "run"
     )
 
 
@@ -45,7 +48,7 @@ def test_the_bundle_says_what_it_was_trained_on(run, phantoms):
     assert not patients["train"] & patients["val"]
     assert manifest.seen.sources == ("phantom",)
     assert manifest.seen.ages is not None
-    assert recipe.parse(manifest.recipe) == recipe.load(run.folder / "recipe.toml")
+    assert parse_recipe(manifest.recipe) == load_recipe(run.folder / "recipe.toml")
 
 
 def test_no_path_of_this_machine_is_in_the_bundle(run, tmp_path_factory):
@@ -80,7 +83,7 @@ def test_validation_is_no_test_and_says_so(run):
 
 
 def test_a_leaky_split_is_refused_unless_allowed_and_then_called_leaky(tmp_path, phantoms):
-    settings = recipe.load("kermany-densenet121", [*PHANTOM, "split.method=image"])
+    settings = load_recipe("kermany-densenet121", [*PHANTOM, "split.method=image"])
 
     with pytest.raises(DataError, match=r"patients are in more than one part.*--without-leaks.*--allow-leak"):
         train(settings, phantoms, tmp_path / "run")
@@ -93,7 +96,7 @@ def test_a_leaky_split_is_refused_unless_allowed_and_then_called_leaky(tmp_path,
     assert result.leaky
     assert run.bundle.manifest.training.leaks[0] in result.warnings[0]
 
-    more = recipe.load("kermany-densenet121", [*PHANTOM, "split.method=image", "train.epochs=2"])
+    more = load_recipe("kermany-densenet121", [*PHANTOM, "split.method=image", "train.epochs=2"])
     resumed = train(more, phantoms, run.folder, resume=True)
     assert resumed.bundle.manifest.training.leaks == run.bundle.manifest.training.leaks
     (run.folder / "allowed_leaks.txt").write_text("something else leaked\n")
@@ -111,7 +114,7 @@ def copied(tmp_path):
 
 
 def test_copies_under_two_patients_stay_in_one_part(tmp_path, copied):
-    run = train(recipe.load("kermany-densenet121", PHANTOM), copied, tmp_path / "run")
+    run = train(load_recipe("kermany-densenet121", PHANTOM), copied, tmp_path / "run")
 
     parts = Table.read(run.folder / "table.parquet").frame["split"].tolist()
     assert [parts[row] for row in range(1, 60, 5)] == [parts[row - 1] for row in range(1, 60, 5)]
@@ -128,7 +131,7 @@ def test_copies_that_a_given_split_divides_are_refused(tmp_path, copied):
     divided = Table(
         divided.frame.assign(patient=[f"p{row}" for row in range(60)]), divided.findings, divided.sources
     )
-    settings = recipe.load("kermany-densenet121", [*PHANTOM, "split.method=folders"])
+    settings = load_recipe("kermany-densenet121", [*PHANTOM, "split.method=folders"])
 
     with pytest.raises(
         DataError, match=r"12 pictures are in more than one part \(first: .* in test is .* in train\)"
@@ -141,7 +144,7 @@ def test_unreadable_images_are_quarantined_and_counted(tmp_path):
     table.location(4).path.write_text("no picture")
     Image.new("L", (3, 3)).save(table.location(9).path)
 
-    run = train(recipe.load("kermany-densenet121", PHANTOM), table, tmp_path / "run")
+    run = train(load_recipe("kermany-densenet121", PHANTOM), table, tmp_path / "run")
 
     lines = (run.folder / "quarantine.csv").read_text().splitlines()
     assert len(lines) == 3
@@ -154,7 +157,7 @@ def test_multilabel_with_unknown_labels_trains(tmp_path, phantoms):
     frame.loc[frame.index[::3], "Nodule"] = np.nan
     table = Table(frame, phantoms.findings, phantoms.sources, phantoms.boxes)
     changes = [*SMALL, "task.kind=multilabel", "task.negatives=all-others", "split.method=patient"]
-    settings = recipe.load("kermany-densenet121", [*changes, f"task.findings={list(phantoms.findings)}"])
+    settings = load_recipe("kermany-densenet121", [*changes, f"task.findings={list(phantoms.findings)}"])
 
     run = train(settings, table, tmp_path / "run")
 
@@ -169,7 +172,7 @@ def test_a_finding_without_positives_cannot_be_trained(tmp_path, phantoms):
     table = Table(frame, phantoms.findings, phantoms.sources)
 
     with pytest.raises(TrainingError, match="Lung Opacity has 0 positive"):
-        train(recipe.load("kermany-densenet121", PHANTOM), table, tmp_path / "run")
+        train(load_recipe("kermany-densenet121", PHANTOM), table, tmp_path / "run")
 
     assert not (tmp_path / "run").exists()
 
@@ -178,11 +181,11 @@ def test_too_few_patients_are_refused(tmp_path, phantoms):
     few = phantoms.select(phantoms.frame["patient"].to_numpy() == phantoms.frame["patient"].iloc[0])
 
     with pytest.raises(DataError):
-        train(recipe.load("kermany-densenet121", PHANTOM), few, tmp_path / "run")
+        train(load_recipe("kermany-densenet121", PHANTOM), few, tmp_path / "run")
 
 
 def test_a_finding_that_the_table_lacks_is_refused(tmp_path, phantoms):
-    settings = recipe.load("kermany-densenet121", [*PHANTOM, "task.findings=['Hernia']"])
+    settings = load_recipe("kermany-densenet121", [*PHANTOM, "task.findings=['Hernia']"])
 
     with pytest.raises(UsageError, match="Hernia"):
         train(settings, phantoms, tmp_path / "run")
@@ -195,7 +198,7 @@ def test_real_childrens_radiographs_train_to_more_than_chance(shared_data, tmp_p
     keep = (table.frame["split"].to_numpy() == "test") | (rows % 5 == 0)
     changes = [*SMALL, "data.size=64", "train.epochs=2", "train.learning_rate=1e-3"]
 
-    run = train(recipe.load("kermany-densenet121", changes), table.select(keep), tmp_path / "run")
+    run = train(load_recipe("kermany-densenet121", changes), table.select(keep), tmp_path / "run")
 
     result = evaluate.evaluate(evaluate.subject(run.folder), replicates=200)
     found = result.metrics["findings"]["Pneumonia"]["auroc"]

@@ -83,16 +83,18 @@ def recipes(
     ] = False,
 ) -> None:
     """List the shipped recipes, or print one with every key."""
-    from hilum import recipe
-    from hilum.architectures import ARCHITECTURES
     from hilum.cli.terminal import show
+    from hilum.recipe import describe_keys, load_recipe, shipped_recipes
+    from hilum.recipe.architectures import ARCHITECTURES
 
     if architectures:
         rows = [[a.name, ", ".join(a.engines), str(a.input_size), a.paper] for a in ARCHITECTURES.values()]
         show(rows, header=["architecture", "engines", "size", "what it is"], right=(2,))
     elif keys:
-        typer.echo(recipe.describe_keys(), nl=False)
+        typer.echo(describe_keys(), nl=False)
     elif name is None:
-        show([[n, recipe.load(n).description] for n in recipe.shipped()], header=["recipe", "what it trains"])
+        show(
+            [[n, load_recipe(n).description] for n in shipped_recipes()], header=["recipe", "what it trains"]
+        )
     else:
-        typer.echo(recipe.load(name).to_toml(), nl=False)
+        typer.echo(load_recipe(name).to_toml(), nl=False)

@@ -26,10 +26,10 @@ app = typer.Typer(
 @app.command("show", epilog="Example: hilum bundle show runs/k")
 def bundle_show(model: BundleArgument, expect: ExpectOption = None, as_json: JsonOption = False) -> None:
     """Tell what a bundle is and what it was trained on."""
-    from hilum import bundle
+    from hilum.bundle import read_bundle
     from hilum.cli.terminal import show_json, show_pairs
 
-    found = bundle.read(model, expect=expect)
+    found = read_bundle(model, expect=expect)
     manifest = found.manifest
     if as_json:
         show_json({"bundle": found.hash, **manifest.model_dump(mode="json")})
@@ -69,8 +69,8 @@ def bundle_verify(model: BundleArgument, expect: ExpectOption = None, as_json: J
 
     Every file's hash, the graph, and its golden output. Exit status 1 if anything differs.
     """
-    from hilum import runtime
     from hilum.cli.terminal import show_json
+    from hilum.inference import runtime
 
     loaded = runtime.load(model, expect=expect)
     if as_json:
@@ -132,10 +132,11 @@ def bundle_recalibrate(
     test part is not touched, and evaluate leaves the patients who calibrated out. A model that ranks no better than
     chance there is refused.
     """
-    from hilum import recalibrate as recalibration, runtime
     from hilum.cli.data import read_table
     from hilum.cli.terminal import RESEARCH, Terminal, show, show_json
-    from hilum.report import words
+    from hilum.evaluation import recalibrate as recalibration
+    from hilum.inference import runtime
+    from hilum.report import formatting
 
     loaded = runtime.load(model, expect=expect)
     recalibration.check(loaded, output, part=split, share=share, sensitivity=sensitivity)
@@ -181,7 +182,7 @@ def bundle_recalibrate(
         watch.say(f"note: {note}")
     show(
         [
-            [finding, words.NAMES[name], *(words.estimate(entry) for entry in pair.values())]
+            [finding, formatting.NAMES[name], *(formatting.estimate(entry) for entry in pair.values())]
             for finding, row in figures.items()
             for name, pair in row.items()
         ],
@@ -217,12 +218,13 @@ def bundle_ensemble(
     Calibrated logits, maps and thresholds are averaged. The members need the same findings, task, size and fit;
     engines and networks may differ. They keep the order given.
     """
-    from hilum import bundle, ensemble
+    from hilum.bundle import read_bundle
     from hilum.cli.terminal import RESEARCH, Terminal
-    from hilum.evaluate import title
+    from hilum.evaluation.evaluate import title
+    from hilum.inference import ensemble
 
     watch = Terminal()
-    members = [bundle.read(model) for model in models]
+    members = [read_bundle(model) for model in models]
     twice = len(members) - len({member.hash for member in members})
     if twice:
         watch.say("note: a bundle stands there more than once and counts as often")
@@ -234,7 +236,7 @@ def bundle_ensemble(
 
 def _members(manifest: Any) -> dict[str, str]:
     """Of an ensemble, what its members are."""
-    from hilum import ensemble
+    from hilum.inference import ensemble
 
     return {name.lower(): told for name, told in ensemble.facts(manifest)}
 

@@ -224,9 +224,9 @@ def data_explore(
     To be looked at before anything is trained on it.
     """
     from hilum.cli.terminal import RESEARCH, Terminal, show_json
-    from hilum.data.explore import explore
+    from hilum.data.exploration import explore
     from hilum.errors import UsageError
-    from hilum.report import explore as report, remarks
+    from hilum.report.exploration import page as report, sentences
 
     check_folder(output, reports=("explore.html",))
     stored = _of_run(source)
@@ -240,7 +240,7 @@ def data_explore(
     watch.stage("Drawing")
     place = source.resolve()
     page = report.write(output, found, title=place.name if place.is_dir() else place.stem)
-    watch.finish(f"{remarks.cohort(found)}, {found.num_read:,} of them read. {RESEARCH}")
+    watch.finish(f"{sentences.cohort(found)}, {found.num_read:,} of them read. {RESEARCH}")
     if found.unreadable:
         unreadable = count(len(found.unreadable), "file")
         watch.say(f"warning: {unreadable} cannot be read; explore.json lists what")
@@ -301,7 +301,7 @@ def data_audit(
     watch = Terminal()
     found = audit(table, watch=watch)
     if output is not None:
-        from hilum.report import audit as page
+        from hilum.report.audit import page as page
 
         watch.stage("Writing the page")
         written = page.write(output, found)

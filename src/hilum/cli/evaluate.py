@@ -75,8 +75,9 @@ def evaluate(
     On data from elsewhere (--data): what is common is scored, what the model has not seen is named, and the figures
     stand beside those of its own test, with the interval of the difference.
     """
-    from hilum import bundle, evaluate as evaluation, external
+    from hilum.bundle import read_bundle
     from hilum.errors import UsageError
+    from hilum.evaluation import evaluate as evaluation, external
 
     if internal and not data:
         raise UsageError("--internal names the own test to compare other data with; give those with --data")
@@ -84,7 +85,7 @@ def evaluate(
     if output:
         check_report(output, own_test=split in (None, "test"))
     if data:  # before they are read
-        bundle.read(model, expect=expect)
+        read_bundle(model, expect=expect)
         if internal:
             external.report_of(internal)
     table = read_table(data, layout=layout, images=images, remap=remap) if data else None
@@ -163,8 +164,8 @@ def score(
 
     Whatever made them. The same statistics and report as evaluate, for the probabilities of any system.
     """
-    from hilum import evaluate as evaluation, score as scoring
     from hilum.cli.terminal import Terminal
+    from hilum.evaluation import evaluate as evaluation, score as scoring
 
     evaluation.check_split(split)
     check_report(output, own_test=False)
@@ -197,8 +198,8 @@ def evaluate_model(
     internal: Path | None = None,
 ) -> None:
     """Scores a model and reports it; a table of data from elsewhere, or None for the run's own."""
-    from hilum import evaluate as evaluation
     from hilum.cli.terminal import Terminal
+    from hilum.evaluation import evaluate as evaluation
 
     watch = Terminal()
     subject = evaluation.subject(model, table, expect=expect, images=images, internal=internal)
@@ -213,8 +214,9 @@ def evaluate_model(
 def show_report(result: Any, folder: Path, watch: Any, *, as_json: bool) -> None:
     """Writes the report of an Evaluation and shows its figures."""
     from hilum.cli.terminal import RESEARCH, show, show_json, show_pairs
-    from hilum.report import page, words
-    from hilum.report.differing import remarks
+    from hilum.report import formatting
+    from hilum.report.evaluation import page
+    from hilum.report.evaluation.disparities import remarks
 
     watch.stage("Writing the report")
     report = page.write(folder, result)
@@ -228,7 +230,7 @@ def show_report(result: Any, folder: Path, watch: Any, *, as_json: bool) -> None
     if len(entries) == 1:
         finding, scores = entries[0]
         pairs = {"finding": finding, "threshold": f"{scores['threshold']:.3f} ({result.threshold_rule})"}
-        pairs |= {label: words.estimate(scores.get(name)) for label, name in HEADLINES.items()}
+        pairs |= {label: formatting.estimate(scores.get(name)) for label, name in HEADLINES.items()}
         show_pairs(pairs)
     else:
         entries.append(("macro mean", result.metrics["macro"]))
@@ -236,13 +238,15 @@ def show_report(result: Any, folder: Path, watch: Any, *, as_json: bool) -> None
         told: tuple[str, ...] = ("AUROC", "average precision")
         if result.task == "multiclass":
             noun, told = "class", ("AUROC", "sensitivity", "PPV")
-            show_pairs({"accuracy": f"{words.estimate(result.metrics['accuracy'])}, {result.threshold_rule}"})
+            show_pairs(
+                {"accuracy": f"{formatting.estimate(result.metrics['accuracy'])}, {result.threshold_rule}"}
+            )
         show(
             [
                 [
                     finding,
                     str(scores.get("positives", "")),
-                    *(words.estimate(scores.get(HEADLINES[label])) for label in told),
+                    *(formatting.estimate(scores.get(HEADLINES[label])) for label in told),
                 ]
                 for finding, scores in entries
             ],
@@ -252,7 +256,7 @@ def show_report(result: Any, folder: Path, watch: Any, *, as_json: bool) -> None
     if result.external and result.external.contrasts:
         show(
             [
-                [name, words.NAMES[metric], *map(words.estimate, one.to_dict().values())]
+                [name, formatting.NAMES[metric], *map(formatting.estimate, one.to_dict().values())]
                 for name, row in result.external.contrasts.items()
                 for metric, one in row.items()
             ],
@@ -265,7 +269,7 @@ def show_report(result: Any, folder: Path, watch: Any, *, as_json: bool) -> None
     if result.subgroups:
         for remark in remarks(result.subgroups):
             watch.say(remark)
-    where = words.part(result.split)
+    where = formatting.part(result.split)
     watch.say(
         f"{result.data}, {where}: {count(len(result.images), 'image')} of "
         f"{count(len(set(result.patients)), 'patient')}. {RESEARCH}"

@@ -170,7 +170,7 @@ def check_report(folder: Path, *, own_test: bool) -> None:
             nothing else replaces.
     """
     from hilum.errors import UsageError
-    from hilum.external import holds_own_test
+    from hilum.evaluation.external import holds_own_test
 
     check_folder(folder, reports=("report.html", "metrics.json"))
     if not own_test and holds_own_test(folder):

@@ -41,9 +41,9 @@ def predict(
 
     Probability and decision for each image and finding. Exit status 1 if a file could not be read.
     """
-    from hilum import predict as prediction, runtime
     from hilum.cli.terminal import RESEARCH, Terminal, show, show_json
     from hilum.errors import UsageError
+    from hilum.inference import predictor as prediction, runtime
 
     if output is not None and output.suffix not in (".csv", ".json"):
         raise UsageError(f"predictions are written to .csv or .json files, not {output.name!r}")
@@ -116,7 +116,7 @@ def explain(
     A PNG an image and finding: the radiograph, the radiograph under its map, the map with its scale, which is one for
     all pictures of a command.
     """
-    from hilum import explain as explanation, predict as prediction, runtime
+    from hilum.inference import explanation as explanation, predictor as prediction, runtime
 
     check_folder(output)
     found = prediction.find_images(paths)
@@ -133,8 +133,8 @@ def explain(
 
 def _say_warnings(results: list[Any]) -> None:
     """Prints why files could not be read, and what a reader of the others must know."""
-    from hilum import predict as prediction
     from hilum.cli.terminal import Terminal
+    from hilum.inference import predictor as prediction
 
     watch = Terminal()
     for result in results:
@@ -159,9 +159,9 @@ def _write_panels(
     model: Any, sources: list[Any], folder: Path, findings: tuple[str, ...] | None = None
 ) -> None:
     """Writes a picture an image and finding, all on one scale; every image can be read."""
-    from hilum import explain as explanation
     from hilum.cli.terminal import Terminal
-    from hilum.report import panels, pictures
+    from hilum.inference import explanation as explanation
+    from hilum.report.drawing import map_files, maps
 
     watch = Terminal()
     limit, shared = None, ""
@@ -170,16 +170,16 @@ def _write_panels(
         watch.stage("Finding the scale", len(sources))
         limit = 0.0
         for number, source in enumerate(sources, start=1):
-            limit = max(limit, panels.scale_limit(explanation.explain(model, source, findings=findings)))
+            limit = max(limit, maps.scale_limit(explanation.explain(model, source, findings=findings)))
             watch.advance(number)
         shared = f"all {count(len(sources), 'image')} of this command"
     watch.stage("Explaining", len(sources))
     written = 0
-    names = pictures.names([str(source) for source in sources])
+    names = map_files.names([str(source) for source in sources])
     for number, (source, name) in enumerate(zip(sources, names, strict=True), start=1):
         cases = explanation.explain(model, source, findings=findings)
         written += len(
-            pictures.write(folder, cases, name=name, bundle=model.bundle.hash, limit=limit, shared=shared)
+            map_files.write(folder, cases, name=name, bundle=model.bundle.hash, limit=limit, shared=shared)
         )
         watch.advance(number)
     scale = f", on one scale of ±{limit:g} logit units" if limit else ""

@@ -43,18 +43,18 @@ def runs(
 
     What became of each, its validation and test AUROC, and in what the recipes differ.
     """
-    from hilum import runs as found
     from hilum.cli.terminal import Terminal, show, show_json
     from hilum.errors import UsageError
+    from hilum.runs.listing import RECIPE, find_runs, recipe_differences, sort_runs
 
-    summaries = found.sort(found.find(folder), key)
-    different = found.differences(summaries)
+    summaries = sort_runs(find_runs(folder), key)
+    different = recipe_differences(summaries)
     if as_json:
         show_json({"runs": [run.to_dict() for run in summaries], "differences": different})
         return
     if not summaries:
         raise UsageError(
-            f"no run in {folder} or below; a run is a folder with {found.RECIPE}, as hilum train writes"
+            f"no run in {folder} or below; a run is a folder with {RECIPE}, as hilum train writes"
         )
     show(list(map(_run_row, summaries)), header=RUN_COLUMNS, right=(5, 7), spare=(3, 2, 1, 9))
     if different:
@@ -90,8 +90,8 @@ def compare(
     Reads the predictions that `hilum evaluate RUN` stored, and no test again.
     """
     from hilum.cli.terminal import RESEARCH, Terminal, show, show_json
-    from hilum.compare import compare as comparing
-    from hilum.report import compare as report, contrasts
+    from hilum.comparison.compare import compare as comparing
+    from hilum.report.comparison import page as report, plots
 
     check_folder(output)
     watch = Terminal()
@@ -112,7 +112,7 @@ def compare(
         spare=(10, 9, 8, 12, 2, 4, 5, 13, 14, 11),
     )
     typer.echo()
-    for verdict in contrasts.verdicts(result):
+    for verdict in plots.verdicts(result):
         typer.echo(verdict)
     patients = len(set(result.patients))
     watch.say(
@@ -123,7 +123,7 @@ def compare(
 
 def _run_row(run: Any) -> list[str]:
     """One run's cells under RUN_COLUMNS."""
-    from hilum.report import words
+    from hilum.report import formatting
 
     recipe = run.recipe
     return [
@@ -135,7 +135,7 @@ def _run_row(run: Any) -> list[str]:
         str(run.best_epoch or ""),
         "" if run.monitored is None else f"{run.monitor} {run.monitored:.4f}",
         "" if run.val_auroc is None else f"{run.val_auroc:.4f}",
-        words.estimate(run.test_auroc) if run.test_auroc else "",
+        formatting.estimate(run.test_auroc) if run.test_auroc else "",
         "" if run.seconds is None else _duration(run.seconds),
         run.state,
     ]

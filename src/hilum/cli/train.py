@@ -139,11 +139,11 @@ def crossval(
     """
     from hilum import files
     from hilum.cli.terminal import Terminal
-    from hilum.report import tables
+    from hilum.report.evaluation import tables
     from hilum.training import train as training
     from hilum.training.crossval import check, cross_validate, folder_of
 
-    settings, watch = load_recipe(recipe, changes, needs_data=not data)
+    settings, watch = load_watched(recipe, changes, needs_data=not data)
     check_source(data)
     found = check(settings, output, folds=folds, repeats=repeats, engine=engine.value)
     if data:
@@ -186,7 +186,7 @@ def _train(
 ) -> Any:
     from hilum.cli.terminal import RESEARCH
 
-    recipe, watch = load_recipe(recipe_name, changes, needs_data=read is None)
+    recipe, watch = load_watched(recipe_name, changes, needs_data=read is None)
     from hilum.training import train as training
 
     found = training.check(recipe, folder, engine=engine.value, resume=resume, devices=devices)
@@ -216,13 +216,13 @@ def _train(
     return run
 
 
-def load_recipe(name: str, changes: list[str] | None, *, needs_data: bool) -> tuple[Any, Any]:
+def load_watched(name: str, changes: list[str] | None, *, needs_data: bool) -> tuple[Any, Any]:
     """The recipe, which draws its own phantoms where no data are given, and who watches."""
-    from hilum import recipe as recipes
     from hilum.cli.terminal import Terminal
     from hilum.errors import UsageError
+    from hilum.recipe import load_recipe
 
-    recipe = recipes.load(name, changes or ())
+    recipe = load_recipe(name, changes or ())
     if needs_data and not recipe.data.phantoms:
         raise UsageError(f"recipe {recipe.name} needs --data: a data set's folder, CSV file or table")
     return recipe, Terminal()
@@ -231,7 +231,7 @@ def load_recipe(name: str, changes: list[str] | None, *, needs_data: bool) -> tu
 def _show_folds(folds: Any) -> None:
     """Shows how folds and repeats differ."""
     from hilum.cli.terminal import show
-    from hilum.report import folds as told
+    from hilum.report.evaluation import fold_section as told
 
     grid = told.table(folds)
     show(

@@ -92,20 +92,20 @@ def tune(
     They are compared on validation.
     The test is not read. Run the same command again to go on, or with more --trials; best.toml is for hilum train.
     """
-    from hilum import study
     from hilum.cli.data import read_table
     from hilum.cli.terminal import RESEARCH
-    from hilum.cli.train import load_recipe
+    from hilum.cli.train import load_watched
     from hilum.errors import UsageError, require
+    from hilum.tuning import study
 
     require("optuna", extra="tune")
     if trials is not None and search is SearchName.grid:
         raise UsageError("--trials goes with --search tpe; a grid has as many trials as combinations")
     varied = study.parse_vary(vary)
-    settings, watch = load_recipe(recipe, changes, needs_data=data is None)
+    settings, watch = load_watched(recipe, changes, needs_data=data is None)
     study.dimensions(settings, varied, search=search.value)  # before what takes seconds to load
     from hilum.training.train import draw_phantoms
-    from hilum.training.tune import BEST, check, tune as search_for
+    from hilum.tuning.tune import BEST, check, tune as search_for
 
     folder = output or Path("tuned") / Path(recipe).stem
     asked: dict[str, Any] = {

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from hilum import files, images
 from hilum.data.table import MEMBER, Table
 from hilum.errors import DataError, ImageError
-from hilum.images.fit import check
+from hilum.images.geometry import check
 
 _log = logging.getLogger(__name__)
 

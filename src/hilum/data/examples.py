@@ -10,8 +10,8 @@ from hilum.data import cache
 from hilum.data.cache import Cached
 from hilum.data.table import Table
 from hilum.errors import DataError
-from hilum.findings import NO_FINDING, named
 from hilum.progress import Watcher, count
+from hilum.recipe.findings import NO_FINDING, named
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hilum.data.table import COLUMNS, SEXES, SPLITS, VIEWS, Table
 from hilum.errors import DataError, UsageError, nearest
-from hilum.findings import NO_FINDING, named
+from hilum.recipe.findings import NO_FINDING, named
 
 EXAMPLE = "view == 'PA' and age >= 18 and not `Pleural Thickening`"
 

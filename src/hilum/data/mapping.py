@@ -7,7 +7,7 @@ import numpy as np
 
 from hilum.data.table import Table
 from hilum.errors import UsageError
-from hilum.findings import NO_FINDING, PARTS, same
+from hilum.recipe.findings import NO_FINDING, PARTS, same
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hilum.data.table import COLUMNS, Source, Table
 from hilum.errors import DataError, UsageError
-from hilum.findings import DEVICES, NO_FINDING, in_order
+from hilum.recipe.findings import DEVICES, NO_FINDING, in_order
 
 
 def merge(tables: Sequence[Table]) -> Table:

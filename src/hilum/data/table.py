@@ -19,8 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from hilum import files
 from hilum.errors import DataError, ImageError, UsageError, nearest
-from hilum.findings import DEVICES, NO_FINDING, named
 from hilum.images import Location, stack_members
+from hilum.recipe.findings import DEVICES, NO_FINDING, named
 
 FORMAT = 1
 """Number of the stored form; bumped when an older Hilum could not read a new file rightly."""

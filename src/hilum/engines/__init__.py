@@ -13,10 +13,10 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from hilum.architectures import ENGINES
 from hilum.data.batches import Batches, load_grain
 from hilum.errors import UsageError, nearest, require
 from hilum.recipe import Recipe
+from hilum.recipe.architectures import ENGINES
 
 # Engine -> what its extra installs. Keras and TensorFlow are not named: their engine imports them in its own way.
 REQUIRED: Mapping[str, tuple[str, ...]] = {

@@ -22,7 +22,7 @@ import numpy as np
 
 from hilum.data.batches import Batch, Batches, fingerprint
 from hilum.engines import Hooks, Progress, Validation
-from hilum.engines.shelf import PARTS, Shared, Shelf, part_of
+from hilum.engines.feature_store import PARTS, Shared, Shelf, part_of
 from hilum.errors import StoppedError
 from hilum.progress import count
 

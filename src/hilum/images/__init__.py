@@ -5,7 +5,7 @@ for pictures.
 """
 
 from hilum.images.decoded import MIN_SIDE, Header, Provenance
-from hilum.images.fit import FITS, Geometry
+from hilum.images.geometry import FITS, Geometry
 from hilum.images.location import Location, read_bytes, stack_members
 from hilum.images.radiograph import (
     IMAGE_SUFFIXES,

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hilum.errors import HilumError, ImageError
-from hilum.images import array, complaints, raster
+from hilum.images import array, decoder_warnings, raster
 from hilum.images.decoded import Decoded, Header, Provenance
-from hilum.images.fit import Geometry, check
+from hilum.images.geometry import Geometry, check
 from hilum.images.location import MAX_BYTES, Location, read_bytes
 
 PREPARE_VERSION = 1
@@ -114,7 +114,7 @@ def header(source: Path) -> Header | None:
     """
     from hilum.images import dicom
 
-    with complaints.collected():
+    with decoder_warnings.collected():
         return dicom.header(source)
 
 
@@ -122,7 +122,7 @@ def _decode(source: Source, scaled: raster.Scaled | None) -> Decoded:
     data = _content(source)
     name = _format(data)
     try:
-        with complaints.collected() as complained:
+        with decoder_warnings.collected() as complained:
             if name == "DICOM":
                 # Here, since pydicom takes half a second to import and most collections are of PNG or JPEG
                 # files.

@@ -1,5 +1,6 @@
 """Labels and probabilities -> figures with honest intervals: arrays in, numbers out."""
 
+from hilum.stats.aggregation import Level, aggregate
 from hilum.stats.agreement import Agreement, agreement, fleiss_kappa
 from hilum.stats.calibration import (
     Temperature,
@@ -19,7 +20,6 @@ from hilum.stats.comparison import (
 )
 from hilum.stats.curves import Curve, Reliability, precision_recall_curve, reliability_curve, roc_curve
 from hilum.stats.intervals import Estimate
-from hilum.stats.levels import Level, aggregate
 from hilum.stats.metrics import METRICS
 from hilum.stats.recalibration import Recalibration, falls, recalibrate_classes, recalibrate_findings
 from hilum.stats.scores import (

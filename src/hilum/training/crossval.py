@@ -9,20 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from hilum import bundle, ensemble, files, outoffold, recipe as recipes
-from hilum.bundle import Bundle
+from hilum import files
+from hilum.bundle import Bundle, read_bundle
 from hilum.data.audit import leaks as leaks_of, same_pictures
 from hilum.data.examples import Examples, load
 from hilum.data.split import split, split_hash
 from hilum.data.table import Table
-from hilum.engines import Engine, load_engine, shelf
+from hilum.engines import Engine, feature_store, load_engine
 from hilum.errors import BundleError, DataError, RecipeError, UsageError
-from hilum.evaluate import Evaluation
-from hilum.outoffold import Repeat
-from hilum.parts import united
+from hilum.evaluation import cross_validated
+from hilum.evaluation.cohort import united
+from hilum.evaluation.cross_validated import Repeat
+from hilum.evaluation.evaluate import Evaluation
+from hilum.inference import ensemble
 from hilum.progress import Silent, Watcher
-from hilum.recipe import Recipe
-from hilum.training.fitting import check_named
+from hilum.recipe import Recipe, parse_recipe
+from hilum.training.job import check_named
 from hilum.training.seal import fingerprint
 from hilum.training.train import BUNDLE, RECIPE, TABLE, train
 
@@ -118,7 +120,7 @@ def cross_validate(
                 table,
                 place / f"fold-{fold}",
                 engine=found,
-                features=folder / shelf.FOLDER,
+                features=folder / feature_store.FOLDER,
                 watch=watch,
             )
             for fold in range(1, folds + 1)
@@ -129,7 +131,7 @@ def cross_validate(
         f"The source's own test leaks, and training was told to go on: {'; '.join(leaks)}. It is in no fold here; the "
         "ensemble's figures on it flatter"
     )
-    evaluations = outoffold.evaluate(
+    evaluations = cross_validated.evaluate(
         done,
         examples,
         notes=(*([told] if leaks else []), *examples.table.notes[len(table.notes) :]),
@@ -137,7 +139,7 @@ def cross_validate(
         seed=recipe.train.seed,
         watch=watch,
     )
-    watch.finish(shelf.remove(folder / shelf.FOLDER))
+    watch.finish(feature_store.remove(folder / feature_store.FOLDER))
     return CrossValidation(folder, [one for repeat in done for one in repeat.bundles], joined, evaluations)
 
 
@@ -237,7 +239,7 @@ def _of_fold(recipe: Recipe, repeat: int, fold: int, folds: int) -> Recipe:
     """The recipe of one fold; by itself it trains the same model again."""
     values = recipe.model_dump(mode="json")
     values["split"] |= {"folds": folds, "fold": fold, "seed": recipe.split.seed + repeat - 1}
-    return recipes.parse(values)
+    return parse_recipe(values)
 
 
 def _train(
@@ -246,7 +248,7 @@ def _train(
     """Trains a fold, goes on with it, or reads it where it is finished."""
     name = f"fold {recipe.split.fold} of {recipe.split.folds}, {folder}"
     try:
-        sealed = bundle.read(folder)
+        sealed = read_bundle(folder)
     except UsageError:
         sealed = None
     except BundleError as error:
@@ -277,7 +279,7 @@ def _join(folder: Path, recipe: Recipe, repeat: Repeat, leaks: Sequence[str], wa
     """The ensemble of the folds, in a folder like a run's: its test is what no member was trained or tuned on."""
     hashes = {one.hash for one in repeat.bundles}
     try:
-        sealed = bundle.read(folder)
+        sealed = read_bundle(folder)
     except (UsageError, BundleError):
         sealed = None
     if sealed is not None and {member.hash for member in sealed.manifest.members} == hashes:

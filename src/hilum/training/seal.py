@@ -11,17 +11,17 @@ from pathlib import Path
 
 import numpy as np
 
-from hilum import bundle, runtime
-from hilum.bundle import Bundle, DataSource, Manifest, Seen, Training
+from hilum.bundle import GRAPH, Bundle, DataSource, Manifest, Seen, Training, write_bundle
 from hilum.data import phantom
 from hilum.data.examples import Examples
 from hilum.data.split import Split
 from hilum.data.table import Table
 from hilum.engines import Engine, Trained
 from hilum.errors import TrainingError
+from hilum.inference import runtime
 from hilum.progress import Watcher
 from hilum.recipe import Recipe
-from hilum.training.calibrate import calibrate
+from hilum.training.calibration import calibrate
 
 PARITY = 1e-4
 PACKAGES = (
@@ -60,7 +60,7 @@ class Sealing:
         watch.stage("Sealing the bundle", len(val_rows))
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as temporary:
             graph_file, *weights = self.engine.export(
-                trained, size=recipe.data.size, graph=Path(temporary) / bundle.GRAPH, weights=Path(temporary)
+                trained, size=recipe.data.size, graph=Path(temporary) / GRAPH, weights=Path(temporary)
             )
             graph = runtime.Graph(graph_file.read_bytes())
             logits, embedding = _validation_outputs(graph, examples, val_rows, watch)
@@ -85,7 +85,7 @@ class Sealing:
                 versions=_versions(),
             )
             golden = runtime.golden(graph, phantom.phantom(0, recipe.data.size, ()), typical)
-            sealed = bundle.write(target, manifest, graph=graph_file, weights=weights, golden=golden)
+            sealed = write_bundle(target, manifest, graph=graph_file, weights=weights, golden=golden)
         runtime.check_golden(graph, sealed.golden)
         watch.finish(f"Sealed {sealed.folder} ({sealed.hash[:16]})")
         return sealed

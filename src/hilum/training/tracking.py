@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol
 from hilum import __version__, files
 from hilum.errors import StoppedError, TrainingError, UsageError, nearest, require
 from hilum.recipe import Recipe
-from hilum.runs import HISTORY, read_history
+from hilum.runs.listing import HISTORY, read_history
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from hilum import bundle, files, recipe as recipes
-from hilum.bundle import Bundle
+from hilum import files
+from hilum.bundle import Bundle, read_bundle
 from hilum.data import cache, phantom
 from hilum.data.examples import Examples
 from hilum.data.table import Table
@@ -21,8 +21,8 @@ from hilum.engines import Engine, Hooks, Progress, Trained, load_engine
 from hilum.engines.processes import find_processes
 from hilum.errors import BundleError, NotANumberError, RecipeError, TrainingError, UsageError
 from hilum.progress import Silent, Watcher
-from hilum.recipe import Recipe
-from hilum.training.fitting import Fitting, check_named, divide
+from hilum.recipe import Recipe, load_recipe
+from hilum.training.job import Fitting, check_named, divide
 from hilum.training.seal import Sealing
 from hilum.training.tracking import open_trackers
 
@@ -234,8 +234,8 @@ def _sigterm() -> Iterator[Callable[[], bool]]:
 def _sealed_before(folder: Path, trained: Trained, recipe: Recipe) -> tuple[Bundle | None, Bundle | None]:
     """The bundles of a run that was finished when it was resumed, so that its hash stays."""
     try:
-        sealed = bundle.read(folder / BUNDLE)
-        final = bundle.read(folder / FINAL) if recipe.train.keep_final else None
+        sealed = read_bundle(folder / BUNDLE)
+        final = read_bundle(folder / FINAL) if recipe.train.keep_final else None
     except (UsageError, BundleError):
         return None, None
     same = sealed.manifest.training.epochs == len(
@@ -257,7 +257,7 @@ def _check_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
         if folder.exists() and any(folder.iterdir()):
             raise UsageError(f"{folder} holds no run to resume (no {RECIPE}); give the run's folder")
         return
-    before, wanted = recipes.load(stored).flat(), recipe.flat()
+    before, wanted = load_recipe(stored).flat(), recipe.flat()
     changed = [key for key, value in wanted.items() if before.get(key) != value and key not in MAY_CHANGE]
     if changed:
         raise RecipeError(

@@ -167,7 +167,7 @@ def test_a_second_audit_finds_the_same_without_looking_again(folder, monkeypatch
     shutil.copy(folder / "5.jpeg", folder / "30.jpeg")
     made = table(folder, [f"p{row}" for row in range(40)])
     first = check(made, folder).to_dict()
-    monkeypatch.setattr("hilum.data.audit.copies.find", lambda *_, **__: pytest.fail("looked again"))
+    monkeypatch.setattr("hilum.data.audit.duplicates.find", lambda *_, **__: pytest.fail("looked again"))
     assert check(made, folder).to_dict() == first
 
 

@@ -3,21 +3,16 @@ import sys
 import numpy as np
 import pytest
 
-from hilum import __main__, bundle, runtime
+from hilum import __main__
+from hilum.bundle import read_bundle
 from hilum.data import phantom
+from hilum.inference import runtime
 
 SMALL = [
     "--set", "model.architecture=custom_cnn", "--set", "model.weights=none", "--set", "model.freeze=none",
     "--set", "data.size=32", "--set", "train.epochs=1", "--set", "task.findings=['Lung Opacity']",
     "--set", "task.negatives=all-others", "--set", "split.method=patient", "--set", "train.keep_final=true",
 ]  # fmt: skip
-
-
-@pytest.fixture(autouse=True, scope="module")
-def cache_folder(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HILUM_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +48,7 @@ def test_a_run_is_sealed_evaluated_and_saved_for_plain_keras(hilum, phantoms, tm
     )  # fmt: skip
     assert status == 0, told
 
-    sealed = bundle.read(tmp_path / "run")
+    sealed = read_bundle(tmp_path / "run")
     assert sealed.manifest.training.engine == "keras"
     assert {"keras", "tensorflow", "tf2onnx"} <= set(sealed.manifest.versions)
     assert (tmp_path / "run" / "final" / "weights" / "model.keras").is_file()

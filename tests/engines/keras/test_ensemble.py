@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 
-from hilum import bundle, ensemble, recipe, runtime
+from hilum.bundle import write_bundle
 from hilum.data import phantom
+from hilum.inference import ensemble, runtime
+from hilum.recipe import load_recipe
 from hilum.training.train import train
 
 SMALL = [
@@ -18,7 +20,7 @@ def raised(member, folder):
     folder.parent.mkdir(exist_ok=True)
     proto = onnx.version_converter.convert_version(onnx.load_from_string(member.graph), 20)
     onnx.save(proto, folder.parent / "raised.onnx")
-    return bundle.write(
+    return write_bundle(
         folder,
         member.manifest,
         graph=folder.parent / "raised.onnx",
@@ -32,7 +34,7 @@ def test_a_keras_bundle_joins_one_of_pytorchs_opset(tmp_path, monkeypatch):
 
     monkeypatch.setenv("HILUM_CACHE", str(tmp_path / "cache"))
     phantoms = phantom.generate(tmp_path / "phantoms", num_images=60, size=64, seed=5)
-    settings = recipe.load("kermany-densenet121", SMALL)
+    settings = load_recipe("kermany-densenet121", SMALL)
     ours = train(settings, phantoms, tmp_path / "a", engine="keras").bundle
     other = raised(ours, tmp_path / "b" / "bundle")
     versions = [onnx.load_from_string(one.graph).opset_import[0].version for one in (ours, other)]

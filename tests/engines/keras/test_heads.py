@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hilum.engines.head import initial_head
+from hilum.engines.initial_head import initial_head
 from hilum.engines.keras.heads import BLOCKS, POOLS, SLOPES, Head
 from hilum.recipe import ModelSettings
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hilum import recipe
 from hilum.engines.keras.losses import make_loss
+from hilum.recipe import load_recipe
 
 ONES = tf.ones((3, 2))
 LOGITS = tf.constant([[0.3, -1.0, 2.0], [2.0, 0.5, -3.0]])
@@ -16,7 +16,7 @@ def of(loss, *, kind="multilabel", smoothing=0.0, **settings):
     findings = ["No Finding", "Mass", "Nodule"] if kind == "multiclass" else ["Mass", "Nodule", "Edema"]
     changes = [f"train.{key}={value}" for key, value in settings.items()]
     return make_loss(
-        recipe.load(
+        load_recipe(
             "nih-multilabel",
             [f"task.kind={kind}", f"task.findings={findings}", f"train.loss={loss}", *changes],
         ),

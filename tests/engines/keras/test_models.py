@@ -8,11 +8,11 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from hilum import recipe
-from hilum.architectures import ARCHITECTURES
 from hilum.engines.keras import export, models
 from hilum.engines.keras.backbones import CUSTOM_CNN, FAMILIES, layers
 from hilum.errors import UsageError
+from hilum.recipe import load_recipe
+from hilum.recipe.architectures import ARCHITECTURES
 
 SIZE = 64
 KERAS = [name for name, found in ARCHITECTURES.items() if "keras" in found.engines]
@@ -20,7 +20,7 @@ KERAS = [name for name, found in ARCHITECTURES.items() if "keras" in found.engin
 
 def build(architecture, *changes, findings=("Pneumonia",), kind=None, weights="none"):
     kind = kind or ("binary" if len(findings) == 1 else "multilabel")
-    settings = recipe.load(
+    settings = load_recipe(
         "kermany-densenet121",
         [
             f"model.architecture={architecture}",

@@ -9,15 +9,14 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from hilum import recipe
 from hilum.data.batches import training_batches
 from hilum.data.cache import Cached
 from hilum.engines import Hooks, Validation
-from hilum.engines.figures import validation_figures
 from hilum.engines.keras import KerasEngine, state, train
 from hilum.engines.keras.backbones import layers
+from hilum.engines.validation import validation_figures
 from hilum.errors import NotANumberError, RecipeError, StoppedError, TrainingError, UsageError
-from hilum.recipe import AugmentSettings
+from hilum.recipe import AugmentSettings, load_recipe
 
 SIZE, NUMBER = 32, 48
 
@@ -40,7 +39,7 @@ def cached():
 
 
 def settings(*changes):
-    return recipe.load(
+    return load_recipe(
         "kermany-densenet121",
         [
             "model.architecture=custom_cnn",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hilum.engines import InitialWeights
-from hilum.engines.keras import export, models, neutral, weights
+from hilum.engines.keras import export, models, weight_exchange, weights
 from hilum.engines.keras.backbones import FAMILIES, layers, make_backbone
 from hilum.errors import RecipeError, TrainingError
 
@@ -212,9 +212,9 @@ def test_an_hdf5_file_that_reaches_outside_itself_is_refused(tmp_path):
 @pytest.fixture
 def sealed(tmp_path):
     """A model.keras as a bundle holds it, and its classifier."""
-    from hilum import recipe
+    from hilum.recipe import load_recipe
 
-    settings = recipe.load(
+    settings = load_recipe(
         "kermany-densenet121",
         ["model.architecture=custom_cnn", "model.weights=none", "model.freeze=none", f"data.size={SIZE}"],
     )
@@ -250,7 +250,7 @@ def test_a_keras_file_is_never_deserialised(sealed, monkeypatch):
 
 def test_neutral_arrays_there_and_back(tmp_path):
     backbone = make(MOBILENET, seed=7)
-    np.savez(tmp_path / "w.npz", mean=np.zeros(3), std=np.ones(3), **neutral.arrays(backbone))
+    np.savez(tmp_path / "w.npz", mean=np.zeros(3), std=np.ones(3), **weight_exchange.arrays(backbone))
 
     loaded, initial = initialise(MOBILENET, tmp_path / "w.npz")
 
@@ -274,7 +274,7 @@ def test_neutral_arrays_there_and_back(tmp_path):
     ],
 )
 def test_neutral_arrays_that_do_not_fit_are_refused(tmp_path, change, message):
-    arrays = neutral.arrays(make("custom_cnn"))
+    arrays = weight_exchange.arrays(make("custom_cnn"))
     change(arrays)
     np.savez(tmp_path / "w.npz", **arrays)
 

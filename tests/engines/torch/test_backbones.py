@@ -4,11 +4,11 @@ import pytest
 import timm
 import torch
 
-from hilum import recipe
-from hilum.architectures import ARCHITECTURES, architecture
 from hilum.engines.torch import export, models
 from hilum.engines.torch.backbones import FeatureMap, layers, make_backbone, timm_config
 from hilum.errors import TrainingError, UsageError
+from hilum.recipe import load_recipe
+from hilum.recipe.architectures import ARCHITECTURES, architecture
 
 SIZE = 64
 TORCH = {name: found.engines["torch"] for name, found in ARCHITECTURES.items() if "torch" in found.engines}
@@ -224,7 +224,7 @@ def test_dropout_of_the_custom_cnn_drops_whole_channels():
 
 def _largest_difference(name, size, folder):
     """Between the outputs of a model and of its exported graph, relative to the largest, over two batch sizes."""
-    settings = recipe.load(
+    settings = load_recipe(
         "kermany-densenet121",
         [f"model.architecture={name}", "model.weights=none", "model.freeze=none", f"data.size={size}"],
     )

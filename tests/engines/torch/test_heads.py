@@ -3,7 +3,7 @@ import onnxruntime
 import pytest
 import torch
 
-from hilum.engines.head import initial_head
+from hilum.engines.initial_head import initial_head
 from hilum.engines.torch.heads import ACTIVATIONS, BLOCKS, POOLS, Head
 from hilum.recipe import ModelSettings
 

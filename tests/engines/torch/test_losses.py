@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from hilum import recipe
 from hilum.engines.torch.losses import make_loss
+from hilum.recipe import load_recipe
 
 ONES = torch.ones(3, 2)
 
@@ -14,7 +14,7 @@ def of(loss, *, kind="multilabel", smoothing=0.0, **settings):
     findings = ["No Finding", "Mass", "Nodule"] if kind == "multiclass" else ["Mass", "Nodule", "Edema"]
     changes = [f"train.{key}={value}" for key, value in settings.items()]
     return make_loss(
-        recipe.load(
+        load_recipe(
             "nih-multilabel",
             [f"task.kind={kind}", f"task.findings={findings}", f"train.loss={loss}", *changes],
         ),

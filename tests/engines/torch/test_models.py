@@ -3,11 +3,10 @@ import onnxruntime
 import pytest
 import torch
 
-from hilum import recipe
-from hilum.architectures import ARCHITECTURES
-from hilum.engines.head import initial_head
+from hilum.engines.initial_head import initial_head
 from hilum.engines.torch import export, models
-from hilum.recipe import ModelSettings
+from hilum.recipe import ModelSettings, load_recipe
+from hilum.recipe.architectures import ARCHITECTURES
 
 SIZE = 64
 TORCH = [name for name, found in ARCHITECTURES.items() if "torch" in found.engines]
@@ -26,7 +25,7 @@ def build(architecture, *more, hidden="[]", findings=("Pneumonia",), weights="no
         f"data.size={SIZE}",
         *more,
     ]
-    settings = recipe.load("kermany-densenet121", changes)
+    settings = load_recipe("kermany-densenet121", changes)
     model, initial = models.build(settings, images=torch.rand(8, SIZE, SIZE))
     return model.eval(), initial
 
@@ -101,7 +100,7 @@ def test_normalisation_is_in_the_graph():
 
 
 def test_unit_scaling_gives_the_backbone_the_grey_values_as_they_are():
-    settings = recipe.load("demo", ["model.scaling=unit", f"data.size={SIZE}"])
+    settings = load_recipe("demo", ["model.scaling=unit", f"data.size={SIZE}"])
     model, initial = models.build(settings, images=torch.rand(8, SIZE, SIZE))
     model.eval()
     grey = images(1)
@@ -118,7 +117,7 @@ def test_unit_scaling_gives_the_backbone_the_grey_values_as_they_are():
     [("kermany-vgg16", 27.6), ("kermany-custom-cnn", 8.9)],
 )
 def test_networks_of_published_notebooks_have_as_many_parameters_as_the_documents_say(name, million):
-    settings = recipe.load(name, ["model.weights=none", "model.freeze=none"])
+    settings = load_recipe(name, ["model.weights=none", "model.freeze=none"])
 
     with torch.device("meta"):
         model, _ = models.build(settings, images=torch.rand(2, settings.data.size, settings.data.size))

@@ -8,14 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hilum import recipe
 from hilum.data.batches import training_batches
 from hilum.data.cache import Cached
 from hilum.engines import Hooks, Validation
-from hilum.engines.figures import validation_figures
 from hilum.engines.torch import TorchEngine, state, train
+from hilum.engines.validation import validation_figures
 from hilum.errors import NotANumberError, StoppedError, TrainingError
-from hilum.recipe import AugmentSettings
+from hilum.recipe import AugmentSettings, load_recipe
 
 SIZE, NUMBER = 32, 48
 
@@ -38,7 +37,7 @@ def cached():
 
 
 def settings(*changes):
-    return recipe.load(
+    return load_recipe(
         "kermany-densenet121",
         [
             "model.architecture=custom_cnn",

@@ -11,13 +11,13 @@ from huggingface_hub import constants as hub
 from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
 
-from hilum import recipe
 from hilum.data.batches import training_batches
 from hilum.data.cache import Cached
 from hilum.engines import Hooks, Validation
 from hilum.engines.torch import TorchEngine, weights
 from hilum.engines.torch.backbones import make_backbone
 from hilum.errors import HilumError, RecipeError, TrainingError, UsageError
+from hilum.recipe import load_recipe
 
 SIZE = 64
 MOBILENET = "mobilenetv2_100.ra_in1k"
@@ -88,7 +88,7 @@ def test_folded_weights_may_be_unfolded_later_once(folded):
 
 
 def test_a_backbone_that_stayed_folded_is_unfolded_where_it_is_exported(folded, tmp_path, monkeypatch):
-    settings = recipe.load(
+    settings = load_recipe(
         "kermany-densenet121",
         [
             "model.architecture=mobilenetv2",
@@ -277,7 +277,7 @@ def test_a_pickle_is_refused(tmp_path):
 
 def test_a_model_that_timm_lacks_is_told_before_any_data_are_read():
     with pytest.raises(UsageError, match="timm has no model 'resnet19'"):
-        TorchEngine().check(recipe.load("nih-infiltration", ["model.architecture=timm:resnet19"]))
+        TorchEngine().check(load_recipe("nih-infiltration", ["model.architecture=timm:resnet19"]))
 
 
 def test_a_missing_file_is_told_from_the_two_words():

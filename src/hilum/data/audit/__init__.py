@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from hilum import files, images
 from hilum.data import cache
-from hilum.data.audit import checks, copies, pictures
+from hilum.data.audit import checks, duplicates, image_quality
 from hilum.data.audit.association import Association, associations
 from hilum.data.audit.checks import Seen
-from hilum.data.audit.copies import Pair
-from hilum.data.audit.findings import FAULT, LEAK, NOTE, SEVERITIES, Audit, Case, Check, severities
-from hilum.data.audit.parts import Comparison, compare, leaks
+from hilum.data.audit.duplicates import Pair
+from hilum.data.audit.leakage import Comparison, compare, leaks
+from hilum.data.audit.result import FAULT, LEAK, NOTE, SEVERITIES, Audit, Case, Check, severities
 from hilum.data.cache import Cached
 from hilum.data.table import Table
 from hilum.errors import DataError, ImageError
@@ -90,8 +90,8 @@ def same_pictures(pixels: NDArray[np.uint8], slots: NDArray[np.int64]) -> NDArra
     Returns:
         int64 (rows,): equal where the squares are, pixel for pixel; -1 where they are blank and say nothing.
     """
-    numbers = np.unique(copies.digests(pixels, slots), return_inverse=True)[1].reshape(-1)
-    return np.where(pictures.blank(pixels, slots), -1, numbers)
+    numbers = np.unique(duplicates.digests(pixels, slots), return_inverse=True)[1].reshape(-1)
+    return np.where(image_quality.blank(pixels, slots), -1, numbers)
 
 
 def _look(table: Table, directory: Path, watch: Watcher) -> Seen:
@@ -101,7 +101,7 @@ def _look(table: Table, directory: Path, watch: Watcher) -> Seen:
     watch.stage("Reading images", len(table))
     cached = cache.build(
         table,
-        size=copies.SIDE,
+        size=duplicates.SIDE,
         fit="squash",
         directory=directory,
         on_progress=lambda done, of: watch.advance(done, of),
@@ -109,7 +109,7 @@ def _look(table: Table, directory: Path, watch: Watcher) -> Seen:
     read = np.flatnonzero(cached.slots >= 0)
     watch.finish(f"{len(read):,} of {len(table):,} images read ({cached.hits:,} were known)")
     slots = cached.slots[read]
-    blank = pictures.blank(cached.pixels, slots)
+    blank = image_quality.blank(cached.pixels, slots)
     pairs = _pairs(table, cached, read[~blank], directory, watch)
     return Seen(
         looked=True,
@@ -120,9 +120,9 @@ def _look(table: Table, directory: Path, watch: Watcher) -> Seen:
         pairs=pairs,
         same_file=tuple(bool(cached.slots[pair.first] == cached.slots[pair.second]) for pair in pairs),
         blank=read[blank],
-        saturated=read[~blank & pictures.saturated(cached.pixels, slots)],
-        inverted=read[~blank & pictures.inverted(cached.pixels, slots)],
-        tiny=np.flatnonzero(pictures.tiny(cached.width, cached.height)),
+        saturated=read[~blank & image_quality.saturated(cached.pixels, slots)],
+        inverted=read[~blank & image_quality.inverted(cached.pixels, slots)],
+        tiny=np.flatnonzero(image_quality.tiny(cached.width, cached.height)),
     )
 
 
@@ -131,14 +131,14 @@ def _pairs(
 ) -> tuple[Pair, ...]:
     """The pairs of rows that hold the same picture; those of the same squares are kept in the cache."""
     slots = cached.slots[rows]
-    key = hashlib.sha256(copies.digests(cached.pixels, slots).tobytes())
+    key = hashlib.sha256(duplicates.digests(cached.pixels, slots).tobytes())
     for values in (slots, cached.width[rows], cached.height[rows]):
         key.update(values.tobytes())
     kept = directory / f"copies-v{VERSION}" / f"{key.hexdigest()[:32]}.json"
     found = _kept(kept)
     if found is None:
         watch.stage("Looking for the same picture", len(rows))
-        pairs = copies.find(cached.pixels, slots, on_progress=lambda done, of: watch.advance(done, of))
+        pairs = duplicates.find(cached.pixels, slots, on_progress=lambda done, of: watch.advance(done, of))
         pairs = _compared_in_full(table, cached, rows, pairs, watch)
         files.write_text(kept, json.dumps([asdict(pair) for pair in pairs]))
         found = pairs

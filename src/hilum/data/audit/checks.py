@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hilum.data.audit import pictures
+from hilum.data.audit import image_quality
 from hilum.data.audit.association import PREDICTABLE, Association
-from hilum.data.audit.copies import Pair, groups
-from hilum.data.audit.findings import FAULT, LEAK, NOTE, Case, Check
-from hilum.data.audit.parts import Comparison, across
+from hilum.data.audit.duplicates import Pair, groups
+from hilum.data.audit.leakage import Comparison, across
+from hilum.data.audit.result import FAULT, LEAK, NOTE, Case, Check
 from hilum.data.split import patients
 from hilum.data.table import SPLITS, Table
 
@@ -161,7 +161,7 @@ def single_pictures(table: Table, seen: Seen) -> tuple[Check, ...]:
         )
 
     reasons = dict(zip(unread.tolist(), seen.reasons, strict=True))
-    white, black = (f"{share:.0%}" for share in (pictures.WHITE_SHARE, pictures.BLACK_SHARE))
+    white, black = (f"{share:.0%}" for share in (image_quality.WHITE_SHARE, image_quality.BLACK_SHARE))
     return (
         Check(
             "unreadable",
@@ -176,7 +176,7 @@ def single_pictures(table: Table, seen: Seen) -> tuple[Check, ...]:
             "blank",
             FAULT,
             "Blank images",
-            f"They span fewer than {pictures.BLANK_RANGE} of 255 grey levels: nothing can be seen in them.",
+            f"They span fewer than {image_quality.BLANK_RANGE} of 255 grey levels: nothing can be seen in them.",
             "Leave them out.",
             cases(seen.blank),
             skipped,
@@ -186,7 +186,7 @@ def single_pictures(table: Table, seen: Seen) -> tuple[Check, ...]:
             FAULT,
             "Images that look inverted",
             "Bones are dark and air is bright, as in a negative: the correlation with a typical chest film is below "
-            f"{pictures.INVERTED}. About one negative in 200 is not noticed.",
+            f"{image_quality.INVERTED}. About one negative in 200 is not noticed.",
             "Look at them; exchange black and white, or leave them out.",
             cases(seen.inverted),
             skipped,
@@ -204,8 +204,8 @@ def single_pictures(table: Table, seen: Seen) -> tuple[Check, ...]:
             "tiny",
             NOTE,
             "Tiny images",
-            f"The shorter side is under {pictures.SMALLEST_SIDE} pixels: too few for small findings, and the search "
-            "for the same picture is less sure.",
+            f"The shorter side is under {image_quality.SMALLEST_SIDE} pixels: too few for small findings, and the "
+            "search for the same picture is less sure.",
             "Use the originals where there are any.",
             cases(seen.tiny, lambda row: f"{seen.width[row]} x {seen.height[row]} pixels"),
             skipped,

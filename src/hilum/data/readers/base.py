@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from hilum.data.table import BOX_COLUMNS, MEMBER, SPLITS, Table, archive_members, no_boxes
 from hilum.errors import DataError, LayoutError, nearest
-from hilum.findings import DEVICES, NO_FINDING, VOCABULARY, named, tokens
 from hilum.images import IMAGE_SUFFIXES
+from hilum.recipe.findings import DEVICES, NO_FINDING, VOCABULARY, named, tokens
 
 OLDEST = 120.0
 """Years; an age above is an error of entry and becomes unknown."""

@@ -39,7 +39,7 @@ from hilum.data.readers.base import (
 )
 from hilum.data.table import Source, Table, make_frame
 from hilum.errors import DataError, LayoutError
-from hilum.findings import named
+from hilum.recipe.findings import named
 
 LABELS = (
     "Enlarged Cardiomediastinum",

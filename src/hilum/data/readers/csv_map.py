@@ -44,7 +44,7 @@ from hilum.data.readers.base import (
 )
 from hilum.data.table import Source, Table, make_frame
 from hilum.errors import DataError, LayoutError, UsageError, nearest
-from hilum.findings import NO_FINDING, VOCABULARY, in_order, named
+from hilum.recipe.findings import NO_FINDING, VOCABULARY, in_order, named
 
 SEPARATORS = "|;,"
 """What may join findings in the column label."""

@@ -27,7 +27,7 @@ from hilum.data.readers.base import (
 )
 from hilum.data.table import Source, Table, make_frame
 from hilum.errors import DataError, LayoutError
-from hilum.findings import in_order
+from hilum.recipe.findings import in_order
 
 
 def matches(request: Request) -> bool:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from hilum.data.readers.base import Reader, Request
 from hilum.data.table import MEMBER, Source, Table, make_frame
 from hilum.errors import DataError, LayoutError, UsageError
-from hilum.findings import NIH_FINDINGS
+from hilum.recipe.findings import NIH_FINDINGS
 
 FINDINGS: dict[str, tuple[str, ...]] = {"pneumoniamnist": ("Pneumonia",), "chestmnist": NIH_FINDINGS}
 """Set -> its label columns, in their order."""

@@ -41,7 +41,7 @@ from hilum.data.readers.base import (
 )
 from hilum.data.table import BOX_COLUMNS, MEMBER, Source, Table, make_frame, no_boxes
 from hilum.errors import DataError, LayoutError
-from hilum.findings import NIH_FINDINGS, canonical
+from hilum.recipe.findings import NIH_FINDINGS, canonical
 
 CITATION = (
     "Wang X, Peng Y, Lu L, Lu Z, Bagheri M, Summers RM. ChestX-ray8: Hospital-scale Chest X-ray Database and "

@@ -39,7 +39,7 @@ from hilum.data.readers.base import (
 )
 from hilum.data.table import Source, Table, make_frame, no_boxes
 from hilum.errors import DataError, LayoutError
-from hilum.findings import NO_FINDING, canonical
+from hilum.recipe.findings import NO_FINDING, canonical
 from hilum.stats import fleiss_kappa
 
 FINDINGS = (

@@ -9,7 +9,7 @@ import numpy as np
 from hilum.data.batches import Batches
 from hilum.engines import Hooks, Trained, Validation
 from hilum.engines.keras import backend as backend, export, train
-from hilum.engines.sources import check_weights
+from hilum.engines.weight_sources import check_weights
 from hilum.recipe import Recipe
 
 

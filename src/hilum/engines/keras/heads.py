@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hilum.engines.head import Dense, InitialHead
+from hilum.engines.initial_head import Dense, InitialHead
 from hilum.engines.keras import backend as backend
 from hilum.recipe import ModelSettings
 

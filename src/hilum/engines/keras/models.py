@@ -9,13 +9,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hilum import architectures
 from hilum.engines import InitialWeights
-from hilum.engines.head import initial_head
+from hilum.engines.initial_head import initial_head
 from hilum.engines.keras import backend as backend, weights
 from hilum.engines.keras.backbones import layers, make_backbone, seeded
 from hilum.engines.keras.heads import Head
-from hilum.recipe import Recipe
+from hilum.recipe import Recipe, architectures
 
 POLICIES = {"fp32": "float32", "bf16": "mixed_bfloat16"}
 LINKS = {"binary": "sigmoid", "multilabel": "sigmoid", "multiclass": "softmax"}

@@ -19,14 +19,16 @@ import tensorflow as tf
 
 from hilum.data.batches import Batches
 from hilum.engines import Hooks, InitialWeights, Progress, Trained, Validation
+from hilum.engines.feature_store import Shared, digest
 from hilum.engines.features import LOOKED_AT, Compute, StoredBatches, fastest, store
-from hilum.engines.figures import validation_figures
 from hilum.engines.keras import backend as backend, state
 from hilum.engines.keras.losses import make_loss
 from hilum.engines.keras.models import Classifier, build, in_full_precision, to_float
 from hilum.engines.keras.optimizers import make_optimizer
 from hilum.engines.keras.weights import unfold
-from hilum.engines.loop import (
+from hilum.engines.policy import Policy
+from hilum.engines.processes import find_processes
+from hilum.engines.session import (
     NUM_IMAGES_TO_UNFOLD,
     SAVE_SECONDS,
     Position,
@@ -35,10 +37,8 @@ from hilum.engines.loop import (
     no_number,
     stop_asked,
 )
-from hilum.engines.policy import Policy
-from hilum.engines.processes import find_processes
-from hilum.engines.shelf import Shared, digest
 from hilum.engines.stopwatch import Stopwatch
+from hilum.engines.validation import validation_figures
 from hilum.errors import TrainingError, UsageError
 from hilum.recipe import Recipe
 

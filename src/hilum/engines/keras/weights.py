@@ -39,9 +39,9 @@ import numpy as np
 import tensorflow as tf
 
 from hilum.engines import InitialWeights
-from hilum.engines.keras import backend as backend, neutral
+from hilum.engines.keras import backend as backend, weight_exchange
 from hilum.engines.keras.backbones import CUSTOM_CNN, FAMILIES, layers
-from hilum.engines.sources import RANDOM, check_weights, misfit, named, triple, unfetched
+from hilum.engines.weight_sources import RANDOM, check_weights, misfit, named, triple, unfetched
 from hilum.errors import TrainingError
 
 FOLDED = re.compile(r"\d+_(DEPTHWISE_)?CONV_2D_kernel")
@@ -256,8 +256,8 @@ def _from_npz(name: str, path: Path, make: Make) -> tuple[Any, InitialWeights]:
     mean, std = (triple(arrays.get(key, half).tolist(), path) for key in ("mean", "std"))
     initial = InitialWeights(named(path), mean, std)
     backbone = make(name)
-    if any(neutral.KEY.fullmatch(key) for key in arrays):
-        neutral.fill(backbone, arrays, name=name, told=path.name)
+    if any(weight_exchange.KEY.fullmatch(key) for key in arrays):
+        weight_exchange.fill(backbone, arrays, name=name, told=path.name)
         return backbone, initial
     kernels = sorted(key for key in arrays if FOLDED.fullmatch(key))
     try:

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hilum import architectures
 from hilum.data.batches import Batches
 from hilum.engines import Hooks, Trained, Validation
 from hilum.engines.torch import export, train, weights as initial_weights
-from hilum.recipe import Recipe
+from hilum.recipe import Recipe, architectures
 
 
 class TorchEngine:

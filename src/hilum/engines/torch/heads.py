@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hilum.engines.head import Dense, InitialHead
+from hilum.engines.initial_head import Dense, InitialHead
 from hilum.recipe import ModelSettings
 
 

@@ -6,14 +6,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from hilum import architectures
 from hilum.engines import InitialWeights
-from hilum.engines.head import initial_head
+from hilum.engines.initial_head import initial_head
 from hilum.engines.torch import weights
 from hilum.engines.torch.backbones import Layer, layers, make_backbone
 from hilum.engines.torch.heads import Head
 from hilum.errors import UsageError
-from hilum.recipe import Recipe
+from hilum.recipe import Recipe, architectures
 
 
 class Classifier(nn.Module):

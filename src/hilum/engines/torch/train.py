@@ -22,9 +22,11 @@ from torch import Tensor
 
 from hilum.data.batches import Batch, Batches
 from hilum.engines import Hooks, InitialWeights, Progress, Trained, Validation
+from hilum.engines.feature_store import Shared, digest
 from hilum.engines.features import LOOKED_AT, Compute, StoredBatches, fastest, store
-from hilum.engines.figures import validation_figures
-from hilum.engines.loop import (
+from hilum.engines.policy import Policy
+from hilum.engines.processes import Processes, find_processes
+from hilum.engines.session import (
     NUM_IMAGES_TO_UNFOLD,
     SAVE_SECONDS,
     Position,
@@ -33,9 +35,6 @@ from hilum.engines.loop import (
     no_number,
     stop_asked,
 )
-from hilum.engines.policy import Policy
-from hilum.engines.processes import Processes, find_processes
-from hilum.engines.shelf import Shared, digest
 from hilum.engines.stopwatch import Stopwatch
 from hilum.engines.torch import state
 from hilum.engines.torch.losses import make_loss
@@ -43,6 +42,7 @@ from hilum.engines.torch.memory import keep_freed_memory
 from hilum.engines.torch.models import Classifier, build
 from hilum.engines.torch.optimizers import make_optimizer
 from hilum.engines.torch.weights import unfold
+from hilum.engines.validation import validation_figures
 from hilum.errors import UsageError
 from hilum.recipe import Recipe
 

@@ -38,9 +38,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from hilum.engines import InitialWeights
-from hilum.engines.sources import RANDOM, check_weights, misfit, named, triple, unfetched
-from hilum.engines.torch import neutral
+from hilum.engines.torch import weight_exchange
 from hilum.engines.torch.backbones import CUSTOM_CNN, LIBRARY, timm_config
+from hilum.engines.weight_sources import RANDOM, check_weights, misfit, named, triple, unfetched
 from hilum.errors import HilumError, TrainingError
 
 PATIENCE = 10.0
@@ -202,9 +202,9 @@ def _from_npz(name: str, path: Path, make: Make, images: Tensor) -> tuple[nn.Mod
     mean, std = (triple(arrays.get(key, half).tolist(), path) for key in ("mean", "std"))
     initial = InitialWeights(named(path), mean, std)
     kernels = sorted(key for key in arrays if re.fullmatch(r"\d+_(DEPTHWISE_)?CONV_2D_kernel", key))
-    if any(neutral.KEY.fullmatch(key) for key in arrays):
+    if any(weight_exchange.KEY.fullmatch(key) for key in arrays):
         backbone = make(name, same_padding=str(arrays.get("padding")) == "same")
-        neutral.fill(backbone, arrays, images.shape[-1], name=name, told=path.name)
+        weight_exchange.fill(backbone, arrays, images.shape[-1], name=name, told=path.name)
         return backbone, initial
     try:
         backbone = make(name, same_padding=True).eval()

@@ -1,0 +1,51 @@
+"""A sealed folder <-> a Bundle: one framework-free model with all that is needed to use and to judge it."""
+
+from hilum.bundle.folder import (
+    CALIBRATED_ON,
+    GOLDEN,
+    GRAPH,
+    MANIFEST,
+    OUTPUTS,
+    SUMS,
+    Bundle,
+    Golden,
+    read_bundle,
+    write_bundle,
+)
+from hilum.bundle.manifest import (
+    FORMAT,
+    INTENDED_USE,
+    MOST_PROBABLE,
+    Calibration,
+    DataSource,
+    Manifest,
+    Member,
+    Recalibration,
+    Seen,
+    Training,
+    decide,
+)
+
+__all__ = [
+    "CALIBRATED_ON",
+    "FORMAT",
+    "GOLDEN",
+    "GRAPH",
+    "INTENDED_USE",
+    "MANIFEST",
+    "MOST_PROBABLE",
+    "OUTPUTS",
+    "SUMS",
+    "Bundle",
+    "Calibration",
+    "DataSource",
+    "Golden",
+    "Manifest",
+    "Member",
+    "Recalibration",
+    "Seen",
+    "Training",
+    "decide",
+    "read_bundle",
+    "write_bundle",
+]

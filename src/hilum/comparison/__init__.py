@@ -1,0 +1,1 @@
+"""Finished runs that answer one question -> a Comparison of their models."""

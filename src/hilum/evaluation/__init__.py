@@ -1,0 +1,1 @@
+"""A bundle, or anybody's predictions, and labelled images -> an Evaluation."""

@@ -1,0 +1,490 @@
+"""A bundle and labelled radiographs of another site -> a new bundle: the same weights, calibrated there."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from hilum import stats
+from hilum.bundle import FORMAT, GRAPH, SUMS, Bundle, write_bundle
+from hilum.bundle.manifest import Calibration, DataSource, Manifest, Recalibration
+from hilum.data.examples import Examples, answering, prepare
+from hilum.data.mapping import map_findings
+from hilum.data.split import carve
+from hilum.data.table import Table
+from hilum.errors import DataError, UsageError
+from hilum.evaluation import cohort
+from hilum.inference.runtime import Model
+from hilum.progress import Silent, Watcher
+from hilum.recipe import parse_recipe
+from hilum.stats import Estimate
+from hilum.stats.calibration import Rule
+
+Figures = Mapping[str, Mapping[str, Estimate]]
+
+MIN_PATIENTS = 20
+"""Patients with, and without, a finding: two numbers are fitted, and ten patients a number are the least."""
+ADVISED = 100
+"""Below so many of either the new calibration is rough (Collins, Ogundimu & Altman 2016, Stat Med 35:214-226)."""
+FOLDS = 5
+METRICS = ("ece", "calibration_slope", "calibration_intercept", "brier", "sensitivity", "specificity")
+PARTS = ("val", "train", "train+val", "all")
+
+
+@dataclass(frozen=True)
+class Recalibrated:
+    """A new bundle, and what calibration was worth before and after.
+
+    Attributes:
+        bundle: The new one.
+        before: Finding -> metric of `METRICS` -> the parent's calibration on the images that calibrated.
+        after: On the same images, each patient's by a calibration fitted on the other patients (five folds).
+        findings: Those that were calibrated anew.
+        cautions: What speaks against using the model there at all; to be said before anything else.
+        notes: What a reader must know.
+    """
+
+    bundle: Bundle
+    before: Figures
+    after: Figures
+    findings: tuple[str, ...]
+    cautions: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def recalibrate(
+    model: Model,
+    table: Table,
+    target: Path,
+    *,
+    part: str | None = None,
+    share: float | None = None,
+    sensitivity: float | None = None,
+    site: str = "",
+    replicates: int = 2000,
+    seed: int = 0,
+    watch: Watcher | None = None,
+) -> Recalibrated:
+    """Fits temperature, intercept and threshold of each finding on another site's images; weights and graph stay.
+
+    The test part of the site's own split is never used. What was used is sealed into the new bundle as fingerprints,
+    so that `evaluate` leaves those patients out.
+
+    Args:
+        model: Of the parent bundle.
+        table: The site's images.
+        target: The new bundle's folder; it must not exist.
+        part: One of `PARTS` of the site's own split; None: val, else train, else all.
+        share: Share of the part's patients that calibrate; None: all of them, half of them where there is no split.
+        sensitivity: Choose the thresholds that reach it; None: by the parent's rule.
+        site: Its name; the data sets' names if empty.
+        replicates: Bootstrap resamples of patients, for the figures before and after.
+        seed: Of the share, the folds and the resamples.
+        watch: Told how it goes.
+
+    A finding that grows rarer with the logit is not calibrated: the slope would be negative, and turn the order round.
+
+    Raises:
+        UsageError: The part or share is not allowed, no finding is common, or there is something at `target`.
+        DataError: Too few patients with or without every finding, or every finding grows rarer with the logit.
+    """
+    watch = watch or Silent()
+    manifest = model.bundle.manifest
+    check(model, target, part=part, share=share, sensitivity=sensitivity)
+    mapped = map_findings(table, manifest.findings, all_needed=manifest.task == "multiclass")
+    answers = answering(
+        mapped.table, kind=manifest.task, findings=mapped.findings, negatives=manifest.negatives, watch=watch
+    )
+    chosen = _choose(answers, model.bundle, mapped.findings, part=part, share=share, seed=seed, watch=watch)
+    labels = _labels(chosen.examples.table, manifest, mapped.findings)[chosen.rows]
+    patients = cohort.patients(chosen.examples.table)[chosen.rows]
+    positives, negatives = _count(labels, patients)
+    new = _enough(manifest, positives, negatives, told=chosen.description, more=chosen.more)
+    watch.stage("Running the model", len(chosen.rows))
+    logits = cohort.run(model.graph, chosen.examples, chosen.rows, watch.advance).logits
+    watch.stage("Calibrating")
+    fitting = _Fitting(manifest, new, sensitivity, site or " and ".join(s.name for s in table.sources))
+    probabilities = model.probabilities(logits)
+    before = fitting.figures(
+        labels, probabilities, manifest.calibration.decisions(probabilities), patients, replicates, seed
+    )
+    ranked = {finding: row["auroc"] for finding, row in before.items()}
+    fitting, wrong = fitting.without_unranked(logits, labels, before)
+    new = fitting.findings
+    before = {finding: {name: before[finding][name] for name in METRICS} for finding in new}
+    cautions = (*wrong, *(_unsure(finding, ranked[finding]) for finding in new if not _sure(ranked[finding])))
+    calibration, reasons = fitting.fit(logits, labels)
+    held_out = fitting.held_out(logits, labels, _folds(labels, patients, seed=seed))
+    after = fitting.figures(labels, *held_out, patients, replicates, seed)
+    after = {finding: {name: after[finding][name] for name in METRICS} for finding in new}
+    record = Recalibration(
+        parent=model.bundle.hash,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        site=fitting.site,
+        part=chosen.description,
+        num_images=len(chosen.rows),
+        num_patients=len(np.unique(patients)),
+        positives=positives,
+        negatives=negatives,
+        kept=tuple(finding for finding in manifest.findings if finding not in new),
+        cautions=cautions,
+        data=tuple(DataSource(name=s.name, citation=s.citation, terms=s.terms) for s in table.sources),
+    )
+    parent = model.bundle
+    sealed = write_bundle(
+        target,
+        manifest.model_copy(
+            update={
+                "format": FORMAT,
+                "created": record.created,
+                "calibration": calibration,
+                "recalibrations": (*manifest.recalibrations, record),
+            }
+        ),
+        graph=parent.folder / GRAPH,
+        weights=parent.weights,
+        golden=parent.golden,
+        calibrated_on=_fingerprints(parent, chosen.examples, chosen.rows),
+    )
+    watch.finish(f"Sealed {sealed.folder} ({sealed.hash[:16]}), of bundle {parent.hash[:16]}")
+    return Recalibrated(
+        sealed,
+        before,
+        after,
+        new,
+        cautions,
+        (*mapped.notes, *chosen.notes, *_rough(new, record, manifest, chosen.more), *reasons),
+    )
+
+
+def check(
+    model: Model, target: Path, *, part: str | None, share: float | None, sensitivity: float | None
+) -> None:
+    """Refuses what needs no look at the data; arguments and errors as of `recalibrate`."""
+    if sensitivity is not None and model.bundle.manifest.task == "multiclass":
+        raise UsageError(
+            "--sensitivity chooses thresholds; of classes the most probable one is called, without any"
+        )
+    if part == "test":
+        raise UsageError("--split test: the test part never calibrates; give val, train or train+val")
+    if part not in (None, *PARTS):
+        raise UsageError(f"--split {part!r}: {', '.join(PARTS)} expected")
+    if share is not None and not 0 < share <= 1:
+        raise UsageError(f"--share {share:g}: above 0 and at most 1 expected, for example 0.5")
+    if sensitivity is not None and not 0 < sensitivity <= 1:
+        raise UsageError(f"--sensitivity {sensitivity:g}: above 0 and at most 1 expected, for example 0.95")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UsageError(f"{target} is there already; give a new folder with -o")
+    if (target.parent / SUMS).exists():
+        raise UsageError(
+            f"{target} lies inside a bundle, which would be no longer whole; give another folder with -o"
+        )
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The rows that calibrate; `more` names a larger part of the site's split, if it has one."""
+
+    examples: Examples
+    rows: np.ndarray
+    description: str
+    notes: tuple[str, ...]
+    more: str
+
+
+def _choose(
+    table: Table,
+    bundle: Bundle,
+    findings: Sequence[str],
+    *,
+    part: str | None,
+    share: float | None,
+    seed: int,
+    watch: Watcher,
+) -> _Chosen:
+    """Takes the part that may calibrate, prepares its images and takes a share of its patients."""
+    notes, manifest = [], bundle.manifest
+    divided = cohort.divided_as_in_training(table, bundle, watch=watch)
+    if divided is not None:
+        if part not in (None, "val"):
+            raise UsageError(
+                f"the bundle was trained on these data: only their val calibrates it, not --split {part}"
+            )
+        table, part = divided, "val"
+        notes.append("these are the data that the bundle was trained on: their val calibrates")
+    elif names := {source.name for source in table.sources} & set(manifest.seen.sources):
+        notes.append(
+            f"the bundle was trained on a data set of the name {', '.join(sorted(names))}: images that trained it "
+            "must not calibrate it"
+        )
+    own = table.frame["split"].to_numpy(str)
+    there = sorted(set(own) - {""})
+    part = part or next((name for name in ("val", "train") if name in there), "all")
+    if part == "all" and "test" in there:
+        raise UsageError("--split all would calibrate on the site's test part; give val, train or train+val")
+    among = np.ones(len(own), bool) if part == "all" else np.isin(own, part.split("+"))
+    if not among.any():
+        raise UsageError(
+            f"no image is in the part {part} of the site's split; it has: {', '.join(there) or 'none'}"
+        )
+    whose = "training's split" if divided is not None else "site's own split"
+    description = "all of them" if part == "all" else f"the {part} part of the {whose}"
+    larger = np.isin(own, ("train", "val"))
+    more = f"--split train+val has {larger.sum():,} images" if divided is None and part != "all" else ""
+    more = more if larger.sum() > among.sum() else ""
+    asked = table.select(among)
+    counts = _count(_labels(asked, manifest, findings), cohort.patients(asked))
+    _enough(manifest, *counts, told=description, more=more)  # before any image is prepared
+    if share is None:
+        share = 1.0 if there else 0.5
+        if share < 1:
+            notes.append(
+                "the site has no split: half of its patients calibrate (--share), the others are left to test"
+            )
+    examples = prepare(asked, size=manifest.size, fit=manifest.fit, watch=watch)
+    drawn = np.ones(len(examples.table), bool)
+    if share < 1:
+        drawn = carve(
+            cohort.patients(examples.table).astype(object),
+            examples.table.labels(findings),
+            drawn,
+            size=share * len(drawn),
+            salt=f"{seed} site",
+        )
+        by_patient = f"{share:.0%} of the patients, seed {seed}"
+        description = by_patient if part == "all" else f"{by_patient}, of {description}"
+    elif part == "all":
+        notes.append("all images calibrate: none is left to test the new bundle at this site")
+    return _Chosen(examples, np.flatnonzero(drawn), description, tuple(notes), more)
+
+
+def _labels(table: Table, manifest: Manifest, findings: Sequence[str]) -> np.ndarray:
+    """(rows, all of the bundle's findings); unknown of those that are not among `findings`."""
+    labels = np.full((len(table), len(manifest.findings)), np.nan)
+    labels[:, [manifest.findings.index(finding) for finding in findings]] = table.labels(findings)
+    return labels
+
+
+def _count(labels: np.ndarray, patients: np.ndarray) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Patients with an image that has the finding, and with one that has not."""
+    counts = [
+        tuple(len(np.unique(patients[labels[:, column] == value])) for column in range(labels.shape[1]))
+        for value in (1, 0)
+    ]
+    return counts[0], counts[1]
+
+
+def _enough(
+    manifest: Manifest, positives: Sequence[int], negatives: Sequence[int], *, told: str, more: str
+) -> tuple[str, ...]:
+    """The findings with enough patients; of classes all or none."""
+    counts = list(zip(manifest.findings, positives, negatives, strict=True))
+    enough = tuple(name for name, with_it, without in counts if min(with_it, without) >= MIN_PATIENTS)
+    if not enough or (manifest.task == "multiclass" and len(enough) < len(counts)):
+        numbers = "; ".join(f"{name}: {with_it} with, {without} without" for name, with_it, without in counts)
+        raise DataError(
+            f"too few patients to calibrate on ({told}; {numbers}); {MIN_PATIENTS} with and {MIN_PATIENTS} without "
+            f"are the least. {f'Give another part: {more}' if more else 'Give more images'}"
+        )
+    return enough
+
+
+def _rough(new: Sequence[str], record: Recalibration, manifest: Manifest, more: str) -> list[str]:
+    fewest = min(
+        min(record.positives[column], record.negatives[column])
+        for column, finding in enumerate(manifest.findings)
+        if finding in new
+    )
+    few = [
+        finding
+        for finding, *counts in zip(manifest.findings, record.positives, record.negatives, strict=True)
+        if finding in record.kept and min(counts) < MIN_PATIENTS
+    ]
+    notes = [f"calibrated as before, for want of patients: {', '.join(few)}"] if few else []
+    if fewest < ADVISED:
+        rough = f"{fewest} patients of the scarcer kind: the new calibration is rough below {ADVISED}"
+        notes.append(f"{rough}; {more}" if more else rough)
+    return notes
+
+
+def _sure(auroc: Estimate) -> bool:
+    """Whether the interval lies above 0.5, which is chance."""
+    return auroc.low is not None and auroc.low > 0.5
+
+
+def _unsure(finding: str, auroc: Estimate) -> str:
+    return (
+        f"{finding}: the ranking of these images is not surely better than chance (AUROC {_told(auroc)}); no "
+        "calibration mends that: do not use the model here unless more images show otherwise"
+    )
+
+
+def _how(slope: Estimate) -> str:
+    """In words, of a slope that is not above 0."""
+    return "the wrong way round" if slope.high is not None and slope.high < 0 else "no better than chance"
+
+
+def _told(estimate: Estimate) -> str:
+    if estimate.value is None:
+        return "not estimable"
+    ends = "no interval" if estimate.low is None else f"95 % {estimate.low:.3f} to {estimate.high:.3f}"
+    return f"{estimate.value:.3f}, {ends}"
+
+
+def _fingerprints(parent: Bundle, examples: Examples, rows: np.ndarray) -> np.ndarray:
+    """Those that calibrated this bundle or one before it, sorted, each once."""
+    return np.unique(np.concatenate([parent.calibrated_on, cohort.fingerprints(examples, rows)]), axis=0)
+
+
+def _folds(labels: np.ndarray, patients: np.ndarray, *, seed: int) -> np.ndarray:
+    """Deals patients into folds, those with a finding and those without in turn; (images,) 0 to FOLDS - 1."""
+    names, place = np.unique(patients, return_inverse=True)
+    ill = np.zeros(len(names), bool)
+    np.logical_or.at(ill, place, (labels == 1).any(axis=1))
+    order = np.random.default_rng(seed).permutation(len(names))
+    order = order[np.argsort(ill[order], kind="stable")]
+    folds = np.empty(len(names), np.int64)
+    folds[order] = np.arange(len(names)) % FOLDS
+    return np.asarray(folds[place])
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    """How logits become a calibration."""
+
+    manifest: Manifest
+    findings: tuple[str, ...]
+    sensitivity: float | None
+    site: str
+
+    def fit(self, logits: np.ndarray, labels: np.ndarray) -> tuple[Calibration, list[str]]:
+        """Fits; the reasons say what could not be fitted plainly."""
+        old = self.manifest.calibration
+        if self.manifest.task == "multiclass":
+            found = stats.recalibrate_classes(logits, labels.argmax(axis=1), old.temperatures[0])
+            update: Mapping[str, object] = {
+                "temperatures": (found.temperature,),
+                "intercepts": found.intercepts,
+            }
+            return old.model_copy(update=update), [found.reason] if found.reason else []
+        columns = [self.manifest.findings.index(finding) for finding in self.findings]
+        fitted = stats.recalibrate_findings(
+            logits[:, columns], labels[:, columns], np.array(old.temperatures)[columns]
+        )
+        temperatures, thresholds = list(old.temperatures), list(old.thresholds)
+        intercepts = list(old.intercepts or (0.0,) * len(temperatures))
+        for column, one in zip(columns, fitted, strict=True):
+            temperatures[column], intercepts[column] = one.temperature, one.intercepts[0]
+        calibration = Calibration(
+            temperatures=tuple(temperatures), intercepts=tuple(intercepts), thresholds=old.thresholds, rule=""
+        )
+        rule, sensitivity, told = self._rule()
+        chosen = stats.choose_thresholds(
+            labels[:, columns],
+            calibration.probabilities(logits)[:, columns],
+            rule=rule,
+            sensitivity=sensitivity,
+            findings=self.findings,
+        )
+        for column, threshold in zip(columns, chosen, strict=True):
+            thresholds[column] = threshold.value
+        if len(columns) < len(thresholds):
+            told += f"; of {', '.join(set(self.manifest.findings) - set(self.findings))}: {old.rule}"
+        told_of = [*zip(self.findings, (one.reason for one in fitted), strict=True)]
+        told_of += zip(self.findings, (one.reason for one in chosen), strict=True)
+        reasons = [f"{finding}: {reason}" for finding, reason in told_of if reason]
+        return calibration.model_copy(update={"thresholds": tuple(thresholds), "rule": told}), reasons
+
+    def without_unranked(
+        self, logits: np.ndarray, labels: np.ndarray, before: Figures
+    ) -> tuple["_Fitting", tuple[str, ...]]:
+        """Leaves out the findings of which the logits tell nothing here, and says so; refuses where none remains.
+
+        These grow rarer with the logit, or are not surely ranked better than chance while the best temperature lies at
+        its bound, where each probability is the prevalence.
+        """
+        if self.manifest.task == "multiclass":
+            unranked = self.findings if stats.falls(logits, labels) else ()
+        else:
+            columns = [self.manifest.findings.index(finding) for finding in self.findings]
+            old = np.array(self.manifest.calibration.temperatures)[columns]
+            fitted = stats.recalibrate_findings(logits[:, columns], labels[:, columns], old)
+            unranked = tuple(
+                name
+                for name, column, one in zip(self.findings, columns, fitted, strict=True)
+                if stats.falls(logits[:, column], labels[:, column])
+                or (one.flat and not _sure(before[name]["auroc"]))
+            )
+        told = {
+            name: f"{name}: the model ranks these images {_how(before[name]['calibration_slope'])} (calibration slope "
+            f"{_told(before[name]['calibration_slope'])}; AUROC {_told(before[name]['auroc'])})"
+            for name in unranked
+        }
+        if len(unranked) == len(self.findings):
+            raise DataError(
+                f"{'; '.join(told.values())}. No calibration mends that, and nothing was sealed. See whether the "
+                "labels mean the same here and whether images are inverted (`hilum data audit`); if both are right, do "
+                "not use this model here, but train one on these data"
+            )
+        left = tuple(name for name in self.findings if name not in unranked)
+        return replace(self, findings=left), tuple(
+            f"{line}; its calibration is left as it was: do not use it here" for line in told.values()
+        )
+
+    def held_out(
+        self, logits: np.ndarray, labels: np.ndarray, folds: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities (images, findings) and calls, each patient's by a calibration of the other folds' patients."""
+        probabilities, called = np.zeros(labels.shape), np.zeros(labels.shape, bool)
+        for fold in range(FOLDS):
+            inside = folds == fold
+            calibration, _ = self.fit(logits[~inside], labels[~inside])
+            probabilities[inside] = calibration.probabilities(logits[inside])
+            called[inside] = calibration.decisions(probabilities[inside])
+        return probabilities, called
+
+    def figures(
+        self,
+        labels: np.ndarray,
+        probabilities: np.ndarray,
+        called: np.ndarray,
+        patients: np.ndarray,
+        replicates: int,
+        seed: int,
+    ) -> dict[str, dict[str, Estimate]]:
+        """`METRICS` of the findings that are calibrated anew, and their AUROC, with intervals by patient."""
+        columns = [self.manifest.findings.index(finding) for finding in self.findings]
+
+        def scored(values: np.ndarray) -> Mapping[str, stats.FindingScores]:
+            return stats.evaluate(
+                labels[:, columns],
+                values[:, columns],
+                clusters=patients,
+                findings=self.findings,
+                replicates=replicates,
+                seed=seed,
+            ).findings
+
+        # A call is a probability of 0 or 1: thresholds differ between folds, so that none could be given here.
+        by_probability, by_call = scored(probabilities), scored(called.astype(np.float64))
+        return {
+            finding: {
+                name: (by_call if name in METRICS[-2:] else by_probability)[finding].metrics[name]
+                for name in (*METRICS, "auroc")
+            }
+            for finding in self.findings
+        }
+
+    def _rule(self) -> tuple[Rule, float, str]:
+        """The rule of the thresholds, its sensitivity, and both in words."""
+        settings = parse_recipe(self.manifest.recipe).calibrate
+        rule = settings.threshold if self.sensitivity is None else "sensitivity"
+        sensitivity = settings.sensitivity if self.sensitivity is None else self.sensitivity
+        words = {
+            "youden": f"Youden's J on {self.site}",
+            "sensitivity": f"sensitivity {sensitivity:g} on {self.site}",
+            "fixed": "fixed at 0.5",
+        }
+        return rule, sensitivity, words[rule]

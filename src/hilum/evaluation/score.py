@@ -1,0 +1,419 @@
+"""Anybody's predictions and a labelled Table -> the same Evaluation that a bundle gets."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from scipy.special import logit
+
+from hilum import stats
+from hilum.data.table import Table
+from hilum.errors import DataError, LayoutError, UsageError, nearest
+from hilum.evaluation.evaluate import FORMAT, Evaluation
+from hilum.evaluation.subgroups import chosen, subgroups
+from hilum.recipe.findings import VOCABULARY, named
+
+LevelName = Literal["image", "study", "patient"]
+LONG = ("image", "finding", "probability")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Probabilities of some system.
+
+    Attributes:
+        name: Of the file they came from.
+        images: (n,) str, unique.
+        findings: Names of the k columns, canonical.
+        probabilities: float64 (n, k) in [0, 1], NaN where the file says nothing.
+        ignored: Columns that are neither an image's name nor a finding's probability.
+        thresholds: float64 (k,) that came with the probabilities, one a finding; None where there are none.
+        bundle: The hash of the one bundle that made them, as `hilum predict` writes it; empty where it is not told.
+    """
+
+    name: str
+    images: np.ndarray
+    findings: tuple[str, ...]
+    probabilities: np.ndarray
+    ignored: tuple[str, ...] = ()
+    thresholds: np.ndarray | None = None
+    bundle: str = ""
+
+
+def read(path: Path) -> Predictions:
+    """Reads predictions from a .csv or .parquet file.
+
+    Wide: an `image` column and one a finding, `NAME` or `prob_NAME`. Long: `image, finding, probability`, as
+    `hilum predict` and `hilum evaluate` write it; of further columns `threshold`, one a finding, and `bundle` are read.
+
+    Raises:
+        UsageError: There is no such file, or it is of another kind.
+        LayoutError: It has no column of images.
+        DataError: A finding is unknown, an image twice, or a value no probability.
+    """
+    frame = _read_frame(path)
+    if "image" not in frame.columns:
+        raise LayoutError(
+            f"{path} has no column 'image'; it has: {nearest('image', map(str, frame.columns))}"
+        )
+    frame["image"] = frame["image"].astype(str).str.removeprefix("'")
+    long = set(LONG) <= set(frame.columns)
+    wide, ignored = _widened(frame, path) if long else _columns(frame, path)
+    values = wide.to_numpy(np.float64)
+    wrong = np.argwhere(~np.isnan(values) & ((values < 0) | (values > 1)))
+    if len(wrong):
+        row, column = wrong[0]
+        raise DataError(
+            f"{path}: {wide.columns[column]} of {wide.index[row]} is {values[row, column]:g}; a probability in [0, 1] "
+            f"was expected ({len(wrong):,} such values). Scores of another scale have to be calibrated first"
+        )
+    findings = tuple(map(str, wide.columns))
+    return Predictions(
+        path.name,
+        wide.index.to_numpy(str),
+        findings,
+        values,
+        ignored,
+        thresholds=_thresholds(frame, findings, path) if long else None,
+        bundle=_bundle(frame) if long else "",
+    )
+
+
+def mean(predictions: Sequence[Predictions]) -> Predictions:
+    """The mean of several systems' probabilities for the same images and findings: their ensemble.
+
+    Args:
+        predictions: One or more.
+
+    Raises:
+        UsageError: They are not of the same images, or not of the same findings.
+    """
+    first, *others = predictions
+    if not others:
+        return first
+    total = first.probabilities.copy()
+    for other in others:
+        if set(other.findings) != set(first.findings):
+            raise UsageError(
+                f"{other.name} predicts {', '.join(other.findings)}, {first.name} {', '.join(first.findings)}; "
+                "an ensemble's members predict the same findings"
+            )
+        if set(other.images) != set(first.images):
+            missing = next(iter(set(first.images) ^ set(other.images)))
+            raise UsageError(
+                f"{first.name} and {other.name} are not of the same images: {missing} stands in one of them only; "
+                "an ensemble's members predict the same images"
+            )
+        rows = pd.Index(other.images).get_indexer(pd.Index(first.images))
+        columns = [other.findings.index(finding) for finding in first.findings]
+        total += other.probabilities[rows][:, columns]
+    names = [each.name for each in predictions]
+    many = (
+        f"mean of {len(names)} predictions" if len(set(names)) < len(names) else f"mean of {', '.join(names)}"
+    )
+    ignored = tuple(dict.fromkeys(column for each in predictions for column in each.ignored))
+    # A threshold is one of the member's own probabilities, not of their mean.
+    return Predictions(many, first.images, first.findings, total / len(predictions), ignored)
+
+
+def score(
+    predictions: Predictions,
+    table: Table,
+    *,
+    threshold: float | None = None,
+    level: LevelName = "image",
+    how: Literal["maximum", "mean"] = "maximum",
+    prevalence: float | None = None,
+    allow_missing: bool = False,
+    split: str = "all",
+    replicates: int = 2000,
+    seed: int = 0,
+) -> Evaluation:
+    """Joins predictions with labels by image and scores them.
+
+    Images are joined by their whole name, or by the file's name alone where that is unique on both sides.
+
+    Args:
+        predictions: Of any system.
+        table: The labels.
+        threshold: Present is called from this probability on, for all findings; None takes the predictions' own
+            thresholds, or 0.5 where there are none.
+        level: What is scored: each image, or a study's or patient's images joined.
+        how: How they are joined: by the maximum of their probabilities or by the mean.
+        prevalence: If given, predictive values are told at this prevalence too.
+        allow_missing: Score the images that are on both sides even if others are on one side only.
+        split: Which part of the table's own split, or `all`.
+        replicates: Bootstrap resamples of patients.
+        seed: Of the resamples.
+
+    Raises:
+        UsageError: The table does not know a finding, or no study is known.
+        DataError: Images are missing on one side and `allow_missing` is off, or none is on both.
+    """
+    labelled = _labelled(table, split)
+    unknown = [finding for finding in predictions.findings if finding not in table.findings]
+    if unknown:
+        raise UsageError(
+            f"the labels do not know {unknown[0]!r}; they know: {nearest(unknown[0], table.findings)}"
+        )
+    theirs, ours, notes = _joined(predictions, labelled, allow_missing=allow_missing)
+    frame = labelled.frame.iloc[ours]
+    there = set(frame["source"])
+    sources = [each for each in labelled.sources if each.name in there]
+    labels = labelled.labels(predictions.findings)[ours].astype(np.float64)
+    probabilities = predictions.probabilities[theirs]
+    labels[np.isnan(probabilities)] = np.nan
+    if empty := int(np.isnan(probabilities).sum()):
+        notes = (*notes, f"{empty:,} probabilities are empty; their finding is not scored for that image.")
+    probabilities = np.nan_to_num(probabilities, nan=0.5)
+    patients = (frame["source"] + ":" + frame["patient"]).to_numpy(str)
+    images, level_name = frame["image"].to_numpy(str), "image"
+    scored = chosen(labelled, ours)
+    if level != "image":
+        groups = patients if level == "patient" else _studies(frame, patients)
+        joined = stats.aggregate(labels, probabilities, groups=groups, level=level, how=how)
+        labels, probabilities, level_name = joined.labels, joined.probabilities, joined.name
+        patients, images = patients[joined.first_image], groups[joined.first_image]
+        scored = _first_of_groups(scored, groups, joined.first_image)
+    thresholds, rule, said = _rule(predictions, threshold)
+    notes = (*notes, *said)
+    scores = stats.evaluate(
+        labels,
+        probabilities,
+        thresholds=thresholds,
+        clusters=patients,
+        findings=predictions.findings,
+        level=level_name,
+        prevalence=prevalence,
+        replicates=replicates,
+        seed=seed,
+    )
+    divided = subgroups(
+        scored, labels, probabilities, thresholds=thresholds, patients=patients, scores=scores
+    )
+    data = ", ".join(source.name for source in sources)
+    description = (
+        "all images with labels and predictions"
+        if split == "all"
+        else f"the {split} part of the labels' own split"
+    )
+    citations = tuple(dict.fromkeys(f"{source.citation} ({source.terms})" for source in sources))
+    return Evaluation(
+        title=predictions.name,
+        bundle="",
+        task="binary" if len(predictions.findings) == 1 else "multilabel",
+        findings=predictions.findings,
+        data=data,
+        split=split,
+        split_description=description,
+        leaky=False,
+        images=images,
+        patients=patients,
+        labels=labels.astype(np.float32),
+        logits=logit(np.clip(probabilities, 1e-7, 1 - 1e-7)).astype(np.float32),
+        probabilities=probabilities,
+        thresholds=thresholds,
+        threshold_rule=rule,
+        scores=scores,
+        facts=(("Predictions", predictions.name), ("Scored", f"by {level_name}")),
+        warnings=(
+            *notes,
+            f"Predictions of the bundle {predictions.bundle[:12]}, read from a file: what it was trained on was not "
+            "held against these images, as hilum evaluate does."
+            if predictions.bundle
+            else "Predictions from elsewhere: how the model was trained and chosen is not known here.",
+        ),
+        citations=citations,
+        metrics={
+            "format": FORMAT,
+            "bundle": "",
+            "data": data,
+            "split": split,
+            "split_description": description,
+            "leaky": False,
+            "internal": False,
+            "test_reads": 0,
+            "threshold_rule": rule,
+            "notes": list(notes),
+            "subgroups": divided.to_dict(),
+            **scores.to_dict(),
+        },
+        subgroups=divided,
+    )
+
+
+def _read_frame(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise UsageError(f"{path} does not exist; a .csv or .parquet file of predictions was expected")
+    try:
+        if path.suffix == ".csv":
+            return pd.read_csv(path)
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+    except (ValueError, OSError) as error:
+        raise DataError(
+            f"{path} cannot be read as {path.suffix[1:]}: {str(error).splitlines()[0][:160]}"
+        ) from None
+    raise UsageError(f"predictions are read from .csv and .parquet files, not {path.name!r}")
+
+
+def _widened(frame: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    findings = frame["finding"].astype(str).map(_known_finding(path))
+    _refuse_twice(frame["image"] + "\t" + findings, path)
+    values = _numbers(frame["probability"], path)
+    wide = pd.Series(values.to_numpy(), pd.MultiIndex.from_arrays([frame["image"], findings])).unstack()  # noqa: PD010
+    return wide.reindex(index=frame["image"].unique(), columns=findings.unique()), ()
+
+
+def _thresholds(frame: pd.DataFrame, findings: tuple[str, ...], path: Path) -> np.ndarray | None:
+    """The threshold of each finding (k,), where a column tells one for each."""
+    if "threshold" not in frame.columns or frame["threshold"].isna().any():
+        return None
+    names = frame["finding"].astype(str).map(_known_finding(path))
+    told = _numbers(frame["threshold"], path).groupby(names).agg(["min", "max"]).reindex(findings)
+    outside = told.index[(told["min"] < 0) | (told["max"] > 1)]
+    if len(outside):
+        raise DataError(f"{path}: a threshold of {outside[0]} is no probability; one in [0, 1] was expected")
+    return told["min"].to_numpy() if (told["min"] == told["max"]).all() else None
+
+
+def _bundle(frame: pd.DataFrame) -> str:
+    hashes = frame["bundle"].dropna().astype(str).unique().tolist() if "bundle" in frame.columns else []
+    return str(hashes[0]) if len(hashes) == 1 else ""
+
+
+def _rule(predictions: Predictions, threshold: float | None) -> tuple[np.ndarray, str, tuple[str, ...]]:
+    """Thresholds (k,), where they come from, and what to say of it."""
+    if threshold is None and predictions.thresholds is not None:
+        said = f"Thresholds are those of {predictions.name}, one a finding; --threshold takes another."
+        return predictions.thresholds, "the predictions' own", (said,)
+    told = f"No thresholds came with {predictions.name}: 0.5 is taken for all findings; --threshold takes another."
+    value = 0.5 if threshold is None else threshold
+    return np.full(len(predictions.findings), value), f"fixed at {value:g}", (told,) * (threshold is None)
+
+
+def _columns(frame: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    _refuse_twice(frame["image"], path)
+    known = _known_finding(path)
+    chosen: dict[str, pd.Series] = {}
+    ignored = []
+    for column in map(str, frame.columns):
+        name = re.sub(r"^prob_", "", column)
+        if column != "image" and (name != column or named(name) in VOCABULARY):
+            finding = known(name)
+            if finding in chosen:
+                raise DataError(f"{path} has two columns for {finding}; keep one")
+            chosen[finding] = _numbers(frame[column], path)
+        elif column != "image":
+            known_instead = nearest(column, VOCABULARY)
+            if "did you mean" in known_instead:
+                raise DataError(f"{path}: column {column!r} is no finding; known are: {known_instead}")
+            ignored.append(column)
+    if not chosen:
+        raise DataError(
+            f"{path} has no column of a finding (NAME or prob_NAME); "
+            f"beside image it has: {', '.join(ignored) or 'nothing'}"
+        )
+    wide = pd.DataFrame(chosen)
+    wide.index = pd.Index(frame["image"])
+    return wide, tuple(ignored)
+
+
+def _known_finding(path: Path) -> Callable[[str], str]:
+    def known(name: str) -> str:
+        finding = named(name)
+        if finding not in VOCABULARY:
+            raise DataError(
+                f"{path} predicts the unknown finding {name!r}; known are: {nearest(name, VOCABULARY)}"
+            )
+        return finding
+
+    return known
+
+
+def _numbers(column: pd.Series, path: Path) -> pd.Series:
+    numbers = pd.to_numeric(column, errors="coerce")
+    wrong = column[numbers.isna() & column.notna()]
+    if len(wrong):
+        raise DataError(f"{path}: {wrong.iloc[0]!r} in column {column.name!r} is no number")
+    return numbers.astype(float)
+
+
+def _refuse_twice(keys: pd.Series, path: Path) -> None:
+    twice = keys[keys.duplicated()]
+    if len(twice):
+        first = twice.iloc[0].replace("\t", ", ")
+        raise DataError(
+            f"{path} has {len(twice):,} rows too many: {first} stands there twice; keep one row an image"
+        )
+
+
+def _labelled(table: Table, split: str) -> Table:
+    if split == "all":
+        return table
+    mask = table.frame["split"].to_numpy(str) == split
+    if not mask.any():
+        there = sorted(set(table.frame["split"]) - {""})
+        raise UsageError(
+            f"the labels have no {split} part; there are: {', '.join(there) or 'none'}; or --split all"
+        )
+    return table.select(mask)
+
+
+def _joined(
+    predictions: Predictions, table: Table, *, allow_missing: bool
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Rows of the predictions and of the table that belong together, and what to say about the others."""
+    theirs, ours = pd.Series(predictions.images), table.frame["image"].reset_index(drop=True)
+    if not theirs.isin(ours).any():
+        short_theirs, short_ours = (
+            names.str.split(r"/|\\|::", regex=True).str[-1] for names in (theirs, ours)
+        )
+        if short_theirs.is_unique and short_ours.is_unique:
+            theirs, ours = short_theirs, short_ours
+    places = pd.Series(np.arange(len(ours)), index=ours)
+    places = places[~places.index.duplicated()]
+    found = theirs.map(places)
+    here = found.notna().to_numpy()
+    without_label, without_prediction = int((~here).sum()), len(ours) - int(here.sum())
+    if not here.any():
+        raise DataError(
+            f"none of {len(theirs):,} predicted images is among the {len(ours):,} labelled ones "
+            f"(first predicted {str(predictions.images[0])!r}, first labelled {str(table.frame['image'].iloc[0])!r})"
+        )
+    missing = ", ".join(
+        f"{number:,} of {whole:,} {what} have no {other}"
+        for number, whole, what, other in (
+            (without_label, len(theirs), "predicted images", "label"),
+            (without_prediction, len(ours), "labelled images", "prediction"),
+        )
+        if number
+    )
+    if (without_label or without_prediction) and not allow_missing:
+        raise DataError(f"{missing}; score the {int(here.sum()):,} on both sides with --allow-missing")
+    notes = (
+        [f"{missing}; {int(here.sum()):,} images are scored."] if without_label or without_prediction else []
+    )
+    if predictions.ignored:
+        notes.append(f"Columns that are no finding were ignored: {', '.join(predictions.ignored)}.")
+    return np.flatnonzero(here), found[here].to_numpy(np.int64), tuple(notes)
+
+
+def _first_of_groups(table: Table, groups: np.ndarray, first: np.ndarray) -> Table:
+    """The first image of each group (rows,); a view, age or size that the group's images differ in is unknown."""
+    frame = table.frame.copy()
+    for column, unknown in {"view": "", "age": np.nan, "width": 0, "height": 0}.items():
+        several = frame[column].groupby(groups).transform("nunique").to_numpy() > 1
+        frame.loc[several, column] = unknown
+    return chosen(replace(table, frame=frame), first)
+
+
+def _studies(frame: pd.DataFrame, patients: np.ndarray) -> np.ndarray:
+    if (frame["study"] == "").any():
+        raise UsageError("the labels do not name every image's study; use --level image or patient")
+    studies = frame["study"].to_numpy(str)
+    return np.array([f"{patient}/{study}" for patient, study in zip(patients, studies, strict=True)])

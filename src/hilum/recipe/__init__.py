@@ -1,0 +1,36 @@
+"""One TOML file <-> a Recipe: everything that a run needs, checked before anything is read or trained."""
+
+from hilum.recipe.keys import Key, all_keys, describe_keys, unknown_key
+from hilum.recipe.load import load_recipe, parse_recipe, shipped_recipes
+from hilum.recipe.schema import (
+    AugmentSettings,
+    BalanceSettings,
+    CalibrateSettings,
+    DataSettings,
+    ModelSettings,
+    Monitor,
+    Recipe,
+    SplitSettings,
+    TaskSettings,
+    TrainSettings,
+)
+
+__all__ = [
+    "AugmentSettings",
+    "BalanceSettings",
+    "CalibrateSettings",
+    "DataSettings",
+    "Key",
+    "ModelSettings",
+    "Monitor",
+    "Recipe",
+    "SplitSettings",
+    "TaskSettings",
+    "TrainSettings",
+    "all_keys",
+    "describe_keys",
+    "load_recipe",
+    "parse_recipe",
+    "shipped_recipes",
+    "unknown_key",
+]

@@ -1,0 +1,1 @@
+"""Arrays -> Figures and pictures."""

@@ -1,0 +1,304 @@
+"""An Exploration -> a folder: one self-contained HTML page, a PNG a figure, and the same numbers for machines."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hilum import files
+from hilum.data.exploration import Exploration
+from hilum.data.label_statistics import ALL, CONFIDENCE
+from hilum.data.pixel_statistics import SIDE
+from hilum.report import formatting
+from hilum.report.drawing import style
+from hilum.report.evaluation import page
+from hilum.report.evaluation.page import Inline
+from hilum.report.evaluation.plots import Plot
+from hilum.report.evaluation.summary import RESEARCH_USE, Tile as Number
+from hilum.report.evaluation.tables import Cell, Column, Grid
+from hilum.report.exploration import plots, sentences
+from hilum.report.exploration.plots import Gallery
+
+FIGURES = (
+    "dataset_distribution",
+    "cooccurrence",
+    "demographics",
+    "views",
+    "follow_ups",
+    "image_sizes",
+    "intensities",
+    "samples",
+    "mean_images",
+    "box_atlas",
+)
+"""Stems of the PNG files; a figure that the data know nothing of is not there."""
+TELLING = 0.1
+"""An AUROC of one number alone this far from 0.5 stands out."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A tile inside the page; pictures are words for who does not see them, data URI, width and height."""
+
+    name: str
+    remark: str
+    pictures: tuple[tuple[str, str, int, int], ...]
+
+
+@dataclass(frozen=True)
+class Wall:
+    """A gallery inside the page."""
+
+    name: str
+    title: str
+    caption: str
+    scale: str
+    cells: tuple[Shown, ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section of the page, with what it leaves out and why."""
+
+    anchor: str
+    name: str
+    plots: tuple[Inline, ...]
+    galleries: tuple[Wall, ...]
+    left_out: tuple[str, ...]
+
+
+def write(folder: Path, found: Exploration, *, title: str) -> Path:
+    """Writes the page of an exploration.
+
+    Files of an earlier one in `folder` are replaced, each whole or not at all; figures that it had and this one has
+    not are removed.
+
+    Args:
+        folder: Where to; made if it is not there.
+        found: What to tell. Equal explorations give equal files, byte for byte.
+        title: Of the page, for example the data set's name.
+
+    Returns:
+        The path of `explore.html`, which is written last.
+    """
+    drawn = {
+        "classes": list(plots.labels(found)),
+        "patients": list(plots.people(found)),
+        "pixels": list(plots.pixels(found)),
+    }
+    pictures = list(plots.pictures(found))
+    text = _page(found, drawn, pictures, title=title)
+    written: list[Plot | Gallery] = [*(plot for plots in drawn.values() for plot in plots), *pictures]
+    for each in written:
+        files.write_bytes(folder / f"{each.name}.png", style.png(each.figure))
+    for name in set(FIGURES) - {each.name for each in written}:
+        (folder / f"{name}.png").unlink(missing_ok=True)
+    numbers = json.dumps(found.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+    files.write_text(folder / "explore.json", f"{numbers}\n")
+    files.write_text(folder / "explore.html", text)
+    return folder / "explore.html"
+
+
+def left_out(found: Exploration) -> dict[str, tuple[str, ...]]:
+    """Returns section -> a sentence for each figure that the data know nothing of."""
+    sizes = found.sizes
+    one_size = sizes is not None and len(sizes.counts) == 1
+    side = " × ".join(f"{int(side):,}" for side in sizes.sides[0]) if sizes is not None else ""
+    images = formatting.count(int(sizes.counts.sum()), "image") if sizes is not None else ""
+    views = found.views.values if found.views else ()
+    few_boxes = found.atlas and all(each.boxes < sentences.FEWEST_BOXES for each in found.atlas)
+    told: dict[str, dict[str, object]] = {
+        "classes": {
+            "No finding is known of these images.": not found.classes,
+            "The data have no split: classes are counted over all images.": not found.splits,
+            "Fewer than two findings occur, so that none occur together.": found.classes
+            and not found.together,
+        },
+        "patients": {
+            "Ages are not known.": not found.ages,
+            "Sexes are not known.": not found.sexes,
+            "Views are not known.": not found.views,
+            _one_view(found): len(views) == 1,
+            "No patient has a second image, or patients are not known: each image counts as its own.": (
+                not found.follow_ups
+            ),
+        },
+        "pixels": {
+            _not_read(found): not found.num_read,
+            "Sizes of images are not known.": not sizes and found.num_read,
+            f"All sizes known ({images}) are {side} pixels.": one_size,
+            "There are no boxes.": not found.atlas,
+            f"No finding has {sentences.FEWEST_BOXES} boxes: where they lie is not shown.": few_boxes,
+        },
+    }
+    return {
+        section: tuple(sentence for sentence, holds in each.items() if holds)
+        for section, each in told.items()
+    }
+
+
+def notable(found: Exploration) -> list[str]:
+    """Returns what a reader should know before training, a sentence each, computed from the numbers."""
+    said = [
+        sentences.joined(found),
+        sentences.imbalance(found),
+        sentences.shift(found),
+        sentences.unknowns(found),
+    ]
+    if found.views and "AP" in found.views.values and len(found.views.values) > 1:
+        said.append(sentences.view_sentence(found))
+    if found.follow_ups:
+        said.append(f"{sentences.repeated_title(found)}. {sentences.came_again(found)}")
+    for spreads, more, less, what in (
+        (found.ages.years if found.ages else (), "of older patients", "of younger patients", "The age"),
+        (found.sizes.megapixels if found.sizes else (), "larger", "smaller", "The size"),
+        (found.brightness, "brighter", "darker", "The mean grey value"),
+    ):
+        best = sentences.strongest(spreads)
+        if best and best.alone and best.alone.value is not None and abs(best.alone.value - 0.5) >= TELLING:
+            said.append(sentences.told_alone(found, spreads, more, less, what))
+    return [sentence for sentence in said if sentence]
+
+
+def _page(found: Exploration, drawn: dict[str, list[Plot]], pictures: list[Gallery], *, title: str) -> str:
+    missing = left_out(found)
+    names = {"classes": "Classes", "patients": "Patients and views", "pixels": "Images"}
+    sections = [
+        Section(
+            anchor=anchor,
+            name=name,
+            plots=tuple(page.inline(plot) for plot in drawn[anchor]),
+            galleries=tuple(map(_wall, pictures)) if anchor == "pixels" else (),
+            left_out=missing[anchor],
+        )
+        for anchor, name in names.items()
+    ]
+    return page.render(
+        "explore.html.j2",
+        title=title,
+        research_use=RESEARCH_USE,
+        cohort=sentences.cohort(found),
+        warnings=list(_warnings(found)),
+        tiles=list(_tiles(found)),
+        notable=notable(found),
+        sections=sections,
+        classes=_classes(found),
+        people=_people(found),
+        facts=list(_facts(found)),
+        notes=found.notes,
+        citations=[source.citation for source in found.sources if source.citation],
+    )
+
+
+def _wall(gallery: Gallery) -> Wall:
+    cells = tuple(
+        Shown(
+            tile.name,
+            tile.remark,
+            tuple((text, page.jpeg(one), one.shape[1], one.shape[0]) for text, one in tile.pictures),
+        )
+        for tile in gallery.tiles
+    )
+    return Wall(gallery.name, gallery.title, gallery.caption, gallery.scale, cells)
+
+
+def _warnings(found: Exploration) -> Iterator[str]:
+    if found.unreadable:
+        reason, number = Counter(found.unreadable.values()).most_common(1)[0]
+        yield (
+            f"{formatting.count(len(found.unreadable), 'file')} of "
+            f"{len(found.unreadable) + found.num_read:,} could not be read and are left out of all pictures "
+            f"(most often: {reason}, {number:,}). explore.json lists them."
+        )
+    if found.num_missing and found.num_read:
+        yield f"{formatting.count(found.num_missing, 'image')} of the table have no file here; their rows are counted."
+
+
+def _tiles(found: Exploration) -> Iterator[Number]:
+    yield Number("Images", f"{found.num_images:,}", "", ", ".join(source.name for source in found.sources))
+    most = found.follow_ups.most if found.follow_ups else 1
+    yield Number("Patients", f"{found.num_patients:,}", "", f"up to {formatting.count(most, 'image')} each")
+    present = sorted((each for each in found.findings if each.present), key=lambda each: -each.present)
+    if present:
+        most_often = present[0]
+        name = "Most frequent" if len(present) > 1 else "Prevalence"
+        share = formatting.per_cent(most_often.present, most_often.present + most_often.absent)
+        yield Number(name, share, f"{most_often.present:,} images", most_often.name)
+    if len(present) > 1:
+        rarest = present[-1]
+        share = formatting.per_cent(rarest.present, rarest.present + rarest.absent)
+        yield Number("Rarest", share, f"{rarest.present:,} images", rarest.name)
+    elif found.num_read:
+        yield Number("Read", f"{found.num_read:,}", "", "images, for all that is made of pixels")
+
+
+def _classes(found: Exploration) -> Grid:
+    parts = list(found.splits)
+    rows = []
+    for each in found.classes:
+        cells = [f"{each.present:,}", f"{each.absent:,}", f"{each.unknown:,}"]
+        cells += [formatting.per_cent(each.present, each.present + each.absent), f"{each.patients:,}"]
+        cells += [formatting.per_cent(*each.splits.get(part, (0, 0))) for part in parts]
+        rows.append((each.name, tuple(map(Cell, cells))))
+    heads = ["Present", "Absent", "Unknown", "Share", "Patients", *(f"Share of {part}" for part in parts)]
+    return Grid("Images by class", "Class", tuple(map(Column, heads)), tuple(rows))
+
+
+def _people(found: Exploration) -> Grid | None:
+    """Of how many images of each class age and sex are known, and what they are."""
+    ages, sexes = found.ages, found.sexes
+    if not ages and not sexes:
+        return None
+    rows: dict[str, list[Cell]] = {}
+    for each in ages.years if ages else ():
+        years = [f"{value:.0f}" for value in each.quartiles or ()]
+        told = Cell(years[1], f"{years[0]}–{years[2]}") if years else Cell("–")
+        rows[each.name] = [Cell(f"{each.count:,}"), told]
+    if sexes:
+        shares = sexes.share("F") if "F" in sexes.values else [0.0] * len(sexes.classes)
+        for name, known, share in zip(sexes.classes, sexes.known.tolist(), shares, strict=True):
+            cells = [Cell(f"{known:,}"), Cell(sentences.rounded(float(share)) if known else "–")]
+            rows[name] = [*rows.get(name, []), *cells]
+    images = {each.name: each.present for each in found.classes} | {ALL: found.num_images}
+    heads = ["Images"] + ["Age known", "Median (middle half)"] * bool(ages)
+    heads += ["Sex known", "Female"] * bool(sexes)
+    body = tuple((name, (Cell(f"{images[name]:,}"), *cells)) for name, cells in rows.items())
+    return Grid(
+        "Age in years and sex, by images, of those of which they are known",
+        "Class",
+        tuple(map(Column, heads)),
+        body,
+    )
+
+
+def _one_view(found: Exploration) -> str:
+    """Says of the only view how it came to be, as far as that is known."""
+    view = found.views.values[0] if found.views else ""
+    if view == "AP" and found.taken_ap and found.taken_ap.children > found.taken_ap.images / 2:
+        return "Every view is AP, as small children are filmed, sick or not."
+    return f"Every view is {view}."
+
+
+def _facts(found: Exploration) -> Iterator[tuple[str, str]]:
+    for source in found.sources:
+        yield source.name, source.terms or "terms of use are not known"
+    for part, (images, patients) in found.splits.items():
+        yield part, f"{formatting.count(images, 'image')} of {formatting.count(patients, 'patient')}"
+    if found.num_read:
+        read = f"{formatting.count(found.num_read, 'image')} were read, at most {found.limit:,} of each class"
+        how = f"drawn with seed {found.seed}, and squashed to {SIDE} × {SIDE} pixels"
+        yield "Pixels", f"{read}, {how}. All else is counted over every row."
+    if found.reference:
+        what = f"how well one number ranks a class's images above those of {found.reference}; 0.5 is chance"
+        level = f"{100 * CONFIDENCE:.0f}\N{NO-BREAK SPACE}%"
+        how = f"{level} intervals by DeLong's method, patients as clusters, not corrected for many classes"
+        yield "AUROC alone", f"{what}. {how}."
+
+
+def _not_read(found: Exploration) -> str:
+    if not found.limit:
+        return "No image was to be read (limit 0): there are no grey values, samples and mean images."
+    if found.num_missing == found.num_images:
+        return "None of the images is here: there are no grey values, samples and mean images."
+    return "No image could be read: there are no grey values, samples and mean images."

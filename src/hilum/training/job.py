@@ -1,0 +1,158 @@
+"""A recipe and a Table -> divided Examples, and from them what an engine is given; the way of every training."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hilum.data import balance
+from hilum.data.audit import leaks as leaks_of, same_pictures
+from hilum.data.batches import training_batches
+from hilum.data.examples import Examples, load
+from hilum.data.split import Split, check_list, split
+from hilum.data.table import Table
+from hilum.engines import Engine, Hooks, Trained, Validation
+from hilum.engines.weight_sources import check_weights
+from hilum.errors import DataError
+from hilum.progress import Watcher
+from hilum.recipe import Recipe
+from hilum.recipe.architectures import ENGINES, architecture
+from hilum.training.calibration import check_classes
+
+NUM_WORKERS = os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Divided:
+    """What a recipe takes of a table.
+
+    Attributes:
+        examples: The rows that answer the task, prepared, each with its part of the split.
+        parted: The split.
+        leaks: What leaks between its parts, in sentences.
+    """
+
+    examples: Examples
+    parted: Split
+    leaks: tuple[str, ...]
+
+
+def check_named(recipe: Recipe, engine: str) -> None:
+    """Refuses a network, weights or a list that a recipe names and that are not there, before anything is loaded.
+
+    Args:
+        recipe: Any.
+        engine: Its name; of one that is not Hilum's nothing is known.
+
+    Raises:
+        RecipeError: The engine has no such network, or there are no such weights.
+        UsageError: The list of the split does not exist.
+    """
+    if engine in ENGINES:
+        architecture(recipe.model.architecture, engine)
+        check_weights(recipe.model.weights, engine=engine, architecture=recipe.model.architecture)
+    check_list(recipe.split)
+
+
+def divide(
+    recipe: Recipe, table: Table, *, allow_leak: bool, watch: Watcher, allowed: Sequence[str] = ()
+) -> Divided:
+    """Prepares the images that a recipe asks about and divides them; `allowed` are leaks that were allowed before.
+
+    Raises:
+        UsageError: The recipe does not fit the table.
+        DataError: The data do not allow what the recipe asks, or the split leaks and may not.
+    """
+    task = recipe.task
+    examples = load(
+        table,
+        kind=task.kind,
+        findings=task.findings,
+        negatives=task.negatives,
+        size=recipe.data.size,
+        fit=recipe.data.fit,
+        watch=watch,
+    )
+    pictures = same_pictures(examples.cached.pixels, examples.cached.slots)
+    parted = split(examples.table, recipe.split, findings=task.findings, pictures=pictures)
+    leaks = _leaks(parted.table, pictures, allow=allow_leak, allowed=allowed)
+    return Divided(Examples(parted.table, examples.cached, examples.quarantine), parted, leaks)
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """What the engine is given."""
+
+    engine: Engine
+    recipe: Recipe
+    examples: Examples
+    state: Path
+    resume: bool = False
+    devices: int = 1
+    profile: bool = False
+    num_workers: int = NUM_WORKERS
+    features: Path | None = None
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Of the whole table."""
+        return self.examples.table.labels(self.recipe.task.findings)
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The rows to train on, balanced."""
+        task, seed = self.recipe.task, self.recipe.train.seed
+        rows = self.examples.rows("train")
+        return balance.balanced_rows(rows, self.labels, self.recipe.balance, kind=task.kind, seed=seed)
+
+    @property
+    def balance(self) -> str:
+        """What balancing did, in a line."""
+        task, before = self.recipe.task, self.labels[self.examples.rows("train")]
+        return balance.description(
+            before, self.labels[self.rows], self.recipe.balance, kind=task.kind, findings=task.findings
+        )
+
+    def check(self) -> None:
+        """Refuses labels from which nothing can be learned."""
+        check_classes(self.labels[self.rows], self.recipe.task.findings, self.recipe.task.kind)
+
+    def fit(self, hooks: Hooks) -> Trained:
+        """Trains."""
+        recipe, labels, rows = self.recipe, self.labels, self.rows
+        val_rows = self.examples.rows("val")
+        self.check()
+        batches = training_batches(
+            self.examples.cached,
+            rows,
+            labels,
+            batch_size=recipe.train.batch_size,
+            augment=recipe.augment,
+            seed=recipe.train.seed,
+            num_workers=self.num_workers,
+        )
+        return self.engine.fit(
+            recipe,
+            batches,
+            Validation(self.examples.cached.images(val_rows), labels[val_rows]),
+            class_weights=balance.class_weights(labels[rows], recipe.balance, kind=recipe.task.kind),
+            state=self.state,
+            resume=self.resume,
+            devices=self.devices,
+            hooks=hooks,
+            profile=self.profile,
+            features=self.features,
+        )
+
+
+def _leaks(table: Table, pictures: np.ndarray, *, allow: bool, allowed: Sequence[str]) -> tuple[str, ...]:
+    """What leaks between the parts of a split, in sentences; refused where it is not allowed."""
+    found = leaks_of(table, pictures)
+    if not allow and not set(found) <= set(allowed):
+        raise DataError(
+            f"the split leaks: {'; '.join(found)}. `hilum data audit` lists them all, and with --without-leaks writes "
+            "a table to train on; --allow-leak trains all the same, and every report says so"
+        )
+    return found

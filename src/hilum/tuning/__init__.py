@@ -1,0 +1,1 @@
+"""A recipe and what is varied in it -> a Study of trials."""
