@@ -365,7 +365,7 @@ def test_a_bundle_of_an_older_format_still_reads(sealed, number):
 
     assert manifest == make_manifest(format=number)
     assert manifest.recalibrated is None
-    assert manifest.thresholds == (0.5, 0.25)
+    assert manifest.decision.thresholds == (0.5, 0.25)
     assert manifest.seen.likeness == "at most 2.00 on validation"
     np.testing.assert_allclose(
         manifest.calibration.probabilities(np.array([[0.0, np.log(9)]])), [[0.5, 0.75]]
@@ -418,7 +418,7 @@ def test_a_manifest_of_classes_reads_back(tmp_path):
     found = read_bundle(seal(tmp_path / "bundle", manifest=manifest).folder).manifest
 
     assert found == manifest
-    assert found.thresholds == (None, None)
+    assert found.decision.threshold(1) is None
 
 
 @pytest.mark.parametrize(
@@ -451,7 +451,7 @@ def test_one_temperature_divides_the_logits_of_all_classes():
 def test_probabilities_of_classes_sum_to_one_and_one_is_called(logits):
     probabilities = CLASSES.probabilities(logits)
 
-    called = CLASSES.decisions(probabilities)
+    called = CLASSES.decision.decide(probabilities)
 
     np.testing.assert_allclose(probabilities.sum(axis=1), 1)
     assert (called.sum(axis=1) == 1).all()
@@ -461,7 +461,7 @@ def test_probabilities_of_classes_sum_to_one_and_one_is_called(logits):
 def test_a_finding_is_called_from_its_threshold_on():
     calibration = Calibration(temperatures=(1.0, 1.0), thresholds=(0.5, 0.25), rule="")
 
-    called = calibration.decisions(np.array([[0.5, 0.24], [0.49, 0.25]]))
+    called = calibration.decision.decide(np.array([[0.5, 0.24], [0.49, 0.25]]))
 
     assert called.tolist() == [[True, False], [False, True]]
 

@@ -265,7 +265,9 @@ def test_one_run_alone_is_refused(make_run):
 
 def test_other_questions_are_refused():
     entrants = [
-        SimpleNamespace(name=name, manifest=SimpleNamespace(task="binary", findings=(finding,)))
+        SimpleNamespace(
+            name=name, manifest=SimpleNamespace(task=SimpleNamespace(kind="binary"), findings=(finding,))
+        )
         for name, finding in (("a", "Edema"), ("b", "Mass"))
     ]
 

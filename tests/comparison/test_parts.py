@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from hilum.bundle import DecisionRule
 from hilum.comparison import gallery, paired, speed
 from hilum.comparison.compare import Compared
 from hilum.evaluation.external import ACCURACY, MEAN
 from hilum.images import Location
 from hilum.progress import Silent
+from hilum.recipe import InputSpec
 from hilum.stats.comparison import mcnemar
 
 PATIENTS = np.array([f"s:{number // 2}" for number in range(120)])
@@ -20,8 +22,8 @@ PATIENTS = np.array([f"s:{number // 2}" for number in range(120)])
 def model(name, probabilities, thresholds):
     return Compared(
         name=name, folder=Path(), bundle="", engine="", architecture="", size=32, parameters=0, epochs=1, best_epoch=1,
-        seconds=0.0, monitor="", history=None, tested=120, test_reads=0, rule="", probabilities=probabilities,
-        thresholds=thresholds, figures={}, rate=None,
+        seconds=0.0, monitor="", history=None, tested=120, test_reads=0, probabilities=probabilities,
+        decision=DecisionRule(tuple(thresholds) if len(thresholds) else None), figures={}, rate=None,
     )  # fmt: skip
 
 
@@ -65,7 +67,7 @@ def test_of_classes_the_share_put_right_is_compared():
         for n, w in (("a", 0.6), ("b", 0.1))
     )
     one, other = (
-        model(m.name, m.probabilities / m.probabilities.sum(axis=1, keepdims=True), m.thresholds)
+        model(m.name, m.probabilities / m.probabilities.sum(axis=1, keepdims=True), m.decision.array)
         for m in (one, other)
     )
 
@@ -128,7 +130,7 @@ def test_rates_are_ratios_of_rounds(tmp_path):
     Image.new("L", (40, 40), 90).save(tmp_path / "a.png")
     ticks = iter(np.cumsum([0.0, 1.0, 0.0, 2.0] * (speed.ROUNDS + 1)).tolist())
     slow = SimpleNamespace(
-        bundle=SimpleNamespace(manifest=SimpleNamespace(size=32, fit="squash")),
+        bundle=SimpleNamespace(manifest=SimpleNamespace(input=InputSpec(size=32))),
         graph=SimpleNamespace(outputs=lambda squares: squares.shape),
     )
 

@@ -8,6 +8,7 @@ from hilum.data.examples import load
 from hilum.data.table import Source, Table, make_frame
 from hilum.errors import DataError, UsageError
 from hilum.progress import Silent
+from hilum.recipe import InputSpec, Task
 
 FINDINGS = ("Pneumonia", "Mass", "Nodule")
 NAN = np.nan
@@ -54,11 +55,8 @@ def make(tmp_path):
 def loaded(table, kind, findings, *, negatives="all-others", watch=None):
     return load(
         table,
-        kind=kind,
-        findings=findings,
-        negatives=negatives,
-        size=32,
-        fit="squash",
+        Task(kind=kind, findings=findings, negatives=negatives),
+        InputSpec(size=32),
         watch=watch or Silent(),
     )
 

@@ -16,10 +16,7 @@ def scored(classes, monkeypatch, tmp_path):
     monkeypatch.setenv("HILUM_CACHE", str(tmp_path / "cache"))
     member, table = read_bundle(classes.bundle), Table.read(classes.table)
     manifest = member.manifest
-    examples = load(
-        table, kind=manifest.task, findings=manifest.findings, negatives=manifest.negatives,
-        size=manifest.size, fit=manifest.fit, watch=Silent(),
-    )  # fmt: skip
+    examples = load(table, manifest.task, manifest.input, watch=Silent())
     test = examples.table.frame["split"].to_numpy() == "test"
     fold = np.where(test, 1 + np.arange(len(test)) // 2 % 2, 0)
     found = cross_validated.evaluate(

@@ -32,7 +32,7 @@ def test_classes_are_scored_by_the_most_probable_one(classes, result):
     np.testing.assert_allclose(result.probabilities.sum(axis=1), 1)
     assert (result.decisions.sum(axis=1) == 1).all()
     assert (result.decisions.argmax(axis=1) == nearest).all()
-    assert len(result.thresholds) == 0
+    assert result.decision.thresholds is None
 
 
 def test_the_metrics_of_classes_hold_accuracy_and_confusion(result):

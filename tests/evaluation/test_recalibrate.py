@@ -17,6 +17,7 @@ from hilum.evaluation import cohort, evaluate, recalibrate
 from hilum.images import Location
 from hilum.inference import predictor, runtime
 from hilum.progress import Silent
+from hilum.recipe import InputSpec
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ def test_evaluate_leaves_out_the_patients_who_calibrated(sites, result):
 def test_other_names_and_other_parts_do_not_hide_the_patients(sites, result, tmp_path):
     table = Table.read(sites.site)
     used = {row.tobytes() for row in result.bundle.calibrated_on}
-    examples = prepare(table, size=32, fit="squash", watch=Silent())
+    examples = prepare(table, InputSpec(size=32), watch=Silent())
     hit = np.array([row.tobytes() in used for row in cohort.fingerprints(examples, np.arange(len(table)))])
     for place, name in enumerate(table.frame["image"]):
         shutil.copyfile(sites.site.parent / "site" / name, tmp_path / f"new{place}.png")

@@ -228,12 +228,12 @@ def test_thresholds_of_the_file_decide_unless_another_is_given(table, tmp_path):
 
     result, other = (scored(frame, table, tmp_path, **given) for given in ({}, {"threshold": 0.4}))
 
-    assert dict(zip(result.findings, result.thresholds, strict=True)) == {"Mass": 0.2, "Nodule": 0.7}
-    assert result.threshold_rule == "the predictions' own"
+    assert dict(zip(result.findings, result.decision.array, strict=True)) == {"Mass": 0.2, "Nodule": 0.7}
+    assert result.decision.origin == "the predictions' own"
     assert "Thresholds are those of p.csv" in " ".join(result.warnings)
     assert "bundle 084f5411e5e8" in " ".join(result.warnings)
-    assert other.thresholds.tolist() == [0.4, 0.4]
-    assert other.threshold_rule == "fixed at 0.4"
+    assert other.decision.array.tolist() == [0.4, 0.4]
+    assert other.decision.origin == "fixed at 0.4"
     assert not any("hresholds" in warning for warning in other.warnings)
 
 
@@ -243,7 +243,7 @@ def test_without_thresholds_a_half_is_taken_and_said(table, tmp_path):
 
     for frame in (wide(table), several):
         result = scored(frame, table, tmp_path)
-        assert result.thresholds.tolist() == [0.5, 0.5]
+        assert result.decision.array.tolist() == [0.5, 0.5]
         assert "0.5 is taken for all findings; --threshold takes another" in " ".join(result.warnings)
 
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings, strategies as st
 from scipy.special import expit
 
 from hilum import stats
+from hilum.bundle import DecisionRule
 from hilum.data import readers
 from hilum.data.table import Source, Table, make_frame
 from hilum.evaluation.subgroups import Subgroups, subgroups
@@ -69,7 +70,14 @@ def divide(table, labels, probabilities, patients, *, threshold=0.4) -> Subgroup
         findings=table.findings,
         replicates=100,
     )
-    return subgroups(table, labels, probabilities, thresholds=thresholds, patients=patients, scores=scores)
+    return subgroups(
+        table,
+        labels,
+        probabilities,
+        decision=DecisionRule(tuple(thresholds)),
+        patients=patients,
+        scores=scores,
+    )
 
 
 def level(found, factor, name):
@@ -356,7 +364,9 @@ def test_classes_have_an_accuracy_and_may_be_called_no_finding():
     names = ("No Finding", "Bacterial Pneumonia", "Viral Pneumonia")
     scores = stats.evaluate_classes(truth, probabilities, clusters=patients, names=names, replicates=100)
 
-    found = subgroups(table, labels, probabilities, thresholds=np.zeros(0), patients=patients, scores=scores)
+    found = subgroups(
+        table, labels, probabilities, decision=DecisionRule(None), patients=patients, scores=scores
+    )
     rows = rows_of(table, "sex", "female")
     female = level(found, "sex", "female")
     alone = stats.evaluate_classes(
@@ -389,7 +399,7 @@ def test_real_radiographs_have_their_levels(shared_data):
     patients = (table.frame["source"] + ":" + table.frame["patient"]).to_numpy(str)
     whole = stats.evaluate(labels, scores, clusters=patients, findings=["Infiltration"], replicates=100)
 
-    found = subgroups(table, labels, scores, thresholds=np.array([0.5]), patients=patients, scores=whole)
+    found = subgroups(table, labels, scores, decision=DecisionRule((0.5,)), patients=patients, scores=whole)
 
     levels = {factor.name: [one.name for one in factor.levels] for factor in found.factors}
     assert levels["view"] == ["PA", "AP"]

@@ -249,18 +249,24 @@ def test_classes_are_averaged_before_the_softmax(classes, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("value", "changes", "message"),
     [
-        ({"fit": "pad"}, "differ in fit: squash against pad"),
-        ({"negatives": "no-finding"}, "differ in negatives: all-others against no-finding"),
-        ({"findings": ("Pneumonia", "Mass")}, "differ in findings: Pneumonia, Edema against Pneumonia, Mass"),
+        ("input", {"fit": "pad"}, "differ in fit: squash against pad"),
+        ("task", {"negatives": "no-finding"}, "differ in negatives: all-others against no-finding"),
+        (
+            "task",
+            {"findings": ("Pneumonia", "Mass")},
+            "differ in findings: Pneumonia, Edema against Pneumonia, Mass",
+        ),
     ],
 )
-def test_members_that_differ_are_refused(sites, tmp_path, changes, message):
-    other = variant(sites.run, tmp_path / "b", **changes)
+def test_members_that_differ_are_refused(sites, tmp_path, value, changes, message):
+    member = read_bundle(sites.run)
+    changed = getattr(member.manifest, value).model_copy(update=changes)
+    other = replace(member, manifest=member.manifest.model_copy(update={value: changed}))
 
     with pytest.raises(UsageError, match=message):
-        ensemble.ensemble([read_bundle(sites.run), other], tmp_path / "e")
+        ensemble.ensemble([member, other], tmp_path / "e")
     assert not (tmp_path / "e").exists()
 
 

@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 
 from hilum import stats
+from hilum.bundle import DecisionRule
 from hilum.evaluation.evaluate import Evaluation
 from hilum.inference.explanation import Case
+from hilum.recipe import Task
 from hilum.recipe.findings import NIH_FINDINGS
 from hilum.report.evaluation import page
 
@@ -50,13 +52,13 @@ def make_evaluation(make_case: Callable[..., Case]) -> Callable[..., Evaluation]
     """Makes an evaluation: `binary`, `multilabel` (`num_findings`, the last without positives) or `multiclass`."""
 
     def make(
-        task: str, *, num_findings: int = 3, num_images: int = 240, seed: int = 0, **changes: object
+        kind: str, *, num_findings: int = 3, num_images: int = 240, seed: int = 0, **changes: object
     ) -> Evaluation:
         rng = np.random.default_rng(seed)
         patients = np.array([f"p{number}" for number in rng.integers(0, num_images * 2 // 3, num_images)])
         thresholds, title = np.array([0.5]), "a-recipe"
-        if task == "multiclass":
-            findings: tuple[str, ...] = ("Normal", "Bacterial pneumonia", "Viral pneumonia")
+        if kind == "multiclass":
+            findings: tuple[str, ...] = ("No Finding", "Bacterial Pneumonia", "Viral Pneumonia")
             truth = rng.choice(3, num_images, p=[0.4, 0.35, 0.25])
             labels = (truth[:, None] == np.arange(3)).astype(np.float32)
             logits = rng.normal(size=labels.shape) + 2 * labels
@@ -64,12 +66,12 @@ def make_evaluation(make_case: Callable[..., Case]) -> Callable[..., Evaluation]
             classes = stats.evaluate_classes(
                 truth, probabilities, clusters=patients, names=findings, replicates=100
             )
-            scores, metrics, thresholds = classes, classes.to_dict(), np.zeros(0)
+            scores, metrics, thresholds = classes, classes.to_dict(), ()
         else:
-            findings = ("Pneumonia",) if task == "binary" else NIH_FINDINGS[:num_findings]
-            prevalence = np.array([0.6]) if task == "binary" else np.linspace(0.3, 0.02, num_findings)
+            findings = ("Pneumonia",) if kind == "binary" else NIH_FINDINGS[:num_findings]
+            prevalence = np.array([0.6]) if kind == "binary" else np.linspace(0.3, 0.02, num_findings)
             labels = (rng.uniform(size=(num_images, len(findings))) < prevalence).astype(np.float32)
-            if task == "multilabel":
+            if kind == "multilabel":
                 labels[:, -1] = 0
                 labels[rng.uniform(size=labels.shape) < 0.02] = np.nan
             logits = rng.normal(size=labels.shape) + 2.5 * np.nan_to_num(labels) - 1
@@ -100,8 +102,7 @@ def make_evaluation(make_case: Callable[..., Case]) -> Callable[..., Evaluation]
         settings = {
             "title": title,
             "bundle": "0123456789abcdef" * 4,
-            "task": task,
-            "findings": findings,
+            "task": Task(kind=kind, findings=findings),
             "data": "simulated",
             "split": "test",
             "split_description": "by patient, seed 0",
@@ -111,8 +112,7 @@ def make_evaluation(make_case: Callable[..., Case]) -> Callable[..., Evaluation]
             "labels": labels,
             "logits": logits.astype(np.float32),
             "probabilities": probabilities,
-            "thresholds": thresholds,
-            "threshold_rule": "Youden's J on validation",
+            "decision": DecisionRule(tuple(thresholds) or None, "Youden's J on validation"),
             "scores": scores,
             "test_reads": 1,
             "history": history,
@@ -170,10 +170,10 @@ def hostile(
     evaluation = make_evaluation(
         "binary",
         title=HOSTILE,
-        findings=(HOSTILE,),
+        task=plain.task.of([HOSTILE]),
         data=HOSTILE,
         split_description=HOSTILE,
-        threshold_rule=HOSTILE,
+        decision=DecisionRule((0.5,), HOSTILE),
         images=images,
         metrics=metrics,
         cases=(make_case(image=HOSTILE, finding=HOSTILE),),

@@ -12,10 +12,12 @@ import pandas as pd
 import pytest
 
 from hilum import stats
+from hilum.bundle import DecisionRule
 from hilum.comparison import paired
 from hilum.comparison.compare import FIGURES, Compared, Comparison, Exhibit
 from hilum.comparison.speed import Rate
 from hilum.evaluation.external import ACCURACY, MEAN
+from hilum.recipe import Task
 from hilum.recipe.findings import NIH_FINDINGS
 from hilum.report.comparison import page as report, plots
 from hilum.report.drawing import model_panels, overlays, style
@@ -66,8 +68,9 @@ def simulate(task, names, make_case, *, findings=("Pneumonia",), number=160, see
             Compared(
                 name=name, folder=Path(), bundle="ab" * 32, engine="torch", architecture="densenet121", size=224,
                 parameters=7_000_000, epochs=len(epochs), best_epoch=4, seconds=100.0, monitor="val_auroc",
-                history=history, tested=number, test_reads=1, rule="Youden's J", probabilities=probabilities,
-                thresholds=thresholds, figures=figures, rate=Rate(50.0, 1.0, 0.9, 1.1, 32, "2 cores"),
+                history=history, tested=number, test_reads=1, probabilities=probabilities,
+                decision=DecisionRule(tuple(thresholds) or None, "Youden's J"), figures=figures,
+                rate=Rate(50.0, 1.0, 0.9, 1.1, 32, "2 cores"),
             )
         )  # fmt: skip
     differences = [
@@ -92,7 +95,8 @@ def simulate(task, names, make_case, *, findings=("Pneumonia",), number=160, see
         )
     )
     return Comparison(
-        task=task, findings=tuple(findings), data="simulated", images=np.array([f"{row}.png" for row in range(number)]),
+        task=Task(kind=task, findings=findings), data="simulated",
+        images=np.array([f"{row}.png" for row in range(number)]),
         patients=patients, labels=labels, models=tuple(models), differences=tuple(paired.corrected(differences)),
         pairs=tuple(paired.pair(*two, labels) for two in combinations(models, 2)), exhibits=exhibits,
         recipes={"train.seed": dict(zip(names, range(len(names)), strict=True))}, matched="Matched by hand.",

@@ -173,11 +173,11 @@ def test_decisions_follow_the_threshold_or_the_most_probable_class(written: tupl
     frame = pd.read_parquet(folder / "predictions.parquet")
     present = (frame["decision"] == "present").to_numpy().reshape(evaluation.labels.shape)
 
-    if evaluation.task == "multiclass":
+    if evaluation.task.exclusive:
         assert (present.sum(axis=1) == 1).all()
         assert (present.argmax(axis=1) == evaluation.probabilities.argmax(axis=1)).all()
     else:
-        assert (present == (evaluation.probabilities >= evaluation.thresholds)).all()
+        assert (present == (evaluation.probabilities >= evaluation.decision.array)).all()
 
 
 def test_csv_begins_with_the_known_columns_and_holds_the_metrics(written: tuple[Path, Evaluation]) -> None:

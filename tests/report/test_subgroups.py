@@ -39,7 +39,7 @@ def divided(make_evaluation, tmp_path_factory):
             table,
             evaluation.labels,
             evaluation.probabilities,
-            thresholds=evaluation.thresholds,
+            decision=evaluation.decision,
             patients=evaluation.patients,
             scores=evaluation.scores,
         )

@@ -77,7 +77,7 @@ def test_the_rule_of_the_recipe_is_followed_and_named(change, rule):
 
     found = calibrate(load_recipe("kermany-densenet121", [change]), logits, labels)
 
-    called = found.decisions(found.probabilities(logits))
+    called = found.decision.decide(found.probabilities(logits))
     assert found.rule == rule
     assert found.thresholds == (0.5,) or called[labels == 1].mean() == pytest.approx(0.95, abs=0.001)
 

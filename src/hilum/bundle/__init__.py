@@ -1,5 +1,6 @@
 """A sealed folder <-> a Bundle: one framework-free model with all that is needed to use and to judge it."""
 
+from hilum.bundle.decision import MOST_PROBABLE, DecisionRule
 from hilum.bundle.folder import (
     CALIBRATED_ON,
     GOLDEN,
@@ -15,7 +16,6 @@ from hilum.bundle.folder import (
 from hilum.bundle.manifest import (
     FORMAT,
     INTENDED_USE,
-    MOST_PROBABLE,
     Calibration,
     DataSource,
     Manifest,
@@ -23,7 +23,6 @@ from hilum.bundle.manifest import (
     Recalibration,
     Seen,
     Training,
-    decide,
 )
 
 __all__ = [
@@ -39,13 +38,13 @@ __all__ = [
     "Bundle",
     "Calibration",
     "DataSource",
+    "DecisionRule",
     "Golden",
     "Manifest",
     "Member",
     "Recalibration",
     "Seen",
     "Training",
-    "decide",
     "read_bundle",
     "write_bundle",
 ]

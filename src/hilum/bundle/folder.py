@@ -271,7 +271,7 @@ def _parse_golden(content: bytes, manifest: Manifest) -> Golden:
             golden = Golden(**{name: file[name] for name in Golden.__dataclass_fields__})
     except (ValueError, KeyError, OSError, TypeError) as error:
         raise BundleError(f"{GOLDEN} is damaged ({error})") from None
-    size = manifest.size
+    size = manifest.input.size
     if golden.image.shape != (size, size) or golden.image.dtype != np.uint8:
         raise BundleError(f"{GOLDEN}: its image is {golden.image.shape}, {(size, size)} of uint8 expected")
     return golden

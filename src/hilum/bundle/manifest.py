@@ -1,18 +1,31 @@
 """What `bundle.json` says: the records of a manifest, and from logits to probabilities and decisions."""
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from scipy.special import expit, softmax
+
+from hilum.bundle.decision import DecisionRule
+from hilum.recipe.values import InputSpec, Task
 
 FORMAT = 4
 READABLE = (1, 2, 3, 4)
 """Format 1 says nothing of the link, which was the sigmoid; 1 and 2 know no intercept and no recalibration. Until 3
 the limit of likeness was the largest distance on validation, by deviations without a floor, and no bundle was an
 ensemble."""
-MOST_PROBABLE = "most probable class"
+FLAT = {
+    "task": {"kind": "task", "findings": "findings", "negatives": "negatives"},
+    "input": {"size": "size", "fit": "fit"},
+}
+"""Values of the manifest whose keys stand side by side in the file, each with its name there."""
 INTENDED_USE = "Research only: not a medical device, not for diagnosis or treatment of patients."
 
 
@@ -43,9 +56,10 @@ class Calibration(Record):
             scaled = scaled + np.array(self.intercepts)
         return np.asarray(softmax(scaled, axis=1) if self.link == "softmax" else expit(scaled))
 
-    def decisions(self, probabilities: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities (n, findings) -> bool (n, findings): whether the finding is called present."""
-        return decide(probabilities, self.thresholds)
+    @property
+    def decision(self) -> DecisionRule:
+        """How findings are called: by the thresholds, or the most probable class."""
+        return DecisionRule(self.thresholds or None, self.rule)
 
 
 class Seen(Record):
@@ -150,11 +164,8 @@ class Manifest(Record):
     name: str
     created: str
     intended_use: str = INTENDED_USE
-    task: Literal["binary", "multilabel", "multiclass"]
-    findings: tuple[str, ...]
-    negatives: Literal["no-finding", "all-others"]
-    size: Annotated[int, Field(ge=32, le=2048)]
-    fit: Literal["squash", "pad", "crop"]
+    task: Task
+    input: InputSpec
     calibration: Calibration
     seen: Seen
     training: Training
@@ -164,14 +175,39 @@ class Manifest(Record):
     recalibrations: tuple[Recalibration, ...] = ()
     members: tuple[Member, ...] = ()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _nested(cls, values: Any) -> Any:
+        """The keys of `task` and `input` stand side by side in the file."""
+        if not isinstance(values, dict) or isinstance(values.get("task"), Task):
+            return values
+        flat = dict(values)
+        for name, keys in FLAT.items():
+            missing = [stored for stored in keys.values() if stored not in flat]
+            if missing:
+                raise ValueError(f"{missing[0]} is missing")
+            flat[name] = {key: flat.pop(stored) for key, stored in keys.items()}
+        return flat
+
+    @model_serializer(mode="wrap")
+    def _flat(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        flat: dict[str, Any] = {}
+        for name, value in dump(self).items():
+            flat |= (
+                {stored: value[key] for key, stored in FLAT[name].items()} if name in FLAT else {name: value}
+            )
+        return flat
+
     @model_validator(mode="after")
     def _agrees(self) -> "Manifest":
-        calibration, classes = self.calibration, self.task == "multiclass"
+        calibration, classes = self.calibration, self.task.exclusive
         if classes != (calibration.link == "softmax"):
-            raise ValueError(f"task {self.task} does not go with the link {calibration.link}")
+            raise ValueError(f"task {self.task.kind} does not go with the link {calibration.link}")
         expected = (1, 0) if classes else (len(self.findings), len(self.findings))
         if (len(calibration.temperatures), len(calibration.thresholds)) != expected:
-            raise ValueError(f"temperatures and thresholds of {self.task} should be {expected} in number")
+            raise ValueError(
+                f"temperatures and thresholds of {self.task.kind} should be {expected} in number"
+            )
         if len(calibration.intercepts) not in (0, len(self.findings)):
             raise ValueError(f"{len(calibration.intercepts)} intercepts for {len(self.findings)} findings")
         for member in self.members:
@@ -222,22 +258,11 @@ class Manifest(Record):
         return bool(self.recalibrations) or any(member.manifest.knows_images for member in self.members)
 
     @property
-    def thresholds(self) -> tuple[float | None, ...]:
-        """The threshold of each finding; None for each where the most probable class is called."""
-        return self.calibration.thresholds or (None,) * len(self.findings)
+    def findings(self) -> tuple[str, ...]:
+        """Those of the task, in the order of the graph's outputs."""
+        return self.task.findings
 
-
-def decide(probabilities: np.ndarray, thresholds: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Calls findings.
-
-    Args:
-        probabilities: (n, findings), calibrated.
-        thresholds: (findings,), present being called from there on; empty where exactly one class holds, so that the
-            most probable one is called, the first among equals.
-
-    Returns:
-        bool (n, findings): called present.
-    """
-    if len(thresholds):
-        return np.asarray(probabilities >= np.asarray(thresholds))
-    return np.asarray(probabilities.argmax(axis=1)[:, None] == np.arange(probabilities.shape[1]))
+    @property
+    def decision(self) -> DecisionRule:
+        """How findings are called: by the thresholds, or the most probable class."""
+        return self.calibration.decision

@@ -40,8 +40,8 @@ def bundle_show(model: BundleArgument, expect: ExpectOption = None, as_json: Jso
             "bundle": found.hash,
             "name": manifest.name,
             "intended use": manifest.intended_use,
-            "task": manifest.task,
-            "input": f"{manifest.size} x {manifest.size} pixels, {manifest.fit}",
+            "task": manifest.task.kind,
+            "input": f"{manifest.input.size} x {manifest.input.size} pixels, {manifest.input.fit}",
             "model": ("ensemble of " if manifest.members else "")
             + f"{training.architecture} ({training.engine}, {training.precision})",
             "initial weights": training.initial_weights,
@@ -256,7 +256,7 @@ def _show_calibration(manifest: Any) -> None:
     from hilum.cli.terminal import show
 
     calibration = manifest.calibration
-    if manifest.task == "multiclass":
+    if manifest.task.exclusive:
         row = [", ".join(manifest.findings), calibration.rule, f"{calibration.temperatures[0]:.3f}"]
         header = ["classes", "called", "temperature"]
         if calibration.intercepts:

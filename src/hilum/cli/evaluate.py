@@ -229,17 +229,17 @@ def show_report(result: Any, folder: Path, watch: Any, *, as_json: bool) -> None
     entries = list(result.metrics["findings"].items())
     if len(entries) == 1:
         finding, scores = entries[0]
-        pairs = {"finding": finding, "threshold": f"{scores['threshold']:.3f} ({result.threshold_rule})"}
+        pairs = {"finding": finding, "threshold": f"{scores['threshold']:.3f} ({result.decision.origin})"}
         pairs |= {label: formatting.estimate(scores.get(name)) for label, name in HEADLINES.items()}
         show_pairs(pairs)
     else:
         entries.append(("macro mean", result.metrics["macro"]))
         noun = "finding"
         told: tuple[str, ...] = ("AUROC", "average precision")
-        if result.task == "multiclass":
+        if result.task.exclusive:
             noun, told = "class", ("AUROC", "sensitivity", "PPV")
             show_pairs(
-                {"accuracy": f"{formatting.estimate(result.metrics['accuracy'])}, {result.threshold_rule}"}
+                {"accuracy": f"{formatting.estimate(result.metrics['accuracy'])}, {result.decision.origin}"}
             )
         show(
             [

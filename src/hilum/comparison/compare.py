@@ -16,6 +16,7 @@ from hilum.comparison.paired import Difference, Pair
 from hilum.errors import ImageError, UsageError
 from hilum.evaluation.external import MEAN
 from hilum.progress import Silent, Watcher
+from hilum.recipe import Task
 from hilum.runs.listing import recipe_differences
 from hilum.stats import Estimate
 
@@ -31,8 +32,7 @@ class Comparison:
     """Models on the same test images; the first named is the reference.
 
     Attributes:
-        task: `binary`, `multilabel` or `multiclass`.
-        findings: The k columns.
+        task: The question; its k findings are the columns of `labels` and of each model's probabilities.
         data: The sources' names.
         images: The n images in common, str.
         patients: Theirs, as `source:patient`.
@@ -47,8 +47,7 @@ class Comparison:
         citations: Of data.
     """
 
-    task: str
-    findings: tuple[str, ...]
+    task: Task
     data: str
     images: np.ndarray
     patients: np.ndarray
@@ -61,6 +60,11 @@ class Comparison:
     matched: str
     warnings: tuple[str, ...]
     citations: tuple[str, ...]
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """The k columns of `labels`."""
+        return self.task.findings
 
     @property
     def overall(self) -> str:
@@ -88,7 +92,7 @@ class Comparison:
         """The form of comparison.json: nothing but dicts, lists, text, numbers and None."""
         return {
             "format": FORMAT,
-            "task": self.task,
+            "task": self.task.kind,
             "findings": list(self.findings),
             "data": self.data,
             "num_images": len(self.images),
@@ -160,7 +164,7 @@ def compare(
     first = entrants[0]
     for other in entrants[1:]:
         eligibility.check_task(first, other)
-    findings, task = first.manifest.findings, first.manifest.task
+    task, findings = first.manifest.task, first.manifest.findings
     rows = eligibility.in_common(entrants)
     eligibility.check_labels(entrants, rows)
     labels, patients = first.stored.labels[rows[0]], first.stored.patients[rows[0]]
@@ -195,7 +199,6 @@ def compare(
                 findings=findings,
                 labels=labels,
                 probabilities=[model.probabilities for model in models],
-                thresholds=[model.thresholds for model in models],
                 seed=seed,
                 watch=watch,
             )
@@ -204,7 +207,6 @@ def compare(
     watch.finish()
     return Comparison(
         task=task,
-        findings=findings,
         data=first.stored.data,
         images=first.stored.images[rows[0]],
         patients=patients,
@@ -254,10 +256,11 @@ def _text(estimate: Estimate) -> str:
 
 def _model_dict(model: Compared) -> dict[str, Any]:
     plain = ("bundle", "engine", "architecture", "size", "parameters", "epochs", "best_epoch", "seconds", "monitor",
-             "tested", "test_reads", "rule")  # fmt: skip
+             "tested", "test_reads")  # fmt: skip
     return {
         **{name: getattr(model, name) for name in plain},
-        "thresholds": model.thresholds.tolist(),
+        "rule": model.decision.origin,
+        "thresholds": model.decision.array.tolist(),
         "rate": vars(model.rate).copy() if model.rate else None,
         "figures": {
             finding: {name: estimate.to_dict() for name, estimate in metrics.items()}

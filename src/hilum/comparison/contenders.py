@@ -11,7 +11,7 @@ import pandas as pd
 from onnx import numpy_helper
 
 from hilum import stats
-from hilum.bundle import decide
+from hilum.bundle import DecisionRule
 from hilum.bundle.manifest import Manifest
 from hilum.comparison.speed import Rate
 from hilum.data.table import Table
@@ -107,9 +107,8 @@ class Compared:
         history: One row an epoch, or None.
         tested: Images of its own test.
         test_reads: How often that was evaluated in its run; 0 unknown.
-        rule: How thresholds were chosen.
         probabilities: float64 (n, k), calibrated.
-        thresholds: (k,); (0,) where the most probable class is called.
+        decision: How the k findings are called.
         figures: Finding, and `MEAN` where there are several -> metric of `FIGURES` -> estimate.
         rate: Images a second, here and now; None where no image could be read.
     """
@@ -128,16 +127,15 @@ class Compared:
     history: pd.DataFrame | None
     tested: int
     test_reads: int
-    rule: str
     probabilities: np.ndarray
-    thresholds: np.ndarray
+    decision: DecisionRule
     figures: Mapping[str, Mapping[str, Estimate]]
     rate: Rate | None
 
     @property
     def decisions(self) -> np.ndarray:
         """What is called, bool (n, k)."""
-        return decide(self.probabilities, self.thresholds)
+        return self.decision.decide(self.probabilities)
 
 
 def load(folder: Path, name: str, *, images: Path | None = None) -> Contender:
@@ -208,16 +206,14 @@ def compared(
     """
     manifest, training = one.manifest, one.manifest.training
     columns = [manifest.findings.index(finding) for finding in findings]
-    classes = manifest.task == "multiclass"
     probabilities = one.stored.probabilities[rows][:, columns]
-    thresholds = np.zeros(0) if classes else one.stored.thresholds[columns]
+    decision = manifest.decision.select(columns)
     scores = external.score(
-        manifest,
+        manifest.task.of(findings),
         labels,
         probabilities,
         patients,
-        findings=findings,
-        thresholds=thresholds,
+        decision=decision,
         replicates=replicates,
         seed=seed,
     )
@@ -233,7 +229,7 @@ def compared(
         bundle=one.model.bundle.hash,
         engine=training.engine,
         architecture=training.architecture,
-        size=manifest.size,
+        size=manifest.input.size,
         parameters=one.parameters,
         epochs=training.epochs,
         best_epoch=training.best_epoch,
@@ -242,9 +238,8 @@ def compared(
         history=one.history,
         tested=len(one.stored.images),
         test_reads=one.stored.test_reads,
-        rule=manifest.calibration.rule,
         probabilities=probabilities,
-        thresholds=thresholds,
+        decision=decision,
         figures=figures,
         rate=None,
     )

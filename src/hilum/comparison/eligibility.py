@@ -19,8 +19,8 @@ from 1024 to 256 pixels none differed by more than 0.0003; of 400 different ones
 def check_task(first: Contender, other: Contender) -> None:
     """Raises UsageError unless two runs answer the same question."""
     one, two = first.manifest, other.manifest
-    if (one.task, set(one.findings)) != (two.task, set(two.findings)):
-        told = [f"{m.task} of {', '.join(m.findings)}" for m in (one, two)]
+    if (one.task.kind, set(one.findings)) != (two.task.kind, set(two.findings)):
+        told = [f"{m.task.kind} of {', '.join(m.findings)}" for m in (one, two)]
         raise UsageError(
             f"{first.name} answers {told[0]}; {other.name} answers {told[1]}: give runs of one task and finding"
         )
@@ -192,7 +192,8 @@ def _unlike(entrants: Sequence[Contender]) -> list[str]:
     for what, values, meaning in (
         ("Thresholds follow different rules", [one.manifest.calibration.rule for one in entrants],
          "decisions are not like for like, AUROC and AP are"),
-        ("Negatives differ", [one.manifest.negatives for one in entrants], "the models learned different questions"),
+        ("Negatives differ", [one.manifest.task.negatives for one in entrants],
+         "the models learned different questions"),
     ):  # fmt: skip
         if len(set(values)) > 1:
             whose: dict[str, list[str]] = {}

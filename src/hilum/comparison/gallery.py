@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hilum.bundle import decide
 from hilum.data.table import Table
 from hilum.errors import ImageError
 from hilum.inference.explanation import Case, explain
@@ -54,7 +53,6 @@ def exhibits(
     findings: tuple[str, ...],
     labels: np.ndarray,
     probabilities: Sequence[np.ndarray],
-    thresholds: Sequence[np.ndarray],
     seed: int,
     watch: Watcher,
 ) -> tuple[Exhibit, ...]:
@@ -67,21 +65,26 @@ def exhibits(
         findings: The k columns.
         labels: (n, k), NaN unknown.
         probabilities: (n, k) a model.
-        thresholds: (k,) a model; (0,) where the most probable class is called.
         seed: Of what is chosen at random.
         watch: Told how it goes.
 
     Raises:
         ImageError: An image cannot be read.
     """
-    classes = not len(thresholds[0])
-    decisions = [decide(*pair) for pair in zip(probabilities, thresholds, strict=True)]
+    rules = [
+        model.bundle.manifest.decision.select(
+            [model.bundle.manifest.findings.index(name) for name in findings]
+        )
+        for model in models
+    ]
+    classes = rules[0].thresholds is None
+    decisions = [rule.decide(p) for rule, p in zip(rules, probabilities, strict=True)]
     right = np.stack([one == (labels == 1) for one in decisions])
     if classes:
         right = np.broadcast_to(right.all(axis=2, keepdims=True), right.shape)
         conviction = np.stack([np.broadcast_to(p.max(axis=1, keepdims=True), p.shape) for p in probabilities])
     else:
-        conviction = np.stack([abs(p - t) for p, t in zip(probabilities, thresholds, strict=True)])
+        conviction = np.stack([abs(p - rule.array) for rule, p in zip(rules, probabilities, strict=True)])
     chosen = choose(labels, right, conviction, classes=classes, seed=seed)
     watch.stage("Explaining images", len(chosen))
     found = []

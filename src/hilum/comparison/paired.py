@@ -102,8 +102,8 @@ def differences(
         One a finding and, of several, `MEAN`; p values not yet corrected.
     """
     options: dict[str, Any] = {"clusters": patients, "replicates": replicates, "seed": seed}
-    classes = not len(model.thresholds)
-    thresholds = [0.5 if classes else one.thresholds for one in (model, reference)]
+    classes = model.decision.thresholds is None
+    thresholds = [0.5 if classes else one.decision.array for one in (model, reference)]
     ranked = stats.compare(
         labels, model.probabilities, reference.probabilities, findings=findings,
         first_thresholds=thresholds[0], second_thresholds=thresholds[1], **options,
@@ -173,7 +173,7 @@ def _holm(p_values: Sequence[float | None]) -> list[float | None]:
 def pair(first: Compared, second: Compared, labels: np.ndarray) -> Pair:
     """Counts on how many decisions two models are right; labels as in `differences`."""
     known = ~np.isnan(labels)
-    if classes := not len(first.thresholds):
+    if classes := first.decision.thresholds is None:
         right = [(one.decisions == (labels == 1)).all(axis=1) for one in (first, second)]
         same = (first.decisions == second.decisions).all(axis=1)
     else:

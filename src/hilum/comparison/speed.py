@@ -61,13 +61,13 @@ def rates(
     prepared: dict[tuple[int, str], np.ndarray] = {}
     for model in models:
         manifest = model.bundle.manifest
-        form = manifest.size, manifest.fit
+        form = manifest.input.size, manifest.input.fit
         if form not in prepared:
             prepared[form] = np.stack([images.prepare(source, *form).pixels for source in chosen])
     seconds = np.zeros((ROUNDS + 1, len(models)))
     for turn in range(ROUNDS + 1):
         for number, model in enumerate(models):
-            squares = prepared[model.bundle.manifest.size, model.bundle.manifest.fit]
+            squares = prepared[model.bundle.manifest.input.size, model.bundle.manifest.input.fit]
             start = clock()
             for first in range(0, len(squares), BATCH):
                 model.graph.outputs(squares[first : first + BATCH])

@@ -11,6 +11,7 @@ from hilum.data.cache import Cached
 from hilum.data.table import Table
 from hilum.errors import DataError
 from hilum.progress import Watcher, count
+from hilum.recipe import InputSpec, Task
 from hilum.recipe.findings import NO_FINDING, named
 
 
@@ -37,49 +38,42 @@ class Examples:
 
 def load(
     table: Table,
+    task: Task,
+    spec: InputSpec,
     *,
-    kind: str,
-    findings: Sequence[str],
-    negatives: str,
-    size: int,
-    fit: str,
     watch: Watcher,
 ) -> Examples:
     """Selects a task's rows and prepares their images.
 
     Args:
         table: Any table that knows the findings.
-        kind: `binary`, `multilabel` or `multiclass`. Of the first two, images are kept of which at least one finding is
-            known; of `multiclass` those that have exactly one class and of which the others are known to be absent: a
-            class that nobody looked for may be there as well. How many were left out is told in a note of the table.
-        findings: The task's findings; the classes of `multiclass`.
-        negatives: For `binary`: `no-finding` keeps images that have the finding and those of which every finding of
-            the table is known to be absent.
-        size: Side of the square.
-        fit: How images are brought to it.
+        task: Of a binary or multilabel one, images are kept of which at least one finding is known; of `multiclass`
+            those that have exactly one class and of which the others are known to be absent: a class that nobody
+            looked for may be there as well. A note of the table says how many were left out. `no-finding` negatives
+            keep images that have the finding and those of which every finding of the table is known to be absent.
+        spec: The square that each image becomes.
         watch: Told of the preparation.
 
     Raises:
         UsageError: The table does not know a finding.
         DataError: No row answers the task, no image can be read, or an image has two classes of `multiclass`.
     """
-    chosen = answering(table, kind=kind, findings=findings, negatives=negatives, watch=watch)
-    return prepare(chosen, size=size, fit=fit, watch=watch)
+    return prepare(answering(table, task, watch=watch), spec, watch=watch)
 
 
-def answering(table: Table, *, kind: str, findings: Sequence[str], negatives: str, watch: Watcher) -> Table:
+def answering(table: Table, task: Task, *, watch: Watcher) -> Table:
     """Selects a task's rows, without a look at any image; arguments and errors as of `load`."""
-    chosen, notes = _answering(table, kind=kind, findings=findings, negatives=negatives)
+    chosen, notes = _answering(table, task)
     for note in notes:
         watch.finish(f"note: {note}")
     return replace(chosen, notes=(*chosen.notes, *notes))
 
 
-def prepare(table: Table, *, size: int, fit: str, watch: Watcher) -> Examples:
+def prepare(table: Table, spec: InputSpec, *, watch: Watcher) -> Examples:
     """Prepares the images of every row; arguments and errors as of `load`."""
     watch.stage("Preparing images", len(table))
     cached = cache.build(
-        table, size=size, fit=fit, on_progress=lambda done, total: watch.advance(done, total)
+        table, size=spec.size, fit=spec.fit, on_progress=lambda done, total: watch.advance(done, total)
     )
     readable = cached.slots >= 0
     if not readable.any():
@@ -101,22 +95,20 @@ def prepare(table: Table, *, size: int, fit: str, watch: Watcher) -> Examples:
     return Examples(replace(kept, frame=frame), pixels, cached.quarantine)
 
 
-def _answering(
-    table: Table, *, kind: str, findings: Sequence[str], negatives: str
-) -> tuple[Table, tuple[str, ...]]:
+def _answering(table: Table, task: Task) -> tuple[Table, tuple[str, ...]]:
     """Returns the rows that answer the task, and notes on those that do not."""
-    labels = table.labels(findings)
+    labels = table.labels(task.findings)
     keep = ~np.isnan(labels).all(axis=1)
     notes: tuple[str, ...] = ()
-    if kind == "binary" and negatives == "no-finding":
+    if task.negatives == "no-finding":
         keep &= (labels[:, 0] == 1) | (table.labels([NO_FINDING])[:, 0] == 1)
-    if kind == "multiclass":
-        _refuse_two_classes(table, labels, findings)
+    if task.exclusive:
+        _refuse_two_classes(table, labels, task.findings)
         keep = labels.sum(axis=1) == 1  # a sum with NaN is NaN
         notes = _left_out(labels[~keep])
     if not keep.any():
         raise DataError(
-            f"none of {len(table):,} images tells anything about {', '.join(findings)}; "
+            f"none of {len(table):,} images tells anything about {', '.join(task.findings)}; "
             "check the table's labels and the recipe's [task]"
         )
     return table.select(keep), notes

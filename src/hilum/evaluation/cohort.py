@@ -110,7 +110,7 @@ def choose(table: Table, bundle: Bundle, split: str | None, *, watch: Watcher) -
     if len(bundle.calibrated_on):
         # Who calibrated is known by pictures, and a patient's may stand in several parts.
         inside = np.isin(patients(table), patients(table)[inside])
-    examples = prepare(table.select(inside), size=manifest.size, fit=manifest.fit, watch=watch)
+    examples = prepare(table.select(inside), manifest.input, watch=watch)
     part = Part(examples, examples.rows(name), name, description, divided is not None, outside=outside)
     if not len(part.rows):
         first = examples.quarantine.iloc[0]
@@ -176,7 +176,7 @@ def _divided_anew(table: Table, manifest: Manifest, watch: Watcher) -> Table | N
     fewest = training.num_train + training.num_val + training.num_test
     if len(table) < fewest or not set(manifest.seen.sources) <= set(table.frame["source"]):
         return None
-    examples = prepare(table, size=manifest.size, fit=manifest.fit, watch=watch)
+    examples = prepare(table, manifest.input, watch=watch)
     if split_hash(examples.table) == training.split_hash:
         return examples.table
     # Bundles of before copies were kept together were divided without looking at the pictures.

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hilum.bundle import Bundle
+from hilum.bundle import Bundle, DecisionRule
 from hilum.data.examples import Examples
 from hilum.evaluation import cohort, evaluate as evaluation, external, subgroups
 from hilum.evaluation.evaluate import FORMAT, Evaluation
@@ -72,10 +72,10 @@ def evaluate(
         scorer = _Scorer(examples, repeat.bundles[0], replicates, seed)
         for fold, bundle in enumerate(repeat.bundles, start=1):
             inside = one.fold == fold
-            scores = scorer.score(one, inside, bundle.manifest.calibration.thresholds)
+            scores = scorer.score(one, inside, bundle.manifest.decision)
             rows.append(scorer.row(one, inside, scores, repeat=number, fold=fold))
         everything = np.ones(len(one.rows), bool)
-        scores = scorer.score(one, everything, _thresholds(repeat))
+        scores = scorer.score(one, everything, _decision(repeat))
         rows.append(scorer.row(one, everything, scores, repeat=number, fold=0))
         scored.append(scores)
         watch.advance(number)
@@ -111,9 +111,9 @@ def _predict(repeat: Repeat, examples: Examples, number: int, watch: Watcher) ->
     return _Predicted(rows, repeat.fold[rows], logits, probabilities)
 
 
-def _thresholds(repeat: Repeat) -> tuple[float, ...]:
-    """Of all folds together: those that an ensemble of them has, (findings,); empty where classes are called."""
-    return ensemble.mean([bundle.manifest.calibration for bundle in repeat.bundles]).thresholds
+def _decision(repeat: Repeat) -> DecisionRule:
+    """Of all folds together: the rule of an ensemble of them."""
+    return ensemble.mean([bundle.manifest.calibration for bundle in repeat.bundles]).decision
 
 
 @dataclass(frozen=True)
@@ -125,16 +125,15 @@ class _Scorer:
     replicates: int
     seed: int
 
-    def score(self, one: _Predicted, inside: np.ndarray, thresholds: Sequence[float]) -> Scores | ClassScores:
+    def score(self, one: _Predicted, inside: np.ndarray, decision: DecisionRule) -> Scores | ClassScores:
         manifest, table = self.bundle.manifest, self.examples.table
         rows = one.rows[inside]
         return external.score(
-            manifest,
+            manifest.task,
             table.labels(manifest.findings)[rows],
             one.probabilities[inside],
             cohort.patients(table)[rows],
-            findings=manifest.findings,
-            thresholds=np.array(thresholds, float),
+            decision=decision,
             replicates=self.replicates,
             seed=self.seed,
         )
@@ -152,8 +151,8 @@ def _cases(
     """Cases to look at, each explained by the model of its fold."""
     findings, table = repeat.bundles[0].manifest.findings, examples.table
     labels = table.labels(findings)[one.rows]
-    thresholds = _thresholds(repeat)
-    chosen = evaluation.choose_cases(labels, one.probabilities, thresholds, seed=seed)
+    decision = _decision(repeat)
+    chosen = evaluation.choose_cases(labels, one.probabilities, decision, seed=seed)
     watch.stage("Explaining cases", len(chosen))
     models: dict[int, runtime.Model] = {}
     cases: list[Case] = []
@@ -163,11 +162,9 @@ def _cases(
         for case in evaluation.explain_row(
             model, table, int(one.rows[index]), findings, labels[index], column
         ):
-            if not thresholds:
-                cases.append(case)
-                continue
-            called = case.probability >= thresholds[column]
-            cases.append(replace(case, threshold=thresholds[column], called=called))
+            threshold = decision.threshold(column)
+            called = case.called if threshold is None else case.probability >= threshold
+            cases.append(replace(case, threshold=threshold, called=called))
         watch.advance(number)
     return tuple(cases)
 
@@ -189,12 +186,12 @@ def _evaluation(
     if folds.repeats > 1:
         description += f", repeat {number} of {folds.repeats}"
     patients = cohort.patients(table)[one.rows]
-    labels, thresholds = table.labels(manifest.findings)[one.rows], np.array(calibration.thresholds, float)
+    labels = table.labels(manifest.findings)[one.rows]
     divided = subgroups.subgroups(
         subgroups.chosen(table, one.rows),
         labels,
         one.probabilities,
-        thresholds=thresholds,
+        decision=calibration.decision,
         patients=patients,
         scores=scores,
     )
@@ -205,7 +202,6 @@ def _evaluation(
         title=f"{evaluation.title(manifest)}, cross-validated",
         bundle="",
         task=manifest.task,
-        findings=manifest.findings,
         data=data,
         split=SPLIT,
         split_description=description,
@@ -215,8 +211,7 @@ def _evaluation(
         labels=labels,
         logits=one.logits,
         probabilities=one.probabilities,
-        thresholds=thresholds,
-        threshold_rule=calibration.rule,
+        decision=calibration.decision,
         scores=scores,
         facts=_facts(repeat),
         citations=evaluation.citations(manifest, table),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hilum.bundle import Manifest, decide
+from hilum.bundle import DecisionRule, Manifest
 from hilum.data.examples import answering
 from hilum.data.mapping import Mapped, map_findings
 from hilum.data.table import Table
@@ -26,7 +26,7 @@ from hilum.inference.ensemble import facts as facts_of_members
 from hilum.inference.explanation import Case, explain
 from hilum.inference.runtime import Model
 from hilum.progress import Silent, Watcher, count
-from hilum.recipe import Recipe, parse_recipe
+from hilum.recipe import Recipe, Task, parse_recipe
 from hilum.stats import ClassScores, Scores
 
 FORMAT = 1
@@ -42,8 +42,7 @@ class Evaluation:
     Attributes:
         title: The run's or recipe's name.
         bundle: The bundle's hash, 64 hexadecimal digits; empty for predictions from elsewhere.
-        task: `binary`, `multilabel` or `multiclass`.
-        findings: The k columns of `labels` and `probabilities`.
+        task: The question; its k findings are the columns of `labels` and `probabilities`.
         data: The sources' names, for example `kermany`.
         split: Which part was evaluated, for example `test`, or `all`.
         split_description: How that part was made, in a sentence.
@@ -53,8 +52,7 @@ class Evaluation:
         labels: float32 (n, k), NaN unknown; of `multiclass` one 1 a row and else 0.
         logits: float32 (n, k), before calibration.
         probabilities: float64 (n, k) in [0, 1], calibrated; of `multiclass` rows sum to 1.
-        thresholds: float64 (k,); of `multiclass` (0,), since the most probable class is called.
-        threshold_rule: How the thresholds were chosen, for example `Youden's J on validation`.
+        decision: How the k findings are called.
         scores: Point estimates and intervals; of `multiclass` each class against the others, and accuracy.
         test_reads: How often this test split was evaluated in this run, this time included; 0 unknown.
         history: One row an epoch, or None: epoch, train_loss, val_loss, val_auroc, learning_rate, seconds.
@@ -71,8 +69,7 @@ class Evaluation:
 
     title: str
     bundle: str
-    task: str
-    findings: tuple[str, ...]
+    task: Task
     data: str
     split: str
     split_description: str
@@ -82,8 +79,7 @@ class Evaluation:
     labels: np.ndarray
     logits: np.ndarray
     probabilities: np.ndarray
-    thresholds: np.ndarray
-    threshold_rule: str
+    decision: DecisionRule
     scores: Scores | ClassScores
     test_reads: int = 0
     history: pd.DataFrame | None = None
@@ -100,7 +96,12 @@ class Evaluation:
     @property
     def decisions(self) -> np.ndarray:
         """What was called, bool (n, k): from the threshold on, or the most probable class."""
-        return decide(self.probabilities, self.thresholds)
+        return self.decision.decide(self.probabilities)
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """The k columns of `labels` and `probabilities`."""
+        return self.task.findings
 
 
 @dataclass(frozen=True)
@@ -198,10 +199,9 @@ def evaluate(
     watch = watch or Silent()
     check_split(split)
     model, manifest = subject.model, subject.model.bundle.manifest
-    mapped = map_findings(subject.table, manifest.findings, all_needed=manifest.task == "multiclass")
-    table = answering(
-        mapped.table, kind=manifest.task, findings=mapped.findings, negatives=manifest.negatives, watch=watch
-    )
+    mapped = map_findings(subject.table, manifest.findings, all_needed=manifest.task.exclusive)
+    task = manifest.task.of(mapped.findings)
+    table = answering(mapped.table, task, watch=watch)
     left_out = table.notes[len(subject.table.notes) :]
     part = cohort.choose(table, model.bundle, split, watch=watch)
     frame = part.examples.table.frame.iloc[part.rows]
@@ -210,18 +210,15 @@ def evaluate(
     watch.stage("Running the model", len(part.rows))
     outputs = cohort.run(model.graph, part.examples, part.rows, watch.advance)
     probabilities = model.probabilities(outputs.logits)[:, columns]
-    thresholds = (
-        np.array(manifest.thresholds, float)[columns] if manifest.calibration.thresholds else np.zeros(0)
-    )
+    decision = manifest.decision.select(columns)
     patients = cohort.patients(part.examples.table)[part.rows]
     watch.stage("Scoring")
     scores = elsewhere.score(
-        manifest,
+        task,
         labels,
         probabilities,
         patients,
-        findings=mapped.findings,
-        thresholds=thresholds,
+        decision=decision,
         replicates=replicates,
         seed=seed,
     )
@@ -247,7 +244,7 @@ def evaluate(
         by_subgroup.chosen(part.examples.table, part.rows),
         labels,
         probabilities,
-        thresholds=thresholds,
+        decision=decision,
         patients=patients,
         scores=scores,
     )
@@ -260,8 +257,7 @@ def evaluate(
     evaluation = Evaluation(
         title=title(manifest),
         bundle=model.bundle.hash,
-        task=manifest.task,
-        findings=mapped.findings,
+        task=task,
         data=", ".join(source.name for source in part.examples.table.sources),
         split=part.name,
         split_description=part.description,
@@ -271,13 +267,12 @@ def evaluate(
         labels=labels,
         logits=outputs.logits[:, columns],
         probabilities=probabilities,
-        thresholds=thresholds,
-        threshold_rule=manifest.calibration.rule,
+        decision=decision,
         scores=scores,
         test_reads=test_reads,
         history=_history(subject.run),
         best_epoch=manifest.training.best_epoch,
-        cases=_cases(model, part, labels, probabilities, mapped.findings, seed, watch),
+        cases=_cases(model, part, labels, probabilities, task, seed, watch),
         facts=facts(manifest, model.bundle.hash),
         warnings=(*watched, *(elsewhere.warnings(external) if external else ())),
         citations=citations(manifest, part.examples.table),
@@ -290,7 +285,7 @@ def evaluate(
             "leaky": part.internal and manifest.training.leaky,
             "internal": part.internal,
             "test_reads": test_reads,
-            "threshold_rule": manifest.calibration.rule,
+            "threshold_rule": decision.origin,
             "recalibrated": manifest.recalibrated.model_dump(mode="json") if manifest.recalibrated else None,
             "external": external.to_dict() if external else None,
             "subgroups": divided.to_dict(),
@@ -335,50 +330,47 @@ def _cases(
     part: Part,
     labels: np.ndarray,
     probabilities: np.ndarray,
-    findings: tuple[str, ...],
+    task: Task,
     seed: int,
     watch: Watcher,
 ) -> tuple[Case, ...]:
     """Explains what `choose_cases` chose."""
     manifest = model.bundle.manifest
-    columns = [manifest.findings.index(finding) for finding in findings]
-    thresholds = (
-        np.array(manifest.thresholds, float)[columns] if manifest.calibration.thresholds else np.zeros(0)
-    )
-    chosen = choose_cases(labels, probabilities, thresholds, seed=seed)
+    decision = manifest.decision.select([manifest.findings.index(finding) for finding in task.findings])
+    chosen = choose_cases(labels, probabilities, decision, seed=seed)
     watch.stage("Explaining cases", len(chosen))
     cases: list[Case] = []
     for number, (index, column) in enumerate(chosen, start=1):
         row = int(part.rows[index])
-        cases += explain_row(model, part.examples.table, row, findings, labels[index], column)
+        cases += explain_row(model, part.examples.table, row, task.findings, labels[index], column)
         watch.advance(number)
     return tuple(cases)
 
 
 def choose_cases(
-    labels: np.ndarray, probabilities: np.ndarray, thresholds: Sequence[float] | np.ndarray, *, seed: int
+    labels: np.ndarray, probabilities: np.ndarray, decision: DecisionRule, *, seed: int
 ) -> list[tuple[int, int]]:
     """Chooses some right calls at random, and the wrong calls that were made with most conviction.
 
     Args:
         labels: (n, k), NaN unknown.
         probabilities: (n, k), calibrated.
-        thresholds: (k,); empty where the most probable class is called, which is then what is explained.
+        decision: How findings are called; the most probable class, where that is it, is what is explained.
         seed: Of the choice.
 
     Returns:
         Pairs of row and column.
     """
-    classes = not len(thresholds)
-    called = decide(probabilities, thresholds)
-    conviction = probabilities if classes else np.abs(probabilities - np.asarray(thresholds))
+    classes = decision.thresholds is None
+    called = decision.decide(probabilities)
+    conviction = probabilities if classes else np.abs(probabilities - decision.array)
     rng = np.random.default_rng(seed)
     chosen: list[tuple[int, int]] = []
     kinds = ((1, True), (0, True)) if classes else ((1, True), (0, False), (0, True), (1, False))
-    for truth, decision in kinds:
-        pairs = np.argwhere((labels == truth) & (called == decision))
+    for truth, present in kinds:
+        pairs = np.argwhere((labels == truth) & (called == present))
         pairs = rng.permutation(pairs)
-        if decision != bool(truth):
+        if present != bool(truth):
             pairs = pairs[np.argsort(-conviction[tuple(pairs.T)], kind="stable")]
         chosen += _one_an_image(pairs, 4 * CASES_EACH // len(kinds))
     return chosen
@@ -397,7 +389,7 @@ def explain_row(
         findings=(finding,),
         labels=(float(labels[column]),),
         boxes=boxes[["x", "y", "width", "height"]].to_numpy(float),
-        truth=findings[int(labels.argmax())] if model.bundle.manifest.task == "multiclass" else "",
+        truth=findings[int(labels.argmax())] if model.bundle.manifest.task.exclusive else "",
     )
 
 
@@ -430,8 +422,8 @@ def facts(manifest: Manifest, bundle_hash: str) -> tuple[tuple[str, str], ...]:
     training, seen = manifest.training, manifest.seen
     settings = parse_recipe(manifest.recipe)
     ages = f"{seen.ages[0]:g} to {seen.ages[1]:g} years" if seen.ages else "unknown"
-    negatives = f"; negatives: {manifest.negatives}" if manifest.task == "binary" else ""
-    chosen = "epoch and temperature" if manifest.task == "multiclass" else "epoch, temperature and threshold"
+    negatives = f"; negatives: {manifest.task.negatives}" if manifest.task.kind == "binary" else ""
+    chosen = "epoch and temperature" if manifest.task.exclusive else "epoch, temperature and threshold"
     chosen = "the epoch was" if manifest.recalibrated else f"{chosen} were"
     recalibrated = tuple(
         ("Recalibration", f"{one.summary}; of bundle {one.parent[:16]}, {one.created}")
@@ -442,8 +434,8 @@ def facts(manifest: Manifest, bundle_hash: str) -> tuple[tuple[str, str], ...]:
     first = (
         ("Bundle", bundle_hash),
         ("Made", f"{manifest.created} by Hilum {manifest.versions.get('hilum', '')}"),
-        ("Task", f"{manifest.task}: {', '.join(manifest.findings)}{negatives}"),
-        ("Input", f"{manifest.size} x {manifest.size} pixels, grey, {manifest.fit}"),
+        ("Task", f"{manifest.task.kind}: {', '.join(manifest.findings)}{negatives}"),
+        ("Input", f"{manifest.input.size} x {manifest.input.size} pixels, grey, {manifest.input.fit}"),
     )
     if manifest.members:
         mean = "the mean of the members' calibrated logits; maps likewise"
@@ -512,11 +504,11 @@ def _warnings(
             f"These figures include images that the model was trained or tuned on ({part.name}); they are no test."
         )
     if not part.internal:
-        what = "calibration comes" if manifest.task == "multiclass" else "threshold and the calibration come"
+        what = "calibration comes" if manifest.task.exclusive else "threshold and the calibration come"
         whose = manifest.recalibrated
         source = f"{whose.num_images:,} images of {whose.site}" if whose else "the training's validation"
         warnings.append(f"External data: the {what} from {source}.")
-        if manifest.negatives == "no-finding" and not (labels == 0).any():
+        if manifest.task.negatives == "no-finding" and not (labels == 0).any():
             warnings.append(
                 f"None of these images is known to have none of {', '.join(mapped.table.findings)}, which are this "
                 "model's negatives: nothing can be said of how it tells them apart."

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from hilum import stats
-from hilum.bundle import Bundle
-from hilum.bundle.manifest import Manifest, Seen
+from hilum.bundle import Bundle, DecisionRule
+from hilum.bundle.manifest import Seen
 from hilum.errors import DataError, HilumError, UsageError
+from hilum.recipe import Task
 from hilum.stats import ClassScores, Estimate, Scores
 
 METRICS = ("auroc", "average_precision", "sensitivity", "specificity")
@@ -69,7 +70,7 @@ class Stored:
         patients: The images' patients as `source:patient`, str (n,).
         labels: float64 (n, k), NaN unknown.
         probabilities: float64 (n, k), calibrated.
-        thresholds: (k,); NaN where the most probable class is called.
+        decision: How the findings were called.
     """
 
     bundle: str
@@ -81,7 +82,7 @@ class Stored:
     patients: np.ndarray
     labels: np.ndarray
     probabilities: np.ndarray
-    thresholds: np.ndarray
+    decision: DecisionRule
 
 
 @dataclass(frozen=True)
@@ -251,12 +252,11 @@ def find_internal(
         )
     columns = [manifest.findings.index(finding) for finding in findings]
     scores = score(
-        manifest,
+        manifest.task.of(findings),
         stored.labels[:, columns],
         stored.probabilities[:, columns],
         stored.patients,
-        findings=findings,
-        thresholds=stored.thresholds[columns],
+        decision=stored.decision.select(columns),
         replicates=replicates,
         seed=seed,
     )
@@ -299,7 +299,7 @@ def read_stored(place: Path, findings: Sequence[str]) -> Stored:
             patients=predictions["patient"].to_numpy(str)[::count],
             labels=labels,
             probabilities=probabilities,
-            thresholds=np.array([metrics["findings"][finding]["threshold"] for finding in findings], float),
+            decision=_decision(metrics, findings),
         )
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise DataError(
@@ -307,33 +307,39 @@ def read_stored(place: Path, findings: Sequence[str]) -> Stored:
         ) from None
 
 
+def _decision(metrics: Mapping[str, Any], findings: Sequence[str]) -> DecisionRule:
+    """Return the rule that a metrics.json reports; of classes no threshold stands there."""
+    thresholds = [metrics["findings"][finding]["threshold"] for finding in findings]
+    called = None if None in thresholds else tuple(map(float, thresholds))
+    return DecisionRule(called, str(metrics.get("threshold_rule", "")))
+
+
 def score(
-    manifest: Manifest,
+    task: Task,
     labels: np.ndarray,
     probabilities: np.ndarray,
     patients: np.ndarray,
     *,
-    findings: Sequence[str],
-    thresholds: np.ndarray,
+    decision: DecisionRule,
     replicates: int,
     seed: int,
 ) -> Scores | ClassScores:
     """Scores some of a bundle's findings, or its classes; see `stats.evaluate` and `stats.evaluate_classes`."""
-    if manifest.task == "multiclass":
+    if task.exclusive:
         return stats.evaluate_classes(
             labels.argmax(axis=1),
             probabilities,
             clusters=patients,
-            names=findings,
+            names=task.findings,
             replicates=replicates,
             seed=seed,
         )
     return stats.evaluate(
         labels,
         probabilities,
-        thresholds=thresholds,
+        thresholds=decision.array,
         clusters=patients,
-        findings=findings,
+        findings=task.findings,
         replicates=replicates,
         seed=seed,
     )

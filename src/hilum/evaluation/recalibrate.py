@@ -93,10 +93,8 @@ def recalibrate(
     watch = watch or Silent()
     manifest = model.bundle.manifest
     check(model, target, part=part, share=share, sensitivity=sensitivity)
-    mapped = map_findings(table, manifest.findings, all_needed=manifest.task == "multiclass")
-    answers = answering(
-        mapped.table, kind=manifest.task, findings=mapped.findings, negatives=manifest.negatives, watch=watch
-    )
+    mapped = map_findings(table, manifest.findings, all_needed=manifest.task.exclusive)
+    answers = answering(mapped.table, manifest.task.of(mapped.findings), watch=watch)
     chosen = _choose(answers, model.bundle, mapped.findings, part=part, share=share, seed=seed, watch=watch)
     labels = _labels(chosen.examples.table, manifest, mapped.findings)[chosen.rows]
     patients = cohort.patients(chosen.examples.table)[chosen.rows]
@@ -108,7 +106,7 @@ def recalibrate(
     fitting = _Fitting(manifest, new, sensitivity, site or " and ".join(s.name for s in table.sources))
     probabilities = model.probabilities(logits)
     before = fitting.figures(
-        labels, probabilities, manifest.calibration.decisions(probabilities), patients, replicates, seed
+        labels, probabilities, manifest.decision.decide(probabilities), patients, replicates, seed
     )
     ranked = {finding: row["auroc"] for finding, row in before.items()}
     fitting, wrong = fitting.without_unranked(logits, labels, before)
@@ -163,7 +161,7 @@ def check(
     model: Model, target: Path, *, part: str | None, share: float | None, sensitivity: float | None
 ) -> None:
     """Refuses what needs no look at the data; arguments and errors as of `recalibrate`."""
-    if sensitivity is not None and model.bundle.manifest.task == "multiclass":
+    if sensitivity is not None and model.bundle.manifest.task.exclusive:
         raise UsageError(
             "--sensitivity chooses thresholds; of classes the most probable one is called, without any"
         )
@@ -243,7 +241,7 @@ def _choose(
             notes.append(
                 "the site has no split: half of its patients calibrate (--share), the others are left to test"
             )
-    examples = prepare(asked, size=manifest.size, fit=manifest.fit, watch=watch)
+    examples = prepare(asked, manifest.input, watch=watch)
     drawn = np.ones(len(examples.table), bool)
     if share < 1:
         drawn = carve(
@@ -282,7 +280,7 @@ def _enough(
     """The findings with enough patients; of classes all or none."""
     counts = list(zip(manifest.findings, positives, negatives, strict=True))
     enough = tuple(name for name, with_it, without in counts if min(with_it, without) >= MIN_PATIENTS)
-    if not enough or (manifest.task == "multiclass" and len(enough) < len(counts)):
+    if not enough or (manifest.task.exclusive and len(enough) < len(counts)):
         numbers = "; ".join(f"{name}: {with_it} with, {without} without" for name, with_it, without in counts)
         raise DataError(
             f"too few patients to calibrate on ({told}; {numbers}); {MIN_PATIENTS} with and {MIN_PATIENTS} without "
@@ -362,7 +360,7 @@ class _Fitting:
     def fit(self, logits: np.ndarray, labels: np.ndarray) -> tuple[Calibration, list[str]]:
         """Fits; the reasons say what could not be fitted plainly."""
         old = self.manifest.calibration
-        if self.manifest.task == "multiclass":
+        if self.manifest.task.exclusive:
             found = stats.recalibrate_classes(logits, labels.argmax(axis=1), old.temperatures[0])
             update: Mapping[str, object] = {
                 "temperatures": (found.temperature,),
@@ -405,7 +403,7 @@ class _Fitting:
         These grow rarer with the logit, or are not surely ranked better than chance while the best temperature lies at
         its bound, where each probability is the prevalence.
         """
-        if self.manifest.task == "multiclass":
+        if self.manifest.task.exclusive:
             unranked = self.findings if stats.falls(logits, labels) else ()
         else:
             columns = [self.manifest.findings.index(finding) for finding in self.findings]
@@ -442,7 +440,7 @@ class _Fitting:
             inside = folds == fold
             calibration, _ = self.fit(logits[~inside], labels[~inside])
             probabilities[inside] = calibration.probabilities(logits[inside])
-            called[inside] = calibration.decisions(probabilities[inside])
+            called[inside] = calibration.decision.decide(probabilities[inside])
         return probabilities, called
 
     def figures(

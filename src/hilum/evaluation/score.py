@@ -11,10 +11,12 @@ import pandas as pd
 from scipy.special import logit
 
 from hilum import stats
+from hilum.bundle import DecisionRule
 from hilum.data.table import Table
 from hilum.errors import DataError, LayoutError, UsageError, nearest
 from hilum.evaluation.evaluate import FORMAT, Evaluation
 from hilum.evaluation.subgroups import chosen, subgroups
+from hilum.recipe import Task
 from hilum.recipe.findings import VOCABULARY, named
 
 LevelName = Literal["image", "study", "patient"]
@@ -179,12 +181,12 @@ def score(
         labels, probabilities, level_name = joined.labels, joined.probabilities, joined.name
         patients, images = patients[joined.first_image], groups[joined.first_image]
         scored = _first_of_groups(scored, groups, joined.first_image)
-    thresholds, rule, said = _rule(predictions, threshold)
+    decision, said = _rule(predictions, threshold)
     notes = (*notes, *said)
     scores = stats.evaluate(
         labels,
         probabilities,
-        thresholds=thresholds,
+        thresholds=decision.array,
         clusters=patients,
         findings=predictions.findings,
         level=level_name,
@@ -192,9 +194,7 @@ def score(
         replicates=replicates,
         seed=seed,
     )
-    divided = subgroups(
-        scored, labels, probabilities, thresholds=thresholds, patients=patients, scores=scores
-    )
+    divided = subgroups(scored, labels, probabilities, decision=decision, patients=patients, scores=scores)
     data = ", ".join(source.name for source in sources)
     description = (
         "all images with labels and predictions"
@@ -205,8 +205,9 @@ def score(
     return Evaluation(
         title=predictions.name,
         bundle="",
-        task="binary" if len(predictions.findings) == 1 else "multilabel",
-        findings=predictions.findings,
+        task=Task(
+            kind="binary" if len(predictions.findings) == 1 else "multilabel", findings=predictions.findings
+        ),
         data=data,
         split=split,
         split_description=description,
@@ -216,8 +217,7 @@ def score(
         labels=labels.astype(np.float32),
         logits=logit(np.clip(probabilities, 1e-7, 1 - 1e-7)).astype(np.float32),
         probabilities=probabilities,
-        thresholds=thresholds,
-        threshold_rule=rule,
+        decision=decision,
         scores=scores,
         facts=(("Predictions", predictions.name), ("Scored", f"by {level_name}")),
         warnings=(
@@ -237,7 +237,7 @@ def score(
             "leaky": False,
             "internal": False,
             "test_reads": 0,
-            "threshold_rule": rule,
+            "threshold_rule": decision.origin,
             "notes": list(notes),
             "subgroups": divided.to_dict(),
             **scores.to_dict(),
@@ -286,14 +286,15 @@ def _bundle(frame: pd.DataFrame) -> str:
     return str(hashes[0]) if len(hashes) == 1 else ""
 
 
-def _rule(predictions: Predictions, threshold: float | None) -> tuple[np.ndarray, str, tuple[str, ...]]:
-    """Thresholds (k,), where they come from, and what to say of it."""
+def _rule(predictions: Predictions, threshold: float | None) -> tuple[DecisionRule, tuple[str, ...]]:
+    """How findings are called, and what to say of it."""
     if threshold is None and predictions.thresholds is not None:
         said = f"Thresholds are those of {predictions.name}, one a finding; --threshold takes another."
-        return predictions.thresholds, "the predictions' own", (said,)
+        return DecisionRule(tuple(predictions.thresholds.tolist()), "the predictions' own"), (said,)
     told = f"No thresholds came with {predictions.name}: 0.5 is taken for all findings; --threshold takes another."
     value = 0.5 if threshold is None else threshold
-    return np.full(len(predictions.findings), value), f"fixed at {value:g}", (told,) * (threshold is None)
+    rule = DecisionRule((value,) * len(predictions.findings), f"fixed at {value:g}")
+    return rule, (told,) * (threshold is None)
 
 
 def _columns(frame: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from hilum import stats
-from hilum.bundle.manifest import decide
+from hilum.bundle import DecisionRule
 from hilum.data.audit.association import FACTORS as METADATA, TOGETHER, Association, associations
 from hilum.data.table import COLUMNS, Table, no_boxes
 from hilum.stats import ClassScores, Estimate, Scores
@@ -161,7 +161,7 @@ def subgroups(
     labels: np.ndarray,
     probabilities: np.ndarray,
     *,
-    thresholds: np.ndarray,
+    decision: DecisionRule,
     patients: np.ndarray,
     scores: Scores | ClassScores,
 ) -> Subgroups:
@@ -175,7 +175,7 @@ def subgroups(
         table: The n images that were scored, row for row.
         labels: (n, k), NaN unknown.
         probabilities: (n, k).
-        thresholds: (k,); (0,) where the most probable class is called.
+        decision: How the k findings are called.
         patients: (n,).
         scores: Of all these images, for the k findings.
     """
@@ -185,7 +185,7 @@ def subgroups(
         tuple(of_findings.findings),
         labels,
         probabilities,
-        decide(probabilities, thresholds),
+        decision.decide(probabilities),
         clusters,
         num_clusters,
         classes=isinstance(scores, ClassScores),

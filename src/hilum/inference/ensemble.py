@@ -39,10 +39,10 @@ OPSET = 20
 PARITY = 1e-4
 AGREE: Mapping[str, Callable[[Manifest], str]] = {
     "findings": lambda manifest: ", ".join(manifest.findings),
-    "task": lambda manifest: manifest.task,
-    "negatives": lambda manifest: manifest.negatives,
-    "size": lambda manifest: f"{manifest.size} pixels",
-    "fit": lambda manifest: manifest.fit,
+    "task": lambda manifest: manifest.task.kind,
+    "negatives": lambda manifest: manifest.task.negatives,
+    "size": lambda manifest: f"{manifest.input.size} pixels",
+    "fit": lambda manifest: manifest.input.fit,
 }
 """What members must have in common: its name -> in words."""
 
@@ -199,7 +199,7 @@ def _merge(members: Sequence[Bundle]) -> onnx.ModelProto:
             helper.make_node("Concat", outputs["embedding"], ["embedding"], axis=1),
         ]
     )
-    size, findings = members[0].manifest.size, len(members[0].manifest.findings)
+    size, findings = members[0].manifest.input.size, len(members[0].manifest.findings)
     channels = sum(member.golden.embedding.shape[0] for member in members)
     shapes = {"logits": [findings], "maps": [findings, height, width], "embedding": [channels]}
     graph.input.append(helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", size, size]))
@@ -328,10 +328,7 @@ def _manifest(members: Sequence[Bundle], name: str, split_hash: str, leaks: Sequ
         name=name or _name(manifests),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         task=first.task,
-        findings=first.findings,
-        negatives=first.negatives,
-        size=first.size,
-        fit=first.fit,
+        input=first.input,
         calibration=mean([manifest.calibration for manifest in manifests]),
         seen=_seen(
             [manifest.seen for manifest in manifests],

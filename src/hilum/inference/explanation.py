@@ -76,12 +76,12 @@ def explain(
         ImageError: The file cannot become a radiograph.
     """
     manifest = model.bundle.manifest
-    prepared = images.prepare(source, manifest.size, manifest.fit)
+    prepared = images.prepare(source, manifest.input.size, manifest.input.fit)
     outputs = model.graph.outputs(prepared.pixels[None])
     probabilities = model.probabilities(outputs.logits)
-    called = manifest.calibration.decisions(probabilities)[0]
+    called = manifest.decision.decide(probabilities)[0]
     picture = _reduced(images.read(source).grey)
-    geometry = images.Geometry(picture.shape[1], picture.shape[0], manifest.size, manifest.fit)
+    geometry = images.Geometry(picture.shape[1], picture.shape[0], manifest.input.size, manifest.input.fit)
     wanted = manifest.findings if findings is None else tuple(findings)
     known = [float("nan")] * len(wanted) if labels is None else labels
     cases = []
@@ -96,7 +96,7 @@ def explain(
                 finding=finding,
                 label=float(label),
                 probability=float(probabilities[0, column]),
-                threshold=manifest.thresholds[column],
+                threshold=manifest.decision.threshold(column),
                 called=bool(called[column]),
                 truth=truth,
                 places=(outputs.maps.shape[2], outputs.maps.shape[3]),

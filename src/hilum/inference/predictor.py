@@ -70,7 +70,7 @@ def predict(
 
     def prepare(source: Location) -> Prepared | ImageError:
         try:
-            return images.prepare(source, manifest.size, manifest.fit)
+            return images.prepare(source, manifest.input.size, manifest.input.fit)
         except ImageError as error:
             return error
 
@@ -134,7 +134,7 @@ def to_frame(model: Model, predictions: Sequence[Prediction]) -> pd.DataFrame:
         for prediction in predictions
         for finding, threshold, probability, decision in zip(
             manifest.findings,
-            manifest.thresholds,
+            _thresholds(model),
             prediction.probabilities if not prediction.error else [math.nan] * len(manifest.findings),
             prediction.decisions or [UNREADABLE] * len(manifest.findings),
             strict=True,
@@ -199,7 +199,7 @@ def to_dict(model: Model, predictions: Sequence[Prediction]) -> dict[str, Any]:
                     for finding, probability, threshold, decision in zip(
                         manifest.findings,
                         prediction.probabilities,
-                        manifest.thresholds,
+                        _thresholds(model),
                         prediction.decisions,
                         strict=False,
                     )
@@ -219,7 +219,7 @@ def _predict(
     if readable:
         outputs = model.graph.outputs(np.stack([item.pixels for item in readable]))
         probabilities = model.probabilities(outputs.logits)
-        called = manifest.calibration.decisions(probabilities)
+        called = manifest.decision.decide(probabilities)
         rows = iter(
             zip(outputs.logits, probabilities, called, model.distance(outputs.embedding), strict=True)
         )
@@ -234,6 +234,11 @@ def _predict(
         warnings = (*item.provenance.warnings, *_unseen(item, float(distance), manifest.seen))
         predictions.append(Prediction(str(source), logits, probabilities, decisions, warnings))
     return predictions
+
+
+def _thresholds(model: Model) -> list[float | None]:
+    decision = model.bundle.manifest.decision
+    return [decision.threshold(column) for column in range(len(model.bundle.manifest.findings))]
 
 
 def _unseen(prepared: Prepared, distance: float, seen: Seen) -> list[str]:

@@ -11,21 +11,22 @@ from hilum.recipe.schema import (
     Monitor,
     Recipe,
     SplitSettings,
-    TaskSettings,
     TrainSettings,
 )
+from hilum.recipe.values import InputSpec, Task
 
 __all__ = [
     "AugmentSettings",
     "BalanceSettings",
     "CalibrateSettings",
     "DataSettings",
+    "InputSpec",
     "Key",
     "ModelSettings",
     "Monitor",
     "Recipe",
     "SplitSettings",
-    "TaskSettings",
+    "Task",
     "TrainSettings",
     "all_keys",
     "describe_keys",

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hilum.errors import closest
-from hilum.recipe.schema import Recipe, Section, toml_value
+from hilum.recipe.schema import Recipe, toml_value
+from hilum.recipe.values import Section
 
 
 @dataclass(frozen=True)

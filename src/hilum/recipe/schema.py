@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hilum.recipe import architectures
-from hilum.recipe.findings import NO_FINDING, canonical
+from hilum.recipe.values import InputSpec, Section, Task
 
 Monitor = Literal[
     "val_loss", "val_auroc", "val_average_precision", "val_accuracy", "val_precision", "val_recall", "val_f1"
@@ -16,61 +16,11 @@ Positive = Annotated[float, Field(gt=0)]
 Whole = Annotated[int, Field(ge=1)]
 
 
-class Section(BaseModel):
-    """A part of a recipe: immutable, and no key that it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class DataSettings(Section):
+class DataSettings(InputSpec):
     """How a radiograph becomes the square that the network sees."""
 
-    size: Annotated[int, Field(ge=32, le=2048)] = 224
-    """Side of the square in pixels."""
-    fit: Literal["squash", "pad", "crop"] = "squash"
-    """How the image is brought to a square: squashed, padded with black, or its centre cropped."""
     phantoms: Annotated[int, Field(ge=0)] = 0
     """How many synthetic radiographs to make where no data are given; 0 means that data must be given."""
-
-
-class TaskSettings(Section):
-    """What is to be told from the image."""
-
-    kind: Literal["binary", "multilabel", "multiclass"] = "binary"
-    """`binary`: one finding, yes or no. `multilabel`: each finding for itself. `multiclass`: exactly one of them."""
-    findings: tuple[str, ...]
-    """The findings; one for `binary`. For `multiclass` the classes, of which `No Finding` may be one."""
-    negatives: Literal["no-finding", "all-others"] = "all-others"
-    """For `binary`: which images without the finding count, those with no finding at all or all others."""
-
-    @field_validator("findings")
-    @classmethod
-    def _canonical(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if not names:
-            raise ValueError("names no finding")
-        found = tuple(canonical(name) for name in names)
-        if len(set(found)) < len(found):
-            raise ValueError("names a finding twice")
-        return found
-
-    @model_validator(mode="after")
-    def _fits(self) -> "TaskSettings":
-        if self.kind != "multiclass" and NO_FINDING in self.findings:
-            raise ValueError(
-                f"{NO_FINDING!r} is not a finding: it is what is left when all are absent; "
-                "it can be a class of kind = 'multiclass'"
-            )
-        if self.kind == "multiclass" and len(self.findings) < 2:
-            raise ValueError(
-                "kind = 'multiclass' takes two classes or more; use kind = 'binary' for one finding"
-            )
-        if self.kind == "binary" and len(self.findings) != 1:
-            raise ValueError(
-                f"kind = 'binary' takes one finding, not {len(self.findings)}; use kind = 'multilabel'"
-            )
-        if self.kind != "binary" and self.negatives != "all-others":
-            raise ValueError("negatives = 'no-finding' goes with kind = 'binary' only")
-        return self
 
 
 class SplitSettings(Section):
@@ -314,7 +264,7 @@ class Recipe(Section):
     description: str = ""
     """A sentence for people."""
     data: DataSettings = DataSettings()
-    task: TaskSettings
+    task: Task
     split: SplitSettings = SplitSettings()
     balance: BalanceSettings = BalanceSettings()
     augment: AugmentSettings = AugmentSettings()

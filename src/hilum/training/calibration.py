@@ -23,7 +23,7 @@ def calibrate(recipe: Recipe, logits: np.ndarray, labels: np.ndarray) -> Calibra
     Returns:
         A temperature and a threshold a finding; of `multiclass` one temperature and no threshold.
     """
-    return (_of_classes if recipe.task.kind == "multiclass" else _of_findings)(recipe, logits, labels)
+    return (_of_classes if recipe.task.exclusive else _of_findings)(recipe, logits, labels)
 
 
 def check_classes(labels: np.ndarray, findings: tuple[str, ...], kind: str) -> None:

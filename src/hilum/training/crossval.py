@@ -93,15 +93,7 @@ def cross_validate(
     """
     watch, folder = watch or Silent(), Path(folder)
     found = check(recipe, folder, folds=folds, repeats=repeats, engine=engine)
-    examples = load(
-        table,
-        kind=recipe.task.kind,
-        findings=recipe.task.findings,
-        negatives=recipe.task.negatives,
-        size=recipe.data.size,
-        fit=recipe.data.fit,
-        watch=watch,
-    )
+    examples = load(table, recipe.task, recipe.data, watch=watch)
     plan = _plan(recipe, folds, repeats, found.name)
     plan["data"] = fingerprint(examples.table, recipe.task.findings)
     before = _begun(folder, plan)

@@ -66,15 +66,7 @@ def divide(
         DataError: The data do not allow what the recipe asks, or the split leaks and may not.
     """
     task = recipe.task
-    examples = load(
-        table,
-        kind=task.kind,
-        findings=task.findings,
-        negatives=task.negatives,
-        size=recipe.data.size,
-        fit=recipe.data.fit,
-        watch=watch,
-    )
+    examples = load(table, task, recipe.data, watch=watch)
     pictures = same_pictures(examples.cached.pixels, examples.cached.slots)
     parted = split(examples.table, recipe.split, findings=task.findings, pictures=pictures)
     leaks = _leaks(parted.table, pictures, allow=allow_leak, allowed=allowed)

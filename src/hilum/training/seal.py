@@ -20,7 +20,7 @@ from hilum.engines import Engine, Trained
 from hilum.errors import TrainingError
 from hilum.inference import runtime
 from hilum.progress import Watcher
-from hilum.recipe import Recipe
+from hilum.recipe import InputSpec, Recipe
 from hilum.training.calibration import calibrate
 
 PARITY = 1e-4
@@ -69,11 +69,8 @@ class Sealing:
             manifest = Manifest(
                 name=recipe.name,
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
-                task=recipe.task.kind,
-                findings=recipe.task.findings,
-                negatives=recipe.task.negatives,
-                size=recipe.data.size,
-                fit=recipe.data.fit,
+                task=recipe.task,
+                input=InputSpec(size=recipe.data.size, fit=recipe.data.fit),
                 calibration=calibrate(recipe, logits, examples.table.labels(recipe.task.findings)[val_rows]),
                 seen=_seen(examples, runtime.typical_limit(embedding)),
                 training=self._training(trained),

@@ -201,16 +201,7 @@ def _worker(job: Job, connection: Connection) -> None:
     warnings.simplefilter("ignore")
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        task = job.recipe.task
-        examples = load(
-            job.table,
-            kind=task.kind,
-            findings=task.findings,
-            negatives=task.negatives,
-            size=job.recipe.data.size,
-            fit=job.recipe.data.fit,
-            watch=Silent(),
-        )
+        examples = load(job.table, job.recipe.task, job.recipe.data, watch=Silent())
         trainer = Trainer(job, load_engine(job.engine), examples, Silent())
         trainer.check()
         work(Trials(job.plan), trainer)

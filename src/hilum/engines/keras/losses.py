@@ -23,7 +23,7 @@ def make_loss(recipe: Recipe, *, smoothing: float = 0.0) -> Loss:
         weights (outputs, 2) of absent and of present. It gives the sum of the losses of what is known, and the number
         of known labels (of rows for `multiclass`): the mean loss is their ratio, over whatever they are summed.
     """
-    settings, multiclass = recipe.train, recipe.task.kind == "multiclass"
+    settings, multiclass = recipe.train, recipe.task.exclusive
     per_label = _per_class(settings) if multiclass else _per_finding(settings)
     middle = 1 / len(recipe.task.findings) if multiclass else 0.5
 

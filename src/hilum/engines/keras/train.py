@@ -375,7 +375,7 @@ class Run:
             outputs = logits(self.model, validation.images)
         plain = tf.ones((validation.labels.shape[1], 2))
         total, count = make_loss(self.recipe)(tf.constant(outputs), tf.constant(validation.labels), plain)
-        multiclass = self.recipe.task.kind == "multiclass"
+        multiclass = self.recipe.task.exclusive
         figures = validation_figures(validation.labels, outputs, multiclass=multiclass)
         return {"val_loss": float(total / tf.maximum(count, 1.0)), **figures}
 

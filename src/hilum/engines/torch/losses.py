@@ -24,17 +24,17 @@ def make_loss(recipe: Recipe, *, smoothing: float = 0.0) -> Loss:
         of known labels (of rows for `multiclass`): the mean loss is their ratio, over whatever they are summed.
     """
     settings = recipe.train
-    per_label = _per_class(settings) if recipe.task.kind == "multiclass" else _per_finding(settings)
-    middle = 1 / len(recipe.task.findings) if recipe.task.kind == "multiclass" else 0.5
+    per_label = _per_class(settings) if recipe.task.exclusive else _per_finding(settings)
+    middle = 1 / len(recipe.task.findings) if recipe.task.exclusive else 0.5
 
     def loss(outputs: Tensor, labels: Tensor, class_weights: Tensor) -> tuple[Tensor, Tensor]:
         known = ~torch.isnan(labels)
-        if recipe.task.kind == "multiclass":
+        if recipe.task.exclusive:
             known = known.all(1, keepdim=True).expand_as(labels)
         target = torch.where(known, labels, torch.zeros_like(labels))
         target = target * (1 - smoothing) + smoothing * middle
         losses = per_label(outputs.float(), target, class_weights)
-        count = known[:, 0].sum() if recipe.task.kind == "multiclass" else known.sum()
+        count = known[:, 0].sum() if recipe.task.exclusive else known.sum()
         return torch.where(known, losses, torch.zeros_like(losses)).sum(), count
 
     return loss

@@ -444,7 +444,7 @@ class Run:
         labels = torch.from_numpy(validation.labels)
         plain = torch.ones(validation.labels.shape[1], 2)
         total, count = make_loss(self.recipe)(outputs, labels, plain)
-        multiclass = self.recipe.task.kind == "multiclass"
+        multiclass = self.recipe.task.exclusive
         figures = validation_figures(validation.labels, outputs.numpy(), multiclass=multiclass)
         return {"val_loss": float(total / count.clamp(min=1)), **figures}
 

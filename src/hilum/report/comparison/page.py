@@ -191,7 +191,7 @@ def _by_finding(comparison: Comparison) -> Grid | None:
     heads = [Column(f"AUROC, {model.name}") for model in comparison.models]
     for model in comparison.models[1:]:
         heads += [Column(f"{model.name} − {reference.name}"), Column("p (Holm)")]
-    noun = "class" if comparison.task == "multiclass" else "finding"
+    noun = comparison.task.noun
     return Grid(
         f"AUROC by {noun}", noun.capitalize(), tuple(heads), tuple(rows), foot=1, notes=notes.listed()
     )
@@ -243,7 +243,7 @@ def _pairs(comparison: Comparison) -> Grid:
                 Cell(f"{pair.second_only:,}"),
                 Cell(f"{pair.both_wrong:,}"),
                 Cell(formatting.per_cent(pair.same, pair.total)),
-                *(() if comparison.task == "multiclass" else (Cell(_kappa(pair.kappa)),)),
+                *(() if comparison.task.exclusive else (Cell(_kappa(pair.kappa)),)),
             ),
         )
         for pair in comparison.pairs
@@ -255,9 +255,9 @@ def _pairs(comparison: Comparison) -> Grid:
         "Both wrong",
         "Same decision",
     )
-    if comparison.task != "multiclass":
+    if not comparison.task.exclusive:
         heads = (*heads, "Kappa")
-    of = "images and findings" if comparison.task == "multilabel" else "images"
+    of = "images and findings" if comparison.task.kind == "multilabel" else "images"
     return Grid(f"Who is right: number of {of}", "First / second", tuple(map(Column, heads)), rows)
 
 

@@ -94,14 +94,14 @@ def _cohort(comparison: Comparison) -> str:
         return (
             f"{images} of {patients}, {int((comparison.labels[:, 0] == 1).sum()):,} positive; intervals 95 %"
         )
-    noun = "class" if comparison.task == "multiclass" else "finding"
+    noun = comparison.task.noun
     return f"{images} of {patients}, {formatting.count(len(comparison.findings), noun)}; intervals 95 %"
 
 
 def _range(comparison: Comparison, metric: str, name: str) -> str:
     """From which model's figure to which other's."""
     key = comparison.overall
-    mean = "Mean " if key == MEAN and (comparison.task, metric) != ("multiclass", ACCURACY) else ""
+    mean = "Mean " if key == MEAN and (comparison.task.kind, metric) != ("multiclass", ACCURACY) else ""
     known = {
         model.name: value
         for model in comparison.models
@@ -200,7 +200,7 @@ def _curves(comparison: Comparison, name: str, metric: str, called: str) -> Plot
     )
     dashes = "chance" if name == "roc" else "the prevalence"
     kind = "ROC curves" if name == "roc" else "Precision-recall curves"
-    dots = "" if comparison.task == "multiclass" else " Markers: the decisions at each model's threshold."
+    dots = "" if comparison.task.exclusive else " Markers: the decisions at each model's threshold."
     bands = " Bands: 95 % intervals at each point." if len(comparison.models) <= overlays.BANDS else ""
     each = [[(line.x, line.y) if len(line.x) else None for line in panel.lines] for panel in panels]
     coincide = any(line != "-" for lines in each for line in overlays.turns(lines))
@@ -228,7 +228,7 @@ def _line(comparison: Comparison, model: Compared, column: int, name: str, metri
     places = ("specificity", "sensitivity") if name == "roc" else ("sensitivity", "ppv")
     across, up = (figures[place].value for place in places)
     point = None
-    if comparison.task != "multiclass" and across is not None and up is not None:
+    if not comparison.task.exclusive and across is not None and up is not None:
         point = (1 - across if name == "roc" else across, up)
     called = "AUROC" if name == "roc" else "AP"
     return overlays.Line(
@@ -243,7 +243,7 @@ def _confusion(comparison: Comparison) -> Plot:
     title = f"{title[0].upper()}{title[1:]}"
     words_: dict[str, Any] = {"title": title, "subtitle": subtitle}
     caption = "Decisions against the truth, with per cent of the row. Colour: right calls; grey: wrong ones."
-    if comparison.task == "multiclass":
+    if comparison.task.exclusive:
         truth = comparison.labels.argmax(axis=1)
         matrices = []
         for model in comparison.models:
@@ -257,12 +257,14 @@ def _confusion(comparison: Comparison) -> Plot:
         drawing = model_panels.confusion(matrices, names, comparison.findings, **words_)
         return Plot("confusion_matrix_comparison", drawing, title, caption)
     counted = [
-        stats.confusion(comparison.labels, model.probabilities, thresholds=model.thresholds)
+        stats.confusion(comparison.labels, model.probabilities, thresholds=model.decision.array)
         for model in comparison.models
     ]
     if len(comparison.findings) == 1:
         matrices = [
-            model_panels.Matrix(counts[0], f"threshold {formatting.probability(float(model.thresholds[0]))}")
+            model_panels.Matrix(
+                counts[0], f"threshold {formatting.probability(float(model.decision.array[0]))}"
+            )
             for counts, model in zip(counted, comparison.models, strict=True)
         ]
         drawing = model_panels.confusion(matrices, names, ("absent", "present"), **words_)

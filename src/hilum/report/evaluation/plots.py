@@ -52,7 +52,7 @@ def discrimination(evaluation: Evaluation) -> Iterator[Plot]:
         yield Plot("auroc_by_finding", drawing, title, caption)
         title = _range(evaluation)
 
-    dot = "" if evaluation.task == "multiclass" else " Dot: the threshold."
+    dot = "" if evaluation.task.exclusive else " Dot: the threshold."
     drawing = curves.roc([_roc(evaluation, column) for column in columns], title=title, subtitle=subtitle)
     yield Plot(
         "roc", drawing, title, f"ROC curve. Band: {level} interval at each point.{dot} Dashes: chance."
@@ -90,14 +90,14 @@ def calibration(evaluation: Evaluation) -> Iterator[Plot]:
     panels = [_distribution(evaluation, column) for column in columns]
     if len(panels) == 1:
         title = f"{panels[0].headline.removesuffix('in error')}called in error"
-        subtitle = f"called present from {formatting.probability(float(evaluation.thresholds[0]))} on"
+        subtitle = f"called present from {formatting.probability(float(evaluation.decision.array[0]))} on"
     else:
         title, subtitle = (
             f"Probabilities of images with and without each {noun(evaluation)}",
             cohort(evaluation),
         )
     drawing = curves.distributions(panels, title=title, subtitle=subtitle)
-    line = "" if evaluation.task == "multiclass" else " Vertical line: the threshold."
+    line = "" if evaluation.task.exclusive else " Vertical line: the threshold."
     caption = (
         f"Predicted probabilities: images with the {noun(evaluation)} upward, without it downward.{line}"
     )
@@ -106,14 +106,14 @@ def calibration(evaluation: Evaluation) -> Iterator[Plot]:
 
 def decisions(evaluation: Evaluation) -> Iterator[Plot]:
     """Yields the confusion matrix, or one a finding."""
-    if evaluation.task == "multiclass":
+    if evaluation.task.exclusive:
         counts = class_confusion(evaluation)
         panels = [curves.Confusion("", "", evaluation.findings, counts)]
         title = f"Accuracy {formatting.estimate(accuracy_of_classes(evaluation))}"
         caption = "Confusion matrix: the most probable class against the truth, with per cent of the row."
     else:
         counts = stats.confusion(
-            evaluation.labels, evaluation.probabilities, thresholds=evaluation.thresholds
+            evaluation.labels, evaluation.probabilities, thresholds=evaluation.decision.array
         )
         panels = [
             curves.Confusion(finding, _f1(evaluation, finding), ("absent", "present"), counts[column])
@@ -157,9 +157,7 @@ def training(evaluation: Evaluation) -> Iterator[Plot]:
     if len(evaluation.findings) > 1:
         caption += f" Scores: means over {formatting.count(len(evaluation.findings), noun(evaluation))}."
     if "val_f1" in column:
-        called = (
-            "of the most probable class" if evaluation.task == "multiclass" else "at a probability of 0.5"
-        )
+        called = "of the most probable class" if evaluation.task.exclusive else "at a probability of 0.5"
         caption += f" AP: average precision. F1: {called}."
     yield Plot("learning_curves", drawing, title, caption)
 
@@ -202,7 +200,7 @@ def cohort(evaluation: Evaluation) -> str:
 
 def noun(evaluation: Evaluation) -> str:
     """Returns what the columns are called: `class` or `finding`."""
-    return "class" if evaluation.task == "multiclass" else "finding"
+    return evaluation.task.noun
 
 
 def _level(evaluation: Evaluation) -> float:
@@ -260,11 +258,11 @@ def _known(evaluation: Evaluation, column: int) -> tuple[NDArray[np.bool_], Floa
 
 
 def _point_label(evaluation: Evaluation, column: int, first: str, second: str) -> tuple[str, ...]:
-    if evaluation.task == "multiclass":
+    if evaluation.task.exclusive:
         return ()
     entries = scores_of(evaluation, evaluation.findings[column])
     named = {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "precision"}
-    threshold = formatting.probability(float(evaluation.thresholds[column]))
+    threshold = formatting.probability(float(evaluation.decision.array[column]))
     return (
         f"threshold {threshold}",
         *(f"{named[name]} {formatting.value(entries[name])}" for name in (first, second)),
@@ -274,7 +272,7 @@ def _point_label(evaluation: Evaluation, column: int, first: str, second: str) -
 def _point(evaluation: Evaluation, column: int, across: str, up: str) -> tuple[float, float] | None:
     """Where the threshold stands, by the metrics' own values; none without both, and none for classes."""
     entries = scores_of(evaluation, evaluation.findings[column])
-    if evaluation.task == "multiclass" or not (
+    if evaluation.task.exclusive or not (
         formatting.is_known(entries[across]) and formatting.is_known(entries[up])
     ):
         return None
@@ -286,7 +284,7 @@ def _distribution(evaluation: Evaluation, column: int) -> curves.Distribution:
     known = ~np.isnan(evaluation.labels[:, column])
     called = evaluation.decisions[known, column]
     missed, wrongly = int((present & ~called).sum()), int((~present & called).sum())
-    threshold = None if evaluation.task == "multiclass" else float(evaluation.thresholds[column])
+    threshold = None if evaluation.task.exclusive else float(evaluation.decision.array[column])
     headline = f"{missed:,} missed, {wrongly:,} in error"
     finding = evaluation.findings[column]
     return curves.Distribution(finding, headline, probabilities[present], probabilities[~present], threshold)

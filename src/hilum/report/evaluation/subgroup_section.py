@@ -81,7 +81,7 @@ def section(evaluation: Evaluation) -> Section | None:
     if found is None:
         return None
     several = len(evaluation.findings) > 1
-    nouns = "classes" if evaluation.task == "multiclass" else "findings"
+    nouns = "classes" if evaluation.task.exclusive else "findings"
     factors = ", ".join(factor.name for factor in found.factors)
     lead = f"The same images divided by {factors}." if found.factors else "The images cannot be divided."
     if found.same:
@@ -135,7 +135,7 @@ def table(evaluation: Evaluation, found: Subgroups) -> Grid:
     heads = ["Images", "Patients", *(["Positives"] if single else []), "AUROC" if single else "Mean AUROC"]
     heads += ["Difference", "p"]
     heads += ["Sensitivity", "Specificity"] if single else []
-    heads += ["Accuracy"] if evaluation.task == "multiclass" else []
+    heads += ["Accuracy"] if evaluation.task.exclusive else []
     for factor in found.factors:
         for level in factor.levels:
             name = f"{FACTORS[factor.name].partition(',')[0]}: {level.name}"

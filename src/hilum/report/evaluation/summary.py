@@ -76,7 +76,7 @@ def markdown(text: str) -> str:
 
 def _what(evaluation: Evaluation) -> str:
     findings = evaluation.findings
-    if evaluation.task == "multiclass":
+    if evaluation.task.exclusive:
         return f"Classifier of chest radiographs into one of {len(findings)} classes: {formatting.listed(findings)}."
     if len(findings) == 1:
         return f"Classifier of chest radiographs: {findings[0]}, present or absent."
@@ -99,7 +99,7 @@ def _tiles(evaluation: Evaluation) -> list[Tile]:
     findings = evaluation.findings
     if len(findings) == 1:
         entries = plots.scores_of(evaluation, findings[0])
-        at = f"at threshold {formatting.probability(float(evaluation.thresholds[0]))}"
+        at = f"at threshold {formatting.probability(float(evaluation.decision.array[0]))}"
         prevalence = formatting.per_cent(entries["positives"], entries["positives"] + entries["negatives"])
         remarks = {
             "auroc": findings[0],
@@ -109,7 +109,7 @@ def _tiles(evaluation: Evaluation) -> list[Tile]:
         }
         return [_tile(name, entries[name], remark) for name, remark in remarks.items()]
     macro = evaluation.metrics["macro"]
-    noun = "classes" if evaluation.task == "multiclass" else "findings"
+    noun = "classes" if evaluation.task.exclusive else "findings"
     known = {name: plots.scores_of(evaluation, name)["auroc"] for name in findings}
     known = {name: entry for name, entry in known.items() if formatting.is_known(entry)}
     tiles = [
@@ -120,7 +120,7 @@ def _tiles(evaluation: Evaluation) -> list[Tile]:
             f"of {len(known)} {noun}",
         )
     ]
-    if evaluation.task == "multiclass":
+    if evaluation.task.exclusive:
         tiles.append(_tile("accuracy", plots.accuracy_of_classes(evaluation), "most probable class"))
     else:
         precision = macro["average_precision"]
@@ -148,7 +148,7 @@ def _tile(name: str, entry: formatting.Entry, remark: str) -> Tile:
 
 
 def _failures(evaluation: Evaluation) -> list[str]:
-    if evaluation.task == "multiclass":
+    if evaluation.task.exclusive:
         return _confused(evaluation)
     called = evaluation.decisions
     sentences, worst = [], []
@@ -235,13 +235,13 @@ def _test_reads(evaluation: Evaluation) -> str:
 
 
 def _decision_rule(evaluation: Evaluation) -> str:
-    if evaluation.task == "multiclass":
+    if evaluation.task.exclusive:
         accuracy = formatting.estimate(plots.accuracy_of_classes(evaluation))
         return f"The most probable class is called: accuracy {accuracy}."
-    rule = evaluation.threshold_rule
+    rule = evaluation.decision.origin
     if len(evaluation.findings) > 1:
         return f"A finding is called present at or above its threshold ({rule})."
-    threshold = formatting.probability(float(evaluation.thresholds[0]))
+    threshold = formatting.probability(float(evaluation.decision.array[0]))
     return f"The finding is called present at a probability of {threshold} or more (threshold: {rule})."
 
 

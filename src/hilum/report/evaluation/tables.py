@@ -93,7 +93,7 @@ def ranking(evaluation: Evaluation) -> Grid:
 
 def calls(evaluation: Evaluation) -> Grid:
     """Returns the metrics of decisions."""
-    if evaluation.task != "multiclass":
+    if not evaluation.task.exclusive:
         return _metrics(evaluation, formatting.DECISIONS, caption="Decisions at the threshold")
     # One class against the others is told apart more often than all are; beside the accuracy it would flatter.
     names = [name for name in formatting.DECISIONS if name != "accuracy"]
@@ -108,11 +108,11 @@ def cohort(evaluation: Evaluation) -> Grid:
         positives, negatives = int(entries["positives"]), int(entries["negatives"])
         counts = [f"{positives:,}", f"{negatives:,}", f"{len(evaluation.images) - positives - negatives:,}"]
         counts.append(formatting.per_cent(positives, positives + negatives))
-        if evaluation.task != "multiclass":
+        if not evaluation.task.exclusive:
             counts.append(formatting.probability(float(entries["threshold"])))
         rows.append((finding, tuple(map(Cell, counts))))
     heads = ["Present", "Absent", "Unknown", "Prevalence"]
-    heads += [] if evaluation.task == "multiclass" else ["Threshold"]
+    heads += [] if evaluation.task.exclusive else ["Threshold"]
     return Grid(
         "Reference labels", plots.noun(evaluation).capitalize(), tuple(map(Column, heads)), tuple(rows)
     )
@@ -246,7 +246,7 @@ def _entries(evaluation: Evaluation) -> Iterator[tuple[str, Mapping[str, Any]]]:
         yield finding, plots.scores_of(evaluation, finding)
     if len(evaluation.findings) == 1:
         return
-    classes = evaluation.task == "multiclass"
+    classes = evaluation.task.exclusive
     overall = {"accuracy": plots.accuracy_of_classes(evaluation)} if classes else {}
     without = {"accuracy": None} if classes else {}
     rare = f" without rare {'classes' if classes else 'findings'}"
