@@ -22,7 +22,7 @@ def test_grey_stays_as_it_is_and_says_that_it_is_small() -> None:
     prepared = images.prepare(npy(pixels), 28)
     np.testing.assert_array_equal(prepared.pixels, pixels)
     assert prepared.provenance.format == "NPY"
-    assert prepared.provenance.warnings == ("only 28 x 28 pixels: small findings are lost",)
+    assert tuple(map(str, prepared.provenance.notices)) == ("only 28 x 28 pixels: small findings are lost",)
 
 
 def test_colour_becomes_grey_by_luma() -> None:
@@ -30,7 +30,7 @@ def test_colour_becomes_grey_by_luma() -> None:
     pixels[...] = (100, 50, 200)
     prepared = images.prepare(npy(pixels), 64)
     assert set(prepared.pixels.ravel()) == {round(0.299 * 100 + 0.587 * 50 + 0.114 * 200)}
-    assert prepared.provenance.warnings == ()
+    assert prepared.provenance.notices == ()
 
 
 @pytest.mark.parametrize(

@@ -299,7 +299,7 @@ def test_a_deflate_bomb_is_refused(make_dicom: Make, monkeypatch: pytest.MonkeyP
 
 def test_a_secondary_capture_declared_dx_is_read_with_a_warning(make_dicom: Make) -> None:
     data = make_dicom(ramp(), SOPClassUID=uid.SecondaryCaptureImageStorage, Modality="DX")
-    assert "secondary capture" in read(data).provenance.warnings[0]
+    assert "secondary capture" in read(data).provenance.notices[0].text
 
 
 @pytest.mark.parametrize(
@@ -316,7 +316,7 @@ def test_a_secondary_capture_declared_dx_is_read_with_a_warning(make_dicom: Make
 def test_age(make_dicom: Make, told: str, years: float) -> None:
     provenance = read(make_dicom(ramp(), PatientAge=told)).provenance
     assert provenance.age == pytest.approx(years, nan_ok=True)
-    assert provenance.warnings == ()
+    assert provenance.notices == ()
 
 
 @pytest.mark.parametrize(
@@ -327,7 +327,7 @@ def test_odd_ages_warn_without_telling_them(make_dicom: Make, told: str, years: 
     data = make_dicom(ramp(), PatientAge="060Y").replace(b"060Y", told.encode())
     provenance = read(data).provenance
     assert provenance.age == pytest.approx(years, nan_ok=True)
-    assert any(warning in sentence for sentence in provenance.warnings)
+    assert any(warning in sentence for sentence in map(str, provenance.notices))
     assert told not in str(provenance)
 
 
@@ -343,11 +343,11 @@ def test_what_the_header_tells(make_dicom: Make) -> None:
         )
     ).provenance
     assert (provenance.view, provenance.sex, provenance.pixel_spacing) == ("LATERAL", "F", (0.2, 0.1))
-    assert provenance.warnings == ("burned-in annotation is declared",)
+    assert tuple(map(str, provenance.notices)) == ("burned-in annotation is declared",)
     assert "Doe" not in str(provenance)
     unknown = read(make_dicom(ramp(), ViewPosition="XTABLE")).provenance
     assert unknown.view == ""
-    assert "view position" in unknown.warnings[0]
+    assert "view position" in unknown.notices[0].text
 
 
 def test_header_values_beyond_the_standard_are_told_without_them(make_dicom: Make) -> None:

@@ -50,7 +50,7 @@ def test_opaque_alpha_is_dropped(picture: np.ndarray, encode: Encode) -> None:
         radiograph = read(encode(np.dstack(channels), "PNG"))
         np.testing.assert_array_equal(np.rint(radiograph.grey * 255), picture)
         assert "opaque alpha dropped" in radiograph.provenance.steps
-        assert radiograph.provenance.warnings == ()
+        assert radiograph.provenance.notices == ()
 
 
 def test_transparent_pixels_lie_on_black(picture: np.ndarray, encode: Encode) -> None:
@@ -59,7 +59,7 @@ def test_transparent_pixels_lie_on_black(picture: np.ndarray, encode: Encode) ->
     radiograph = read(encode(np.dstack([picture, alpha]), "PNG"))
     np.testing.assert_allclose(radiograph.grey * 255, picture * (alpha / 255), atol=1e-3)
     assert "laid on black" in radiograph.provenance.steps
-    assert "transparent" in radiograph.provenance.warnings[0]
+    assert "transparent" in radiograph.provenance.notices[0].text
 
 
 def test_palette(picture: np.ndarray, encode: Encode) -> None:
@@ -69,7 +69,7 @@ def test_palette(picture: np.ndarray, encode: Encode) -> None:
     transparent = read(encode(image, "PNG", transparency=bytes([0] * 50 + [255] * 206)))
     expected = np.where(picture // 2 < 50, 0, 255 - picture // 2)
     np.testing.assert_array_equal(np.rint(transparent.grey * 255), expected)
-    assert transparent.provenance.warnings
+    assert transparent.provenance.notices
 
 
 def test_one_bit(picture: np.ndarray, encode: Encode) -> None:
@@ -113,8 +113,8 @@ def test_dark_sixteen_bits_warn_and_are_not_stretched(encode: Encode) -> None:
     dark = np.full((64, 64), 4095, np.uint16)
     radiograph = read(encode(dark, "PNG"))
     assert radiograph.grey.max() == pytest.approx(4095 / 65535)
-    assert "brightest of 65536 possible values is 4095" in radiograph.provenance.warnings[0]
-    assert read(encode(dark * 3, "PNG")).provenance.warnings == ()
+    assert "brightest of 65536 possible values is 4095" in radiograph.provenance.notices[0].text
+    assert read(encode(dark * 3, "PNG")).provenance.notices == ()
 
 
 def test_sixteen_bit_colour_is_read_with_eight() -> None:
@@ -253,4 +253,4 @@ def test_several_pictures_are_refused(picture: np.ndarray, encode: Encode) -> No
 def test_pillow_warnings_are_handed_on(picture: np.ndarray, encode: Encode) -> None:
     exif = b"Exif\0\0II*\0\x08\0\0\0\x09\0\x12\x01"
     radiograph = read(encode(picture, "JPEG", exif=exif))
-    assert "Corrupt EXIF data" in radiograph.provenance.warnings[0]
+    assert "Corrupt EXIF data" in radiograph.provenance.notices[0].text

@@ -49,7 +49,7 @@ def test_fuji_cr(shared_data: Path) -> None:
     radiograph = read(shared_data / "dicom" / READ[0])
     assert radiograph.grey.shape == (440, 440)
     assert radiograph.provenance.steps == ("window linear", "MONOCHROME1 inverted")
-    assert (radiograph.provenance.view, radiograph.provenance.warnings) == ("PA", ())
+    assert (radiograph.provenance.view, radiograph.provenance.notices) == ("PA", ())
     stored = np.frombuffer((shared_data / "dicom" / READ[0]).read_bytes()[-440 * 440 * 2 :], "<u2")
     window = ((stored.reshape(440, 440) - 549.5) / 1023 + 0.5).clip(0, 1)
     np.testing.assert_allclose(radiograph.grey, 1 - window, atol=1e-6)
@@ -63,7 +63,7 @@ def test_nih_dx(shared_data: Path) -> None:
     np.testing.assert_array_equal(prepared.pixels, np.frombuffer(stored, np.uint8).reshape(1024, 1024))
     assert prepared.provenance.steps == ("theoretical range",)
     assert (prepared.provenance.age, prepared.provenance.sex) == (81, "M")
-    assert [warning.split(":")[0] for warning in prepared.provenance.warnings] == [
+    assert [warning.text.split(":")[0] for warning in prepared.provenance.notices] == [
         "a secondary capture that is declared CR or DX",
         "the patient's age has no unit and was taken for years",
     ]
@@ -76,7 +76,7 @@ def test_nih_pngs(shared_data: Path) -> None:
     for path in paths:
         radiograph = read(path)
         assert radiograph.grey.shape == (1024, 1024)
-        assert radiograph.provenance.warnings == ()
+        assert radiograph.provenance.notices == ()
         with_alpha += "opaque alpha dropped" in radiograph.provenance.steps
         with_profile += "ICC profile ignored" in radiograph.provenance.steps
         if radiograph.provenance.steps:

@@ -6,6 +6,7 @@ import numpy as np
 
 from hilum.errors import ImageError
 from hilum.images.decoded import Decoded, Provenance, check_shape
+from hilum.notices import notice
 
 SMALLEST_SIDE = 28
 """Pixels; collections of arrays such as MedMNIST hold images that were made small on purpose."""
@@ -34,7 +35,5 @@ def decode(data: bytes) -> Decoded:
     height, width = pixels.shape[:2]
     check_shape(width, height, smallest=SMALLEST_SIDE)
     levels = np.ascontiguousarray(pixels) if grey else pixels.astype(np.float32) @ _LUMA
-    warnings = (
-        () if min(width, height) >= 64 else (f"only {width} x {height} pixels: small findings are lost",)
-    )
-    return Decoded(levels, width, height, Provenance("NPY", () if grey else ("colour to grey",), warnings))
+    notices = () if min(width, height) >= 64 else (notice("few-pixels", width=width, height=height),)
+    return Decoded(levels, width, height, Provenance("NPY", () if grey else ("colour to grey",), notices))

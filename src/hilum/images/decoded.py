@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hilum.errors import ImageError
+from hilum.notices import Notice
 
 MIN_SIDE = 32
 """The smallest width and height, in pixels, of anything taken for a radiograph."""
@@ -25,7 +26,7 @@ class Provenance:
     Attributes:
         format: `"PNG"`, `"JPEG"`, `"TIFF"`, `"DICOM"` or `"NPY"`.
         steps: What was done to the stored values, in order.
-        warnings: What a reader of the result should know, one sentence each; no values of a patient.
+        notices: What a reader of the result should know; no values of a patient.
         view: `"PA"`, `"AP"`, `"LATERAL"` or `""` (not told).
         age: The patient's age in years; NaN: not told.
         sex: `"M"`, `"F"`, `"O"` or `""` (not told).
@@ -34,7 +35,7 @@ class Provenance:
 
     format: str
     steps: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
+    notices: tuple[Notice, ...] = ()
     view: str = ""
     age: float = math.nan
     sex: str = ""

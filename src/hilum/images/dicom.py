@@ -22,6 +22,7 @@ from pydicom.pixels import apply_modality_lut, apply_windowing, get_decoder
 
 from hilum.errors import ImageError
 from hilum.images.decoded import Decoded, Header, Provenance, check_shape
+from hilum.notices import Notice, notice
 
 MAX_INFLATED_BYTES = 128 * 2**20
 """The largest content of a file of the deflated transfer syntax, which can expand a thousandfold."""
@@ -59,7 +60,7 @@ _YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 _MAX_AGE = 120
 
 
-def decode(data: bytes, complaints: list[str]) -> Decoded:
+def decode(data: bytes, decoder_messages: list[str]) -> Decoded:
     """Decodes a CR or DX image for presentation; files without file meta too.
 
     A secondary capture is taken only where it declares itself CR or DX, as the files of some public
@@ -67,7 +68,7 @@ def decode(data: bytes, complaints: list[str]) -> Decoded:
 
     Args:
         data: The file's content.
-        complaints: The list that pydicom's warnings go to; their texts hold values and are not handed on.
+        decoder_messages: The list that pydicom's warnings go to; their texts hold values and are not handed on.
 
     Returns:
         The picture at full resolution: 0 is black, 255 white.
@@ -92,12 +93,12 @@ def decode(data: bytes, complaints: list[str]) -> Decoded:
     if _mask_shutter(dataset, levels):
         steps.append("shutter masked")
     height, width = levels.shape
-    warnings = _warnings(dataset)
-    view, age, sex = _view(dataset, warnings), _age(dataset, warnings), _sex(dataset)
+    notices = _notices(dataset)
+    view, age, sex = _view(dataset, notices), _age(dataset, notices), _sex(dataset)
     spacing = _pixel_spacing(dataset)
-    if complaints:
-        warnings.append("the header has values that break the DICOM standard")
-    provenance = Provenance("DICOM", tuple(steps), tuple(warnings), view, age, sex, spacing)
+    if decoder_messages:
+        notices.append(notice("header-breaks-standard"))
+    provenance = Provenance("DICOM", tuple(steps), tuple(notices), view, age, sex, spacing)
     return Decoded(levels, width, height, provenance)
 
 
@@ -312,25 +313,23 @@ def _mask_shutter(dataset: Dataset, levels: npt.NDArray[np.float32]) -> bool:
     return True
 
 
-def _warnings(dataset: Dataset) -> list[str]:
-    warnings = []
+def _notices(dataset: Dataset) -> list[Notice]:
+    notices = []
     if (dataset.get("SOPClassUID") or "") == uid.SecondaryCaptureImageStorage:
-        warnings.append(
-            "a secondary capture that is declared CR or DX: its grey values may have been altered"
-        )
+        notices.append(notice("secondary-capture"))
     if str(dataset.get("BurnedInAnnotation", "")).strip().upper() == "YES":
-        warnings.append("burned-in annotation is declared")
-    return warnings
+        notices.append(notice("burned-in-annotation"))
+    return notices
 
 
-def _view(dataset: Dataset, warnings: list[str]) -> str:
+def _view(dataset: Dataset, notices: list[Notice]) -> str:
     told = str(dataset.get("ViewPosition") or "").strip().upper()
     if told and told not in _VIEWS:
-        warnings.append("the view position is none of PA, AP, LL, RL and was left out")
+        notices.append(notice("view-left-out"))
     return _VIEWS.get(told, "")
 
 
-def _age(dataset: Dataset, warnings: list[str]) -> float:
+def _age(dataset: Dataset, notices: list[Notice]) -> float:
     """Years, from `"060Y"`, `"013M"`, `"006W"`, `"001D"`, or a bare number, which is none by the standard."""
     told = str(dataset.get("PatientAge") or "").strip().upper()
     if not told:
@@ -338,10 +337,10 @@ def _age(dataset: Dataset, warnings: list[str]) -> float:
     match = re.fullmatch(r"(\d{1,3})([YMWD]?)", told, re.ASCII)
     years = int(match[1]) * _YEARS[match[2] or "Y"] if match else math.nan
     if not years <= _MAX_AGE:
-        warnings.append("the patient's age cannot be and was left out")
+        notices.append(notice("age-left-out"))
         return math.nan
     if match and not match[2]:
-        warnings.append("the patient's age has no unit and was taken for years")
+        notices.append(notice("age-without-unit"))
     return years
 
 

@@ -122,16 +122,16 @@ def _decode(source: Source, scaled: raster.Scaled | None) -> Decoded:
     data = _content(source)
     name = _format(data)
     try:
-        with decoder_warnings.collected() as complained:
+        with decoder_warnings.collected() as decoder_messages:
             if name == "DICOM":
                 # Here, since pydicom takes half a second to import and most collections are of PNG or JPEG
                 # files.
                 from hilum.images import dicom
 
-                return dicom.decode(data, complained)
+                return dicom.decode(data, decoder_messages)
             if name == "NPY":
                 return array.decode(data)
-            return raster.decode(data, complained, scaled=scaled)
+            return raster.decode(data, decoder_messages, scaled=scaled)
     except HilumError:
         raise
     except MemoryError:

@@ -11,6 +11,7 @@ from PIL import ExifTags, Image
 
 from hilum.errors import ImageError
 from hilum.images.decoded import MAX_PIXELS, Decoded, Provenance, check_shape
+from hilum.notices import Notice, notice
 
 FORMATS = ("PNG", "JPEG", "TIFF")
 
@@ -34,7 +35,7 @@ _UPRIGHT: dict[int, Callable[[Any], Any]] = {
 }
 
 
-def decode(data: bytes, complaints: Sequence[str], *, scaled: Scaled | None = None) -> Decoded:
+def decode(data: bytes, decoder_messages: Sequence[str], *, scaled: Scaled | None = None) -> Decoded:
     """Decodes a raster image to grey.
 
     Colour becomes grey by ITU-R BT.601 luma (0.299 R + 0.587 G + 0.114 B), exact where R = G = B. Transparent
@@ -43,7 +44,7 @@ def decode(data: bytes, complaints: Sequence[str], *, scaled: Scaled | None = No
 
     Args:
         data: The file's content.
-        complaints: Where Pillow's warnings go; they are handed on.
+        decoder_messages: Where Pillow's warnings go; they are handed on.
         scaled: Tells, from the original's width and height, to what width and height it will be scaled; a
             JPEG file much larger than that is decoded at 1/2, 1/4 or 1/8 of its scale. None: at full
             resolution.
@@ -56,7 +57,7 @@ def decode(data: bytes, complaints: Sequence[str], *, scaled: Scaled | None = No
         Exception: Whatever Pillow raises for a damaged file.
     """
     steps: list[str] = []
-    warnings: list[str] = []
+    notices: list[Notice] = []
     with _open(data) as image:
         # Pillow calls a JPEG file with a preview inside MPO; the first picture is the whole one.
         name = image.format if image.format in FORMATS else "JPEG"
@@ -69,9 +70,9 @@ def decode(data: bytes, complaints: Sequence[str], *, scaled: Scaled | None = No
         if name == "JPEG":
             levels = _jpeg(image, scaled, steps)
         elif image.mode.startswith("I;16"):
-            levels = _sixteen_bit(image, name, steps, warnings)
+            levels = _sixteen_bit(image, name, steps, notices)
         else:
-            levels = _eight_bit(image, steps, warnings)
+            levels = _eight_bit(image, steps, notices)
         # Of a TIFF file Pillow undoes the orientation itself and then forgets the tag.
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     if orientation in _UPRIGHT:
@@ -79,7 +80,8 @@ def decode(data: bytes, complaints: Sequence[str], *, scaled: Scaled | None = No
         steps.append(f"EXIF orientation {orientation} undone")
         if orientation >= 5:
             width, height = height, width
-    return Decoded(levels, width, height, Provenance(name, tuple(steps), (*warnings, *complaints)))
+    said = (notice("decoder-warning", message=message) for message in decoder_messages)
+    return Decoded(levels, width, height, Provenance(name, tuple(steps), (*notices, *said)))
 
 
 def _open(data: bytes) -> Image.Image:
@@ -131,7 +133,7 @@ def _jpeg(image: Image.Image, scaled: Scaled | None, steps: list[str]) -> Levels
     return np.asarray(shifted, np.float32)
 
 
-def _eight_bit(image: Image.Image, steps: list[str], warnings: list[str]) -> Levels:
+def _eight_bit(image: Image.Image, steps: list[str], notices: list[Notice]) -> Levels:
     if any(";16" in str(tile.args) for tile in getattr(image, "tile", ())):
         steps.append("16-bit colour read with 8 bits")
     if image.mode not in ("1", "L", "LA"):
@@ -144,11 +146,11 @@ def _eight_bit(image: Image.Image, steps: list[str], warnings: list[str]) -> Lev
         steps.append("opaque alpha dropped")
         return levels
     steps.append("laid on black")
-    warnings.append("the image is partly transparent; it was laid on black")
+    notices.append(notice("transparency"))
     return np.asarray(levels * (alpha / np.float32(255)), np.float32)
 
 
-def _sixteen_bit(image: Image.Image, name: str, steps: list[str], warnings: list[str]) -> Levels:
+def _sixteen_bit(image: Image.Image, name: str, steps: list[str], notices: list[Notice]) -> Levels:
     tags = getattr(image, "tag_v2", {})  # of TIFF files
     bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
     inverted = name == "TIFF" and tags.get(_PHOTOMETRIC) == 0
@@ -156,10 +158,7 @@ def _sixteen_bit(image: Image.Image, name: str, steps: list[str], warnings: list
     top = 2**bits - 1
     brightest = int(values.max())
     if brightest < (top + 1) // 8:
-        warnings.append(
-            f"the brightest of {top + 1} possible values is {brightest}: are fewer bits used than declared? "
-            "The whole range was scaled"
-        )
+        notices.append(notice("few-bits-used", levels=top + 1, brightest=brightest))
     steps.append(f"{bits}-bit grey")
     levels = np.minimum(values.astype(np.float32) / np.float32(top / 255), np.float32(255))
     if inverted:

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +19,7 @@ from hilum.bundle import INTENDED_USE, Seen
 from hilum.errors import ImageError, LayoutError, UsageError
 from hilum.images import Location, Prepared
 from hilum.inference.runtime import Model
+from hilum.notices import Notice, notice
 
 BATCH = 16
 FEW = 3  # so many images are each named with their warning
@@ -38,7 +38,7 @@ class Prediction:
         logits: float32 (findings,), before calibration; empty where the file could not be read.
         probabilities: float64 (findings,), calibrated; empty likewise.
         decisions: `present` or `absent` per finding, of classes one `present`; empty likewise.
-        warnings: What a reader must know, a line each.
+        notices: What a reader must know.
         error: Why the file could not be read; empty where it could.
     """
 
@@ -46,7 +46,7 @@ class Prediction:
     logits: np.ndarray
     probabilities: np.ndarray
     decisions: tuple[str, ...]
-    warnings: tuple[str, ...]
+    notices: tuple[Notice, ...]
     error: str = ""
 
 
@@ -126,9 +126,7 @@ def to_frame(model: Model, predictions: Sequence[Prediction]) -> pd.DataFrame:
             "probability": probability,
             "threshold": math.nan if threshold is None else threshold,
             "decision": decision,
-            "warnings": "; ".join(
-                (prediction.error, *prediction.warnings) if prediction.error else prediction.warnings
-            ),
+            "warnings": prediction.error or "; ".join(map(str, prediction.notices)),
             "bundle": model.bundle.hash,
         }
         for prediction in predictions
@@ -144,21 +142,18 @@ def to_frame(model: Model, predictions: Sequence[Prediction]) -> pd.DataFrame:
 
 
 def common_warnings(predictions: Sequence[Prediction]) -> list[str]:
-    """Sums up what a reader must know: a warning of a few images once for each, a common one once with their number.
-
-    Warnings that differ only in numbers are the same.
-    """
-    alike: dict[str, list[tuple[str, str]]] = {}
+    """Sum up what a reader must know: a notice of a few images once for each, a common one once with their number."""
+    by_code: dict[str, list[tuple[str, Notice]]] = {}
     for prediction in predictions:
-        for warning in prediction.warnings:
-            alike.setdefault(re.sub(r"\d+(\.\d+)?", "", warning), []).append((prediction.image, warning))
+        for notice_ in prediction.notices:
+            by_code.setdefault(notice_.code, []).append((prediction.image, notice_))
     lines = []
-    for told in alike.values():
-        if len(told) <= FEW:
-            lines += [f"{image}: {warning}" for image, warning in told]
+    for given in by_code.values():
+        if len(given) <= FEW:
+            lines += [f"{image}: {notice_}" for image, notice_ in given]
         else:
-            image, warning = told[0]
-            lines.append(f"{len(told):,} of {len(predictions):,} images, such as {image}: {warning}")
+            image, notice_ = given[0]
+            lines.append(f"{len(given):,} of {len(predictions):,} images, such as {image}: {notice_}")
     return lines
 
 
@@ -193,7 +188,7 @@ def to_dict(model: Model, predictions: Sequence[Prediction]) -> dict[str, Any]:
             {
                 "image": prediction.image,
                 **({"error": prediction.error} if prediction.error else {}),
-                "warnings": list(prediction.warnings),
+                "notices": [notice_.to_dict() for notice_ in prediction.notices],
                 "findings": {
                     finding: {"probability": float(probability), "threshold": threshold, "decision": decision}
                     for finding, probability, threshold, decision in zip(
@@ -231,8 +226,8 @@ def _predict(
             continue
         logits, probabilities, present, distance = next(rows)
         decisions = tuple(np.where(present, "present", "absent").tolist())
-        warnings = (*item.provenance.warnings, *_unseen(item, float(distance), manifest.seen))
-        predictions.append(Prediction(str(source), logits, probabilities, decisions, warnings))
+        notices = (*item.provenance.notices, *_unseen(item, float(distance), manifest.seen))
+        predictions.append(Prediction(str(source), logits, probabilities, decisions, notices))
     return predictions
 
 
@@ -241,18 +236,17 @@ def _thresholds(model: Model) -> list[float | None]:
     return [decision.threshold(column) for column in range(len(model.bundle.manifest.findings))]
 
 
-def _unseen(prepared: Prepared, distance: float, seen: Seen) -> list[str]:
-    """Says in what an image differs from those of training; what its file does not tell cannot be compared."""
-    provenance, warnings = prepared.provenance, []
-    if provenance.view and seen.views and provenance.view not in seen.views:
-        warnings.append(f"view {provenance.view} was not seen in training (seen: {', '.join(seen.views)})")
-    if not math.isnan(provenance.age) and seen.ages and not seen.ages[0] <= provenance.age <= seen.ages[1]:
-        warnings.append(
-            f"age {provenance.age:g} years is outside those seen in training ({seen.ages[0]:g} to {seen.ages[1]:g})"
-        )
+def _unseen(prepared: Prepared, distance: float, seen: Seen) -> Iterator[Notice]:
+    """Yield in what an image differs from those of training; what its file does not tell cannot be compared."""
+    view, age = prepared.provenance.view, prepared.provenance.age
+    if view and seen.views and view not in seen.views:
+        yield notice("view-not-in-training", view=view, seen=list(seen.views))
+    if not math.isnan(age) and seen.ages and not seen.ages[0] <= age <= seen.ages[1]:
+        yield notice("age-not-in-training", age=age, lowest=seen.ages[0], highest=seen.ages[1])
     if distance > seen.typical_distance:
-        warnings.append(f"unlike the training images (distance {distance:.2f}, {seen.likeness})")
-    return warnings
+        yield notice(
+            "unlike-training", distance=distance, limit=seen.typical_distance, share=seen.typical_share
+        )
 
 
 def _batches(results: Iterator[Result]) -> Iterator[list[Result]]:
