@@ -7,6 +7,7 @@ import pytest
 from hilum.data.table import Table
 from hilum.images import Location
 from hilum.inference import predictor, runtime
+from hilum.notices import notice
 
 NAMES = ["No Finding", "Bacterial Pneumonia", "Viral Pneumonia"]
 
@@ -68,13 +69,14 @@ def told(image, *warnings):
 
 
 def test_a_warning_of_many_images_is_said_once_with_their_number():
-    many = [told(f"{number}.png", f"unlike the training images (distance {number}.5)") for number in range(9)]
-    few = [told("a.png", "view AP"), told("b.png", "view AP"), told("c.png")]
+    burned_in = notice("burned-in-annotation")
+    many = [told(f"{number}.png", notice("few-pixels", width=number, height=40)) for number in range(9)]
+    few = [told("a.png", burned_in), told("b.png", burned_in), told("c.png")]
 
     lines = predictor.common_warnings([*many, *few])
 
     assert lines == [
-        "9 of 12 images, such as 0.png: unlike the training images (distance 0.5)",
-        "a.png: view AP",
-        "b.png: view AP",
+        "9 of 12 images, such as 0.png: only 0 x 40 pixels: small findings are lost",
+        "a.png: burned-in annotation is declared",
+        "b.png: burned-in annotation is declared",
     ]
