@@ -141,11 +141,12 @@ def crossval(
     from hilum.cli.terminal import Terminal
     from hilum.report.evaluation import tables
     from hilum.training import train as training
-    from hilum.training.crossval import check, cross_validate, folder_of
+    from hilum.training.crossval import FoldPlan, check, cross_validate, folder_of
 
     settings, watch = load_watched(recipe, changes, needs_data=not data)
     check_source(data)
-    found = check(settings, output, folds=folds, repeats=repeats, engine=engine.value)
+    plan = FoldPlan(folds, repeats)
+    found = check(settings, output, plan=plan, engine=engine.value)
     if data:
         table = read_table(data, layout=layout, images=images, remap=remap)
     else:
@@ -154,8 +155,7 @@ def crossval(
         settings,
         table,
         output,
-        folds=folds,
-        repeats=repeats,
+        plan=plan,
         engine=found,
         allow_leak=allow_leak,
         watch=watch,
@@ -196,10 +196,8 @@ def _train(
         folder,
         engine=found,
         resume=resume,
-        track=track,
-        devices=devices,
-        profile=profile,
         allow_leak=allow_leak,
+        options=training.TrainOptions(track=track, devices=devices, profile=profile),
         watch=watch,
     )
     ended = {

@@ -105,16 +105,14 @@ def tune(
     settings, watch = load_watched(recipe, changes, needs_data=data is None)
     study.dimensions(settings, varied, search=search.value)  # before what takes seconds to load
     from hilum.training.train import draw_phantoms
-    from hilum.tuning.tune import BEST, check, tune as search_for
+    from hilum.tuning.tune import BEST, TuneOptions, check, tune as search_for
 
     folder = output or Path("tuned") / Path(recipe).stem
     asked: dict[str, Any] = {
         "vary": varied,
         "search": search.value,
-        "trials": trials or 20,
-        "workers": workers,
         "engine": engine.value,
-        "prune": prune,
+        "options": TuneOptions(trials or 20, workers, storage, prune, allow_leak),
     }
     check(settings, folder, **asked)
     table = read_table(data, layout=layout, images=images, remap=remap) if data else None
@@ -123,8 +121,6 @@ def tune(
         table if table is not None else draw_phantoms(settings, watch),
         folder,
         **asked,
-        storage=storage,
-        allow_leak=allow_leak,
         watch=watch,
     )
     best = found.ranked.iloc[0]

@@ -2,18 +2,14 @@
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from hilum.engines import InitialWeights
+from hilum.engines.contract import InitialWeights
+from hilum.engines.registry import REGISTRY
 from hilum.errors import RecipeError, TrainingError
 
 RANDOM = InitialWeights("random", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), licence="none")
-SUFFIXES: Mapping[str, tuple[str, ...]] = {
-    "torch": (".safetensors", ".npz"),
-    "keras": (".weights.h5", ".h5", ".keras", ".npz"),
-}
-"""Engine -> the files that it reads weights from."""
 NO_HUB = "custom_cnn"
 """The architecture that no hub has weights for."""
 
@@ -38,10 +34,11 @@ def check_weights(source: str, *, engine: str, architecture: str) -> None:
         raise RecipeError(
             f"model.weights = {source!r} is neither 'imagenet', 'none' nor a file that exists; give one of the three"
         )
-    if not path.name.endswith(SUFFIXES[engine]):
-        *suffixes, last = SUFFIXES[engine]
+    endings = REGISTRY[engine].weight_files
+    if not path.name.endswith(endings):
+        *others, last = endings
         raise RecipeError(
-            f"{path.name}: the {engine} engine reads weights from {', '.join(suffixes)} and {last} files, "
+            f"{path.name}: the {engine} engine reads weights from {', '.join(others)} and {last} files, "
             f"not {path.suffix!r}"
         )
 

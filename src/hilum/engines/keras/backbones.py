@@ -8,8 +8,6 @@ from typing import Any
 
 import keras
 
-from hilum.engines.keras import backend as backend
-
 CUSTOM_CNN = "custom_cnn"
 MOMENTUM = (
     0.9  # of batch norm's statistics, as PyTorch's 0.1 has it; the library's 0.99 needs thousands of steps

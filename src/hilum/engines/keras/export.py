@@ -13,13 +13,12 @@ from zipfile import ZipFile
 
 import numpy as np
 import onnx
-import tensorflow as tf
+import tensorflow
 import tf2onnx
 from tf2onnx.handler import tf_op
 from tf2onnx.utils import make_name
 
-from hilum.engines.keras import backend as backend
-from hilum.engines.keras.models import Classifier
+from hilum.engines.keras.models import KerasClassifier
 from hilum.engines.keras.weights import NOTE
 from hilum.files import replacing
 
@@ -42,7 +41,7 @@ class _Erfc:
         ctx.make_node("Sub", [one.output[0], erf.output[0]], outputs=outputs, shapes=shapes, dtypes=dtypes)
 
 
-def export(model: Classifier, *, size: int, graph: Path, weights: Path) -> Sequence[Path]:
+def export_model(model: KerasClassifier, *, size: int, graph: Path, weights: Path) -> Sequence[Path]:
     """Writes the graph and the native weights.
 
     Args:
@@ -56,8 +55,8 @@ def export(model: Classifier, *, size: int, graph: Path, weights: Path) -> Seque
     """
     if model.unfold:
         model.unfold()
-    explain = tf.function(lambda image: dict(zip(OUTPUTS, model.explain(image), strict=True)))
-    signature = [tf.TensorSpec((None, size, size), tf.float32, name="image")]
+    explain = tensorflow.function(lambda image: dict(zip(OUTPUTS, model.explain(image), strict=True)))
+    signature = [tensorflow.TensorSpec((None, size, size), tensorflow.float32, name="image")]
     with _quietly():
         proto, _ = tf2onnx.convert.from_function(explain, input_signature=signature, opset=OPSET)
     _tidy(proto)
@@ -68,7 +67,7 @@ def export(model: Classifier, *, size: int, graph: Path, weights: Path) -> Seque
     return graph, native
 
 
-def save(model: Classifier, path: Path) -> None:
+def save(model: KerasClassifier, path: Path) -> None:
     """Writes a `.keras` file for people who want plain `keras.models.load_model`.
 
     Grey (size, size) in [0, 1] in, uncalibrated probabilities out, built-in layers only, uncompiled. Hilum itself never

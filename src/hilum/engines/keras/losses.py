@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-import tensorflow as tf
+import tensorflow
 
-from hilum.engines.keras import backend as backend
 from hilum.recipe import Recipe, TrainSettings
 
 Loss = Callable[[Any, Any, Any], tuple[Any, Any]]
@@ -28,15 +27,17 @@ def make_loss(recipe: Recipe, *, smoothing: float = 0.0) -> Loss:
     middle = 1 / len(recipe.task.findings) if multiclass else 0.5
 
     def loss(outputs: Any, labels: Any, class_weights: Any) -> tuple[Any, Any]:
-        known = tf.logical_not(tf.math.is_nan(labels))
+        known = tensorflow.logical_not(tensorflow.math.is_nan(labels))
         if multiclass:
-            known = tf.broadcast_to(tf.reduce_all(known, 1, keepdims=True), tf.shape(labels))
-        target = tf.where(known, labels, tf.zeros_like(labels))
+            known = tensorflow.broadcast_to(
+                tensorflow.reduce_all(known, 1, keepdims=True), tensorflow.shape(labels)
+            )
+        target = tensorflow.where(known, labels, tensorflow.zeros_like(labels))
         target = target * (1 - smoothing) + smoothing * middle
-        losses = per_label(tf.cast(outputs, tf.float32), target, class_weights)
+        losses = per_label(tensorflow.cast(outputs, tensorflow.float32), target, class_weights)
         counted = known[:, 0] if multiclass else known
-        total = tf.reduce_sum(tf.where(known, losses, tf.zeros_like(losses)))
-        return total, tf.reduce_sum(tf.cast(counted, tf.float32))
+        total = tensorflow.reduce_sum(tensorflow.where(known, losses, tensorflow.zeros_like(losses)))
+        return total, tensorflow.reduce_sum(tensorflow.cast(counted, tensorflow.float32))
 
     return loss
 
@@ -52,14 +53,17 @@ def _per_finding(settings: TrainSettings) -> Loss:
     """
 
     def losses(outputs: Any, target: Any, class_weights: Any) -> Any:
-        present, absent = tf.math.softplus(-outputs), tf.math.softplus(outputs)
+        present, absent = tensorflow.math.softplus(-outputs), tensorflow.math.softplus(outputs)
         if settings.loss == "focal":
-            present = present * tf.sigmoid(-outputs) ** settings.focal_gamma
-            absent = absent * tf.sigmoid(outputs) ** settings.focal_gamma
+            present = present * tensorflow.sigmoid(-outputs) ** settings.focal_gamma
+            absent = absent * tensorflow.sigmoid(outputs) ** settings.focal_gamma
         elif settings.loss == "asymmetric":
-            shifted = tf.maximum(tf.sigmoid(outputs) - settings.negative_margin, 1e-8)
-            present = present * tf.sigmoid(-outputs) ** settings.gamma_positive
-            absent = -tf.math.log1p(-tf.minimum(shifted, 1 - 1e-7)) * shifted**settings.gamma_negative
+            shifted = tensorflow.maximum(tensorflow.sigmoid(outputs) - settings.negative_margin, 1e-8)
+            present = present * tensorflow.sigmoid(-outputs) ** settings.gamma_positive
+            absent = (
+                -tensorflow.math.log1p(-tensorflow.minimum(shifted, 1 - 1e-7))
+                * shifted**settings.gamma_negative
+            )
         return class_weights[:, 1] * target * present + class_weights[:, 0] * (1 - target) * absent
 
     return losses
@@ -69,10 +73,10 @@ def _per_class(settings: TrainSettings) -> Loss:
     """Softmax losses: -w t log p for each class, times (1 - p)^gamma for the focal loss."""
 
     def losses(outputs: Any, target: Any, class_weights: Any) -> Any:
-        logarithms = tf.nn.log_softmax(outputs, 1)
+        logarithms = tensorflow.nn.log_softmax(outputs, 1)
         values = -class_weights[:, 1] * target * logarithms
         if settings.loss == "focal":
-            values = values * (1 - tf.exp(logarithms)) ** settings.focal_gamma
+            values = values * (1 - tensorflow.exp(logarithms)) ** settings.focal_gamma
         return values
 
     return losses

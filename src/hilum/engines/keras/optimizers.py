@@ -10,9 +10,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from hilum.engines.keras import backend as backend
 from hilum.engines.keras.backbones import layers
-from hilum.engines.keras.models import Classifier
+from hilum.engines.keras.models import KerasClassifier
 from hilum.recipe import TrainSettings
 
 ADAM_EPSILON = 1e-7  # Keras's; PyTorch's own is 1e-8
@@ -98,7 +97,7 @@ class SGD(Layered):
 OPTIMIZERS: Mapping[str, type[Layered]] = {"adam": Adam, "adamw": Adam, "sgd": SGD}
 
 
-def make_optimizer(model: Classifier, settings: TrainSettings, *, most_frozen: float) -> Layered:
+def make_optimizer(model: KerasClassifier, settings: TrainSettings, *, most_frozen: float) -> Layered:
     """Makes the optimizer.
 
     Args:

@@ -14,7 +14,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from hilum.engines.keras import backend as backend
 from hilum.engines.keras.backbones import layers
 from hilum.engines.weight_sources import misfit
 from hilum.errors import TrainingError

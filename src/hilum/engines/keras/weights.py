@@ -36,10 +36,10 @@ from zipfile import BadZipFile, ZipFile
 import h5py
 import keras
 import numpy as np
-import tensorflow as tf
+import tensorflow
 
-from hilum.engines import InitialWeights
-from hilum.engines.keras import backend as backend, weight_exchange
+from hilum.engines.contract import InitialWeights
+from hilum.engines.keras import weight_exchange
 from hilum.engines.keras.backbones import CUSTOM_CNN, FAMILIES, layers
 from hilum.engines.weight_sources import RANDOM, check_weights, misfit, named, triple, unfetched
 from hilum.errors import TrainingError
@@ -320,13 +320,18 @@ def unfold(backbone: Any, images: np.ndarray, initial: InitialWeights) -> None:
     if any(norm.moving_mean.numpy().any() for norm in norms):
         return
     inputs = keras.Model(backbone.inputs, [norm.input for norm in norms])
-    mean, std = tf.constant(initial.mean), tf.constant(initial.std)
+    mean, std = tensorflow.constant(initial.mean), tensorflow.constant(initial.std)
 
-    @tf.function(input_signature=[tf.TensorSpec((None, *images.shape[1:]), tf.uint8)])  # type: ignore[untyped-decorator]
+    signature = [tensorflow.TensorSpec((None, *images.shape[1:]), tensorflow.uint8)]
+
+    @tensorflow.function(input_signature=signature)  # type: ignore[untyped-decorator]
     def moments(block: Any) -> list[tuple[Any, Any]]:
-        grey = tf.cast(block, tf.float32)[..., None] / 255
+        grey = tensorflow.cast(block, tensorflow.float32)[..., None] / 255
         activations = inputs((grey - mean) / std, training=False)
-        return [tf.nn.moments(tf.cast(values, tf.float32), (0, 1, 2)) for values in activations]
+        return [
+            tensorflow.nn.moments(tensorflow.cast(values, tensorflow.float32), (0, 1, 2))
+            for values in activations
+        ]
 
     # Each block's mean and mean square, weighted by its images; summed in double.
     sums = [np.zeros((2, norm.gamma.shape[0])) for norm in norms]

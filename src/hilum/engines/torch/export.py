@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from hilum.engines import InitialWeights
-from hilum.engines.torch.models import Classifier
+from hilum.engines.contract import InitialWeights
+from hilum.engines.torch.models import TorchClassifier
 from hilum.files import replacing
 
 OPSET = 20
@@ -22,7 +22,7 @@ OPSET = 20
 class ContractGraph(nn.Module):
     """The classifier with the outputs that every exported graph has: logits, maps and embedding."""
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: TorchClassifier) -> None:
         super().__init__()
         self.classifier = classifier
 
@@ -32,8 +32,8 @@ class ContractGraph(nn.Module):
         return outputs
 
 
-def export(
-    model: Classifier, initial: InitialWeights, *, size: int, graph: Path, weights: Path
+def export_model(
+    model: TorchClassifier, initial: InitialWeights, *, size: int, graph: Path, weights: Path
 ) -> Sequence[Path]:
     """Writes the graph and the native weights.
 

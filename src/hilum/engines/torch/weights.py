@@ -37,7 +37,7 @@ from huggingface_hub import constants as hub, get_session
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from hilum.engines import InitialWeights
+from hilum.engines.contract import InitialWeights
 from hilum.engines.torch import weight_exchange
 from hilum.engines.torch.backbones import CUSTOM_CNN, LIBRARY, timm_config
 from hilum.engines.weight_sources import RANDOM, check_weights, misfit, named, triple, unfetched
@@ -66,7 +66,7 @@ def initialise(
     Raises:
         TrainingError: The weights cannot be fetched, read, or do not fit the architecture.
     """
-    check(name, source)
+    check_initial_weights(name, source)
     if source == "none":
         return make(name), RANDOM
     if source == "imagenet":
@@ -81,7 +81,7 @@ def initialise(
     return backbone, initial
 
 
-def check(name: str, source: str) -> None:
+def check_initial_weights(name: str, source: str) -> None:
     """Refuses what needs no look at the weights: a name that timm does not know, weights that nobody has.
 
     Raises:
