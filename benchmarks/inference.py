@@ -15,7 +15,7 @@ from hilum.data.phantom import phantom
 from hilum.engines.torch import export, models
 from hilum.images import Location
 from hilum.inference import runtime
-from hilum.inference.predictor import predict
+from hilum.inference.predictor import Predictor
 from hilum.recipe import load_recipe
 from hilum.recipe.findings import NIH_FINDINGS
 
@@ -34,9 +34,7 @@ def main() -> None:
             _maps(classifier, model, len(findings))
 
 
-def _files_to_probabilities(
-    classifier: models.TorchClassifier, model: runtime.Model, files: list[Path]
-) -> None:
+def _files_to_probabilities(classifier: models.TorchClassifier, model: Predictor, files: list[Path]) -> None:
     sources = [Location(file) for file in files]
 
     def peer() -> None:
@@ -50,10 +48,10 @@ def _files_to_probabilities(
             with torch.inference_mode():
                 torch.sigmoid(classifier(torch.from_numpy(batch.astype(np.float32))))
 
-    compare("files to probabilities, densenet121", lambda: predict(model, sources), peer, at_least=1.7)
+    compare("files to probabilities, densenet121", lambda: list(model.predict(sources)), peer, at_least=1.7)
 
 
-def _maps(classifier: models.TorchClassifier, model: runtime.Model, findings: int) -> None:
+def _maps(classifier: models.TorchClassifier, model: Predictor, findings: int) -> None:
     pixels = np.stack([phantom(number, SIZE, ()) for number in range(8)])
     tensor = torch.from_numpy(runtime.as_float(pixels))
 
@@ -79,7 +77,7 @@ def _maps(classifier: models.TorchClassifier, model: runtime.Model, findings: in
     compare(claim, lambda: model.graph.outputs(pixels), peer, at_least=4 if findings == 1 else 20, rounds=3)
 
 
-def _models(folder: Path, findings: tuple[str, ...]) -> tuple[models.TorchClassifier, runtime.Model]:
+def _models(folder: Path, findings: tuple[str, ...]) -> tuple[models.TorchClassifier, Predictor]:
     kind = "binary" if len(findings) == 1 else "multilabel"
     changes = ["model.weights=none", "model.freeze=none", f"task.kind={kind}", "task.negatives=all-others"]
     settings = load_recipe("kermany-densenet121", [*changes, f"task.findings={list(findings)}"])
@@ -91,9 +89,7 @@ def _models(folder: Path, findings: tuple[str, ...]) -> tuple[models.TorchClassi
     graph = runtime.Graph(content)
     typical = np.ones((2, 1024), np.float32)
     golden: Golden = runtime.golden(graph, phantom(0, SIZE, ()), typical)
-    return classifier, runtime.Model(
-        Bundle(folder, "0" * 64, _manifest(findings, kind), content, golden), graph
-    )
+    return classifier, Predictor(Bundle(folder, "0" * 64, _manifest(findings, kind), content, golden), graph)
 
 
 def _manifest(findings: tuple[str, ...], kind: str) -> Manifest:

@@ -27,6 +27,7 @@ from hilum.bundle import (
 )
 from hilum.errors import BundleError, UsageError
 from hilum.inference import runtime
+from hilum.inference.predictor import Predictor
 from hilum.recipe import load_recipe
 from hilum.training.calibration import calibrate
 
@@ -207,7 +208,7 @@ def test_one_flipped_byte_in_any_file_is_refused(sealed, name):
     (sealed / name).write_bytes(content)
 
     with pytest.raises(BundleError):
-        runtime.load(sealed)
+        Predictor.load(sealed)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +218,7 @@ def test_a_missing_file_is_refused(sealed, name):
     (sealed / name).unlink()
 
     with pytest.raises(BundleError, match=r"lacks|get the bundle anew|damaged"):
-        runtime.load(sealed)
+        Predictor.load(sealed)
 
 
 def test_an_extra_file_is_refused(sealed):
@@ -304,7 +305,7 @@ def test_a_graph_that_computes_something_else_than_when_sealed_is_refused(tmp_pa
     folder = seal(tmp_path / "bundle", golden_shift=0.01).folder
 
     with pytest.raises(BundleError, match="logits for the golden image differ"):
-        runtime.load(folder)
+        Predictor.load(folder)
 
 
 def test_expect_pins_the_hash(sealed):
@@ -467,7 +468,7 @@ def test_a_finding_is_called_from_its_threshold_on():
 
 
 def test_the_runtime_takes_uint8_and_float_alike(sealed):
-    model = runtime.load(sealed)
+    model = Predictor.load(sealed)
     pixels = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE), dtype=np.uint8)
 
     as_bytes, as_floats = model.graph.outputs(pixels), model.graph.outputs(pixels / np.float32(255))
@@ -480,6 +481,6 @@ def test_the_runtime_takes_uint8_and_float_alike(sealed):
 
 def test_images_of_another_shape_are_refused(sealed):
     with pytest.raises(UsageError, match=r"\(n, size, size\) expected"):
-        runtime.load(sealed).graph.logits(np.zeros((32, 32), np.uint8))
+        Predictor.load(sealed).graph.logits(np.zeros((32, 32), np.uint8))
     with pytest.raises(UsageError, match="32 x 32"):
-        runtime.load(sealed).graph.logits(np.zeros((1, 48, 48), np.uint8))
+        Predictor.load(sealed).graph.logits(np.zeros((1, 48, 48), np.uint8))

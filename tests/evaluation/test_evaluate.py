@@ -9,7 +9,6 @@ from hilum.bundle import MOST_PROBABLE
 from hilum.data.table import Table
 from hilum.errors import DataError
 from hilum.evaluation import evaluate
-from hilum.inference import explanation
 from hilum.report.evaluation import page
 
 NAMES = ("No Finding", "Bacterial Pneumonia", "Viral Pneumonia")
@@ -90,7 +89,7 @@ def test_images_of_two_classes_are_refused(classes):
 def test_explaining_all_classes_of_an_image_calls_one(classes):
     model = evaluate.subject(classes.bundle, Table.read(classes.table)).model
 
-    cases = explanation.explain(model, Table.read(classes.table).location(0))
+    cases = model.explain(Table.read(classes.table).location(0))
 
     assert [case.finding for case in cases] == list(NAMES)
     assert sum(case.called for case in cases) == 1

@@ -15,7 +15,8 @@ from hilum.data.table import Table
 from hilum.errors import DataError, UsageError
 from hilum.evaluation import cohort, evaluate, recalibrate
 from hilum.images import Location
-from hilum.inference import predictor, runtime
+from hilum.inference.prediction import to_dict
+from hilum.inference.predictor import Predictor
 from hilum.progress import Silent
 from hilum.recipe import InputSpec
 
@@ -27,7 +28,7 @@ def sites(make_sites):
 
 @pytest.fixture(scope="module")
 def model(sites):
-    return runtime.load(sites.run)
+    return Predictor.load(sites.run)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def test_weights_and_graph_are_the_parents(model, result):
     for name in (GRAPH, GOLDEN, "weights/model.safetensors"):
         assert (new.folder / name).read_bytes() == (old.folder / name).read_bytes()
     assert new.hash != old.hash
-    assert runtime.load(new.folder).bundle.hash == new.hash
+    assert Predictor.load(new.folder).bundle.hash == new.hash
     assert new.manifest.training == old.manifest.training
     assert new.manifest.seen == old.manifest.seen
 
@@ -122,16 +123,16 @@ def test_on_its_own_data_the_new_bundle_says_where_it_was_calibrated(sites, resu
 
 
 def test_predict_says_so(sites, result):
-    loaded = runtime.load(result.bundle)
+    loaded = Predictor.load(result.bundle)
     image = Location(sites.site.parent / "site" / "000.png")
 
-    told = predictor.to_dict(loaded, predictor.predict(loaded, [image]))
+    told = to_dict(loaded, list(loaded.predict([image])))
 
     assert told["recalibrated"].startswith("recalibrated on site: 150 images of 75 patients")
 
 
 def test_a_second_recalibration_keeps_the_first_in_its_history(sites, result, tmp_path):
-    loaded = runtime.load(result.bundle)
+    loaded = Predictor.load(result.bundle)
 
     again = recalibrate.recalibrate(loaded, Table.read(sites.own), tmp_path / "n", replicates=200).bundle
 
@@ -247,7 +248,7 @@ def test_of_several_findings_those_with_too_few_patients_keep_theirs(make_sites,
     rare = table.frame["Mass"].where(table.frame["Mass"].cumsum() < 5, 0)
     table = Table(table.frame.assign(Mass=rare), table.findings, table.sources)
 
-    found = recalibrate.recalibrate(runtime.load(made.run), table, tmp_path / "n", share=1, replicates=200)
+    found = recalibrate.recalibrate(Predictor.load(made.run), table, tmp_path / "n", share=1, replicates=200)
 
     calibration = found.bundle.manifest.calibration
     assert found.findings == ("Edema",)
@@ -264,7 +265,7 @@ def test_classes_get_one_temperature_and_an_intercept_each(classes, tmp_path):
     moved = Table(table.frame.assign(source="there", split=""), table.findings, (there,))
 
     found = recalibrate.recalibrate(
-        runtime.load(classes.bundle), moved, tmp_path / "n", share=1, replicates=200
+        Predictor.load(classes.bundle), moved, tmp_path / "n", share=1, replicates=200
     )
 
     calibration = found.bundle.manifest.calibration
@@ -272,7 +273,7 @@ def test_classes_get_one_temperature_and_an_intercept_each(classes, tmp_path):
     assert set(found.after) == {"No Finding", "Bacterial Pneumonia", "Viral Pneumonia"}
     assert all(row["calibration_slope"].value is not None for row in found.after.values())
     with pytest.raises(UsageError, match="of classes the most probable one is called"):
-        recalibrate.recalibrate(runtime.load(classes.bundle), moved, tmp_path / "m", sensitivity=0.9)
+        recalibrate.recalibrate(Predictor.load(classes.bundle), moved, tmp_path / "m", sensitivity=0.9)
 
 
 def test_the_command_tells_before_and_after_and_what_comes_next(sites, tmp_path):
@@ -325,7 +326,7 @@ def test_of_several_findings_one_the_wrong_way_round_keeps_its_calibration(make_
     table = Table.read(sites.site)
     table = with_labels(table, "Edema", 1 - table.frame["Edema"])
 
-    found = recalibrate.recalibrate(runtime.load(sites.run), table, tmp_path / "n", replicates=200)
+    found = recalibrate.recalibrate(Predictor.load(sites.run), table, tmp_path / "n", replicates=200)
 
     calibration, record = found.bundle.manifest.calibration, found.bundle.manifest.recalibrated
     assert found.findings == ("Pneumonia",)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from hilum.errors import ImageError
-from hilum.images import prepare, read
+from hilum.images import FITS, prepare, prepare_and_read, read
 
 Encode = Callable[..., bytes]
 
@@ -254,3 +254,24 @@ def test_pillow_warnings_are_handed_on(picture: np.ndarray, encode: Encode) -> N
     exif = b"Exif\0\0II*\0\x08\0\0\0\x09\0\x12\x01"
     radiograph = read(encode(picture, "JPEG", exif=exif))
     assert "Corrupt EXIF data" in radiograph.provenance.notices[0].text
+
+
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+def test_square_and_picture_of_one_decoding_are_those_of_two(
+    encode: Encode, form: str, orientation: int, fit: str
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (331, 447), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(pixels, form, exif=exif)
+
+    prepared, radiograph = prepare_and_read(data, 48, fit)
+
+    alone = prepare(data, 48, fit)
+    np.testing.assert_array_equal(prepared.pixels, alone.pixels)
+    assert (prepared.geometry, prepared.provenance) == (alone.geometry, alone.provenance)
+    np.testing.assert_array_equal(radiograph.grey, read(data).grey)
+    assert radiograph.provenance == read(data).provenance
+    assert any("scale" in step for step in prepared.provenance.steps) == (form == "JPEG")

@@ -19,6 +19,7 @@ from hilum.errors import BundleError, DataError, UsageError
 from hilum.evaluation import evaluate
 from hilum.evaluation.recalibrate import recalibrate
 from hilum.inference import ensemble, runtime
+from hilum.inference.predictor import Predictor
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 32, 32)).astype(np.uint8)
 
@@ -66,8 +67,8 @@ def two(sites, tmp_path):
 
 
 def test_of_a_bundle_with_itself_it_is_that_bundle(two, tmp_path):
-    alone = runtime.load(two[1])
-    joined = runtime.load(ensemble.ensemble([two[1], two[1]], tmp_path / "e"))
+    alone = Predictor.load(two[1])
+    joined = Predictor.load(ensemble.ensemble([two[1], two[1]], tmp_path / "e"))
 
     ours, theirs = joined.graph.outputs(IMAGES), alone.graph.outputs(IMAGES)
     np.testing.assert_allclose(
@@ -80,8 +81,8 @@ def test_of_a_bundle_with_itself_it_is_that_bundle(two, tmp_path):
 
 
 def test_logits_and_maps_are_the_mean_of_the_calibrated_ones(two, tmp_path):
-    models = [runtime.load(one) for one in two]
-    joined = runtime.load(ensemble.ensemble(two, tmp_path / "e"))
+    models = [Predictor.load(one) for one in two]
+    joined = Predictor.load(ensemble.ensemble(two, tmp_path / "e"))
 
     calibrated = [logit(model.probabilities(model.graph.logits(IMAGES))) for model in models]
     temperatures = [np.array(one.manifest.calibration.temperatures)[:, None, None] for one in two]
@@ -109,7 +110,7 @@ def test_members_keep_the_order_given_which_changes_no_figure(two, tmp_path):
         True,
     ]
     np.testing.assert_allclose(
-        runtime.load(one).graph.logits(IMAGES), runtime.load(other).graph.logits(IMAGES), atol=1e-5
+        Predictor.load(one).graph.logits(IMAGES), Predictor.load(other).graph.logits(IMAGES), atol=1e-5
     )
     assert one.manifest.calibration.thresholds == pytest.approx(other.manifest.calibration.thresholds)
 
@@ -162,10 +163,10 @@ def test_a_keras_and_a_pytorch_bundle_are_joined_to_their_mean(tmp_path):
         )
 
     members = [read_bundle(tmp_path / engine) for engine in ("keras", "torch")]
-    joined = runtime.load(ensemble.ensemble(members, tmp_path / "e"))
+    joined = Predictor.load(ensemble.ensemble(members, tmp_path / "e"))
 
     images = np.random.default_rng(5).integers(0, 256, (9, 32, 32)).astype(np.uint8)
-    models = [runtime.load(member) for member in members]
+    models = [Predictor.load(member) for member in members]
     calibrated = np.array([logit(model.probabilities(model.graph.logits(images))) for model in models])
     assert np.abs(calibrated[0] - calibrated[1]).max() > 0.01
     np.testing.assert_allclose(joined.graph.logits(images), calibrated.mean(axis=0), atol=1e-4)
@@ -210,9 +211,9 @@ def test_a_member_of_an_older_opset_is_brought_up(sites, tmp_path):
     old = variant(sites.run, tmp_path / "old", opset=18, tilt=2.0)
     new = read_bundle(sites.run)
 
-    joined = runtime.load(ensemble.ensemble([old, new], tmp_path / "e"))
+    joined = Predictor.load(ensemble.ensemble([old, new], tmp_path / "e"))
 
-    mean = np.mean([runtime.load(one).graph.logits(IMAGES) for one in (old, new)], axis=0)
+    mean = np.mean([Predictor.load(one).graph.logits(IMAGES) for one in (old, new)], axis=0)
     np.testing.assert_allclose(joined.graph.logits(IMAGES), mean, atol=1e-5)
 
 
@@ -232,16 +233,16 @@ def test_maps_of_different_grids_keep_their_sum(sites, tmp_path):
     golden = runtime.golden(runtime.Graph(file.read_bytes()), parent.golden.image, parent.golden.typical)
     coarse = write_bundle(tmp_path / "a", parent.manifest, graph=file, weights=parent.weights, golden=golden)
 
-    joined = runtime.load(ensemble.ensemble([coarse, parent], tmp_path / "e"))
+    joined = Predictor.load(ensemble.ensemble([coarse, parent], tmp_path / "e"))
 
-    found, fine = joined.graph.outputs(IMAGES).maps, runtime.load(parent).graph.outputs(IMAGES).maps
+    found, fine = joined.graph.outputs(IMAGES).maps, Predictor.load(parent).graph.outputs(IMAGES).maps
     assert found.shape == fine.shape
     np.testing.assert_allclose(found.sum(axis=(2, 3)), fine.sum(axis=(2, 3)), rtol=1e-4)
 
 
 def test_classes_are_averaged_before_the_softmax(classes, tmp_path):
-    member = runtime.load(classes.bundle)
-    joined = runtime.load(ensemble.ensemble([member.bundle, member.bundle], tmp_path / "e"))
+    member = Predictor.load(classes.bundle)
+    joined = Predictor.load(ensemble.ensemble([member.bundle, member.bundle], tmp_path / "e"))
 
     ours, theirs = (model.probabilities(model.graph.logits(IMAGES)) for model in (joined, member))
     np.testing.assert_allclose(ours, theirs, atol=1e-6)
@@ -365,7 +366,7 @@ def test_elsewhere_an_ensemble_is_evaluated_like_any_other(two, sites, tmp_path)
 
 def test_who_calibrated_a_member_is_left_out_of_the_ensembles_figures(make_sites, tmp_path):
     sites = make_sites()
-    parent, site = runtime.load(sites.run), Table.read(sites.site)
+    parent, site = Predictor.load(sites.run), Table.read(sites.site)
     there = recalibrate(parent, site, tmp_path / "there", replicates=100).bundle
 
     joined = ensemble.ensemble([there, parent.bundle], tmp_path / "e")
@@ -377,7 +378,7 @@ def test_who_calibrated_a_member_is_left_out_of_the_ensembles_figures(make_sites
 
 
 def test_an_ensemble_is_recalibrated_like_any_other(two, sites, tmp_path):
-    joined = runtime.load(ensemble.ensemble(two, tmp_path / "e"))
+    joined = Predictor.load(ensemble.ensemble(two, tmp_path / "e"))
 
     there = recalibrate(joined, Table.read(sites.site), tmp_path / "there", replicates=100).bundle
 

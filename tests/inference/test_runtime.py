@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
+from hilum.errors import UsageError
 from hilum.inference import runtime
+from hilum.inference.predictor import Predictor
 
 
 def moments(embedding):
@@ -55,3 +57,17 @@ def test_one_in_a_hundred_new_images_of_the_same_kind_is_beyond_the_limit():
     )
 
     assert 0.003 < beyond.mean() < 0.03
+
+
+def test_a_provider_is_known_by_any_of_its_names(monkeypatch):
+    monkeypatch.delenv(runtime.PROVIDER, raising=False)
+
+    assert {runtime.choose_provider(name) for name in (None, "cpu", "CPUExecutionProvider")} == {"CPU"}
+
+
+def test_a_provider_that_is_not_there_is_refused_with_those_that_are(classes, monkeypatch):
+    monkeypatch.setenv(runtime.PROVIDER, "abacus")
+
+    with pytest.raises(UsageError, match=r"no provider 'abacus' here; it has: .*CPU"):
+        Predictor.load(classes.bundle)
+    assert Predictor.load(classes.bundle, provider="cpu").runtime.endswith(" on CPU")

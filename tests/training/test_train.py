@@ -9,7 +9,7 @@ from hilum.data import cache, phantom, readers
 from hilum.data.table import Table
 from hilum.errors import DataError, TrainingError, UsageError
 from hilum.evaluation import evaluate
-from hilum.inference import runtime
+from hilum.inference.predictor import Predictor
 from hilum.recipe import load_recipe, parse_recipe
 from hilum.training.train import train
 
@@ -205,5 +205,5 @@ def test_real_childrens_radiographs_train_to_more_than_chance(shared_data, tmp_p
     assert len(result.images) == 624
     assert found["value"] > 0.85
     assert found["low"] < found["value"] < found["high"]
-    model = runtime.load(run.folder)
+    model = Predictor.load(run.folder)
     assert model.bundle.manifest.training.split_method == "folders"

@@ -70,9 +70,9 @@ def bundle_verify(model: BundleArgument, expect: ExpectOption = None, as_json: J
     Every file's hash, the graph, and its golden output. Exit status 1 if anything differs.
     """
     from hilum.cli.terminal import show_json
-    from hilum.inference import runtime
+    from hilum.inference.predictor import Predictor
 
-    loaded = runtime.load(model, expect=expect)
+    loaded = Predictor.load(model, expect=expect)
     if as_json:
         show_json({"bundle": loaded.bundle.hash, "whole": True})
     else:
@@ -135,10 +135,10 @@ def bundle_recalibrate(
     from hilum.cli.data import read_table
     from hilum.cli.terminal import RESEARCH, Terminal, show, show_json
     from hilum.evaluation import recalibrate as recalibration
-    from hilum.inference import runtime
+    from hilum.inference.predictor import Predictor
     from hilum.report import formatting
 
-    loaded = runtime.load(model, expect=expect)
+    loaded = Predictor.load(model, expect=expect)
     recalibration.check(loaded, output, part=split, share=share, sensitivity=sensitivity)
     table = read_table(data, layout=layout, images=images, remap=remap)
     watch = Terminal()

@@ -1,8 +1,11 @@
 """`hilum predict` and `explain`: what a bundle says of images, and where it looks."""
 
+from contextlib import nullcontext
+from dataclasses import replace
 from math import isnan
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any, Optional, Self
 
 import typer
 
@@ -43,7 +46,8 @@ def predict(
     """
     from hilum.cli.terminal import RESEARCH, Terminal, show, show_json
     from hilum.errors import UsageError
-    from hilum.inference import predictor as prediction, runtime
+    from hilum.inference.prediction import UNREADABLE, to_dict, to_frame, write
+    from hilum.inference.predictor import Predictor, find_images
 
     if output is not None and output.suffix not in (".csv", ".json"):
         raise UsageError(f"predictions are written to .csv or .json files, not {output.name!r}")
@@ -51,30 +55,26 @@ def predict(
         check_file(output, read=paths)
     if maps is not None:
         check_folder(maps, option="--maps")
-    found = prediction.find_images(paths)
-    loaded = runtime.load(model, expect=expect)
+    found = find_images(paths)
+    predictor = Predictor.load(model, expect=expect)
     watch = Terminal()
-    watch.stage("Predicting", len(found))
-    results = prediction.predict(loaded, found, on_progress=watch.advance)
-    unreadable = sum(bool(result.error) for result in results)
-    watch.finish(
-        f"{count(len(results) - unreadable, 'image')} predicted, {unreadable:,} could not be read. {RESEARCH}"
-    )
-    _say_recalibrated(loaded)
-    if output is not None:
-        prediction.write(output, loaded, results)
-        watch.say(f"written: {output}")
-    if maps is not None:
-        _write_panels(
-            loaded,
-            [location for location, result in zip(found, results, strict=True) if not result.error],
-            maps,
+    with _Maps(predictor, maps) if maps else nullcontext() as drawn:
+        results = _predict(predictor, found, drawn)
+        unreadable = sum(bool(result.error) for result in results)
+        watch.finish(
+            f"{count(len(results) - unreadable, 'image')} predicted, {unreadable:,} could not be read. {RESEARCH}"
         )
+        _say_recalibrated(predictor)
+        if output is not None:
+            write(output, predictor, results)
+            watch.say(f"written: {output}")
+        if drawn:
+            drawn.draw()
     if as_json:
-        show_json(prediction.to_dict(loaded, results))
+        show_json(to_dict(predictor, results))
     elif output is None:
-        frame = prediction.to_frame(loaded, results)
-        readable = frame[frame["decision"] != prediction.UNREADABLE]
+        frame = to_frame(predictor, results)
+        readable = frame[frame["decision"] != UNREADABLE]
         show(
             [
                 [
@@ -116,71 +116,116 @@ def explain(
     A PNG an image and finding: the radiograph, the radiograph under its map, the map with its scale, which is one for
     all pictures of a command.
     """
-    from hilum.inference import explanation as explanation, predictor as prediction, runtime
+    from hilum.inference.explanation import choose_findings
+    from hilum.inference.predictor import Predictor, find_images
 
     check_folder(output)
-    found = prediction.find_images(paths)
-    loaded = runtime.load(model, expect=expect)
-    wanted = explanation.choose(loaded, finding)
-    results = prediction.predict(loaded, found)
-    _say_recalibrated(loaded)
-    _say_warnings(results)
-    readable = [location for location, result in zip(found, results, strict=True) if not result.error]
-    _write_panels(loaded, readable, output, wanted)
-    if len(readable) < len(found):
+    found = find_images(paths)
+    predictor = Predictor.load(model, expect=expect)
+    with _Maps(predictor, output, choose_findings(predictor.manifest, finding)) as drawn:
+        results = _predict(predictor, found, drawn)
+        _say_recalibrated(predictor)
+        _say_warnings(results)
+        drawn.draw()
+    if any(result.error for result in results):
         raise typer.Exit(1)
 
 
-def _say_warnings(results: list[Any]) -> None:
-    """Prints why files could not be read, and what a reader of the others must know."""
+class _Maps:
+    """Pictures of maps, all on one scale, which is known when the last image was predicted.
+
+    Until then the small maps stay in memory and the pictures to draw on lie in a temporary folder.
+    """
+
+    def __init__(self, predictor: Any, folder: Path, findings: tuple[str, ...] | None = None) -> None:
+        self._predictor, self._folder, self._findings = predictor, folder, findings
+        self._kept: list[Any] = []
+        self._limit = 0.0
+
+    def __enter__(self) -> Self:
+        self._temporary = TemporaryDirectory(prefix="hilum-maps-")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._temporary.cleanup()
+
+    def keep(self, prediction: Any) -> Any:
+        """Keep what is drawn later, and return the prediction without it."""
+        import numpy as np
+
+        from hilum.inference.explanation import make_cases
+        from hilum.report.drawing.maps import scale_limit
+
+        cases = make_cases(self._predictor.manifest, prediction, self._findings)
+        self._limit = max(self._limit, scale_limit(cases))
+        np.save(self._picture(len(self._kept)), prediction.picture)
+        self._kept.append(replace(prediction, picture=None))
+        return replace(prediction, picture=None, maps=None)
+
+    def draw(self) -> None:
+        """Write a picture an image and finding."""
+        import numpy as np
+
+        from hilum.cli.terminal import Terminal
+        from hilum.inference.explanation import make_cases
+        from hilum.report.drawing import map_files
+
+        watch = Terminal()
+        several = len(self._kept) > 1
+        limit = self._limit if several else None
+        shared = f"all {count(len(self._kept), 'image')} of this command" if several else ""
+        watch.stage("Explaining", len(self._kept))
+        written = 0
+        names = map_files.names([prediction.image for prediction in self._kept])
+        for number, (prediction, name) in enumerate(zip(self._kept, names, strict=True)):
+            whole = replace(prediction, picture=np.load(self._picture(number)))
+            cases = make_cases(self._predictor.manifest, whole, self._findings)
+            bundle = self._predictor.bundle.hash
+            written += len(
+                map_files.write(self._folder, cases, name=name, bundle=bundle, limit=limit, shared=shared)
+            )
+            watch.advance(number + 1)
+        scale = f", on one scale of ±{limit:g} logit units" if limit else ""
+        watch.finish(f"{count(written, 'picture')} written to {self._folder}{scale}")
+
+    def _picture(self, number: int) -> Path:
+        return Path(self._temporary.name) / f"{number}.npy"
+
+
+def _predict(predictor: Any, sources: list[Any], drawn: _Maps | None) -> list[Any]:
+    """Predict images once, and keep what is drawn of them."""
     from hilum.cli.terminal import Terminal
-    from hilum.inference import predictor as prediction
+
+    watch = Terminal()
+    watch.stage("Predicting", len(sources))
+    results = []
+    for prediction in predictor.predict(sources, maps=drawn is not None):
+        results.append(drawn.keep(prediction) if drawn and not prediction.error else prediction)
+        watch.advance(len(results))
+    watch.finish()
+    return results
+
+
+def _say_warnings(results: list[Any]) -> None:
+    """Print why files could not be read, and what a reader of the others must know."""
+    from hilum.cli.terminal import Terminal
+    from hilum.inference.prediction import common_warnings
 
     watch = Terminal()
     for result in results:
         if result.error:
             watch.say(f"{result.image}: {result.error}")
-    for line in prediction.common_warnings(results):
+    for line in common_warnings(results):
         watch.say(line)
 
 
-def _say_recalibrated(model: Any) -> None:
-    """Says of a recalibrated bundle on what."""
+def _say_recalibrated(predictor: Any) -> None:
+    """Print of a recalibrated bundle on what it was calibrated."""
     from hilum.cli.terminal import Terminal
 
-    if model.bundle.manifest.recalibrated:
+    recalibrated = predictor.manifest.recalibrated
+    if recalibrated:
         watch = Terminal()
-        watch.say(f"the bundle was {model.bundle.manifest.recalibrated.summary}")
-        for caution in model.bundle.manifest.recalibrated.cautions:
+        watch.say(f"the bundle was {recalibrated.summary}")
+        for caution in recalibrated.cautions:
             watch.say(f"warning: there, {caution}")
-
-
-def _write_panels(
-    model: Any, sources: list[Any], folder: Path, findings: tuple[str, ...] | None = None
-) -> None:
-    """Writes a picture an image and finding, all on one scale; every image can be read."""
-    from hilum.cli.terminal import Terminal
-    from hilum.inference import explanation as explanation
-    from hilum.report.drawing import map_files, maps
-
-    watch = Terminal()
-    limit, shared = None, ""
-    if len(sources) > 1:
-        # Twice through the images: kept in memory, the maps of a thousand would not fit.
-        watch.stage("Finding the scale", len(sources))
-        limit = 0.0
-        for number, source in enumerate(sources, start=1):
-            limit = max(limit, maps.scale_limit(explanation.explain(model, source, findings=findings)))
-            watch.advance(number)
-        shared = f"all {count(len(sources), 'image')} of this command"
-    watch.stage("Explaining", len(sources))
-    written = 0
-    names = map_files.names([str(source) for source in sources])
-    for number, (source, name) in enumerate(zip(sources, names, strict=True), start=1):
-        cases = explanation.explain(model, source, findings=findings)
-        written += len(
-            map_files.write(folder, cases, name=name, bundle=model.bundle.hash, limit=limit, shared=shared)
-        )
-        watch.advance(number)
-    scale = f", on one scale of ±{limit:g} logit units" if limit else ""
-    watch.finish(f"{count(written, 'picture')} written to {folder}{scale}")

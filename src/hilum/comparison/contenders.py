@@ -18,8 +18,7 @@ from hilum.data.table import Table
 from hilum.errors import DataError, UsageError
 from hilum.evaluation import external
 from hilum.evaluation.external import ACCURACY, MEAN, Stored
-from hilum.inference import runtime
-from hilum.inference.runtime import Model
+from hilum.inference.predictor import Predictor
 from hilum.runs.listing import BUNDLE, HISTORY, METRICS, SUMS, RunSummary, find_runs, read_history
 from hilum.stats import Estimate
 
@@ -48,7 +47,7 @@ class Contender:
 
     name: str
     folder: Path
-    model: Model
+    model: Predictor
     parameters: int
     history: pd.DataFrame | None
     summary: RunSummary | None
@@ -158,7 +157,7 @@ def load(folder: Path, name: str, *, images: Path | None = None) -> Contender:
         )
     if not (folder / METRICS).is_file():
         raise UsageError(f"{folder} was not evaluated; run `hilum evaluate {folder}` first")
-    model = runtime.load(folder)
+    model = Predictor.load(folder)
     stored = external.read_stored(external.report_of(folder), model.bundle.manifest.findings)
     if stored.bundle != model.bundle.hash:
         raise UsageError(

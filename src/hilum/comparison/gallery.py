@@ -7,8 +7,8 @@ import numpy as np
 
 from hilum.data.table import Table
 from hilum.errors import ImageError
-from hilum.inference.explanation import Case, explain
-from hilum.inference.runtime import Model
+from hilum.inference.explanation import Case
+from hilum.inference.predictor import Predictor
 from hilum.progress import Watcher
 
 GROUPS = ("disagree", "right", "wrong")
@@ -46,7 +46,7 @@ class Exhibit:
 
 
 def exhibits(
-    models: Sequence[Model],
+    models: Sequence[Predictor],
     table: Table,
     places: np.ndarray,
     *,
@@ -96,8 +96,7 @@ def exhibits(
             _alike(
                 model,
                 finding,
-                explain(
-                    model,
+                model.explain(
                     table.location(row),
                     name=name,
                     findings=(finding,),
@@ -157,7 +156,7 @@ def choose(
     return chosen
 
 
-def _alike(model: Model, finding: str, case: Case) -> Case:
+def _alike(model: Predictor, finding: str, case: Case) -> Case:
     """Scales a map as `Exhibit.cases` says."""
     manifest, maps = model.bundle.manifest, model.bundle.golden.maps
     temperatures = manifest.calibration.temperatures

@@ -10,7 +10,7 @@ import numpy as np
 
 from hilum import images
 from hilum.images import Location
-from hilum.inference.runtime import Model
+from hilum.inference.predictor import Predictor
 from hilum.progress import Watcher
 
 IMAGES, BATCH, ROUNDS = 32, 16, 5
@@ -39,7 +39,7 @@ class Rate:
 
 
 def rates(
-    models: Sequence[Model],
+    models: Sequence[Predictor],
     sources: Sequence[Location],
     *,
     watch: Watcher,

@@ -17,7 +17,8 @@ from hilum.data.split import split as divide, split_hash
 from hilum.data.table import Table
 from hilum.errors import DataError, HilumError, UsageError
 from hilum.files import spreadsheet_safe
-from hilum.inference.runtime import Graph, Outputs
+from hilum.inference.predictor import Predictor
+from hilum.inference.runtime import Outputs
 from hilum.progress import Watcher
 from hilum.recipe import parse_recipe
 
@@ -192,17 +193,11 @@ def _divided_anew(table: Table, manifest: Manifest, watch: Watcher) -> Table | N
 
 
 def run(
-    graph: Graph, examples: Examples, rows: np.ndarray, on_progress: Callable[[int, int], None]
+    predictor: Predictor, examples: Examples, rows: np.ndarray, on_progress: Callable[[int, int], None]
 ) -> Outputs:
-    """Runs some rows' images; the maps, which nobody needs of so many, come empty."""
-    logits, embeddings = [], []
-    for start in range(0, len(rows), BLOCK):
-        outputs = graph.outputs(examples.cached.images(rows[start : start + BLOCK]))
-        logits.append(outputs.logits)
-        embeddings.append(outputs.embedding)
-        on_progress(start + len(outputs.logits), len(rows))
-    joined = np.concatenate(logits)
-    return Outputs(joined, np.zeros((len(joined), 0, 0, 0), np.float32), np.concatenate(embeddings))
+    """Run the prepared squares of some rows; the maps come empty."""
+    batches = (examples.cached.images(rows[start : start + BLOCK]) for start in range(0, len(rows), BLOCK))
+    return predictor.run_squares(batches, lambda done: on_progress(done, len(rows)))
 
 
 def patients(table: Table) -> np.ndarray:

@@ -10,8 +10,9 @@ from hilum.data.examples import Examples
 from hilum.evaluation import cohort, evaluate as evaluation, external, subgroups
 from hilum.evaluation.evaluate import FORMAT, Evaluation
 from hilum.evaluation.folds import Fold, Folds, differing, figures
-from hilum.inference import ensemble, runtime
+from hilum.inference import ensemble
 from hilum.inference.explanation import Case
+from hilum.inference.predictor import Predictor
 from hilum.progress import Watcher
 from hilum.stats import ClassScores, Scores
 
@@ -98,10 +99,10 @@ def _predict(repeat: Repeat, examples: Examples, number: int, watch: Watcher) ->
     watch.stage(f"Out-of-fold predictions, repeat {number}", len(rows))
     done = 0
     for fold, bundle in enumerate(repeat.bundles, start=1):
-        model = runtime.load(bundle)
+        model = Predictor.load(bundle)
         inside = np.flatnonzero(repeat.fold[rows] == fold)
         found = cohort.run(
-            model.graph,
+            model,
             examples,
             rows[inside],
             lambda count, done=done: watch.advance(done + count, len(rows)),  # type: ignore[misc]
@@ -154,11 +155,11 @@ def _cases(
     decision = _decision(repeat)
     chosen = evaluation.choose_cases(labels, one.probabilities, decision, seed=seed)
     watch.stage("Explaining cases", len(chosen))
-    models: dict[int, runtime.Model] = {}
+    models: dict[int, Predictor] = {}
     cases: list[Case] = []
     for number, (index, column) in enumerate(chosen, start=1):
         fold = int(one.fold[index])
-        model = models.setdefault(fold, runtime.load(repeat.bundles[fold - 1]))
+        model = models.setdefault(fold, Predictor.load(repeat.bundles[fold - 1]))
         for case in evaluation.explain_row(
             model, table, int(one.rows[index]), findings, labels[index], column
         ):

@@ -21,10 +21,9 @@ from hilum.evaluation.cohort import Part
 from hilum.evaluation.external import External
 from hilum.evaluation.folds import Folds
 from hilum.evaluation.subgroups import Subgroups
-from hilum.inference import runtime
 from hilum.inference.ensemble import facts as facts_of_members
-from hilum.inference.explanation import Case, explain
-from hilum.inference.runtime import Model
+from hilum.inference.explanation import Case
+from hilum.inference.predictor import Predictor
 from hilum.progress import Silent, Watcher, count
 from hilum.recipe import Recipe, Task, parse_recipe
 from hilum.stats import ClassScores, Scores
@@ -115,7 +114,7 @@ class Subject:
         internal: Where the report of the model's own test lies, if somebody said.
     """
 
-    model: Model
+    model: Predictor
     table: Table
     run: Path | None
     internal: Path | None = None
@@ -159,7 +158,7 @@ def subject(
         UsageError: There is no bundle, no data for one alone, or no report at `internal`.
         BundleError: The bundle is damaged.
     """
-    model = runtime.load(folder, expect=expect)
+    model = Predictor.load(folder, expect=expect)
     found = model.bundle.folder
     run = found.parent if found.name == "bundle" and (found.parent / "recipe.toml").is_file() else None
     if table is None:
@@ -208,7 +207,7 @@ def evaluate(
     labels = part.examples.table.labels(mapped.findings)[part.rows]
     columns = [manifest.findings.index(finding) for finding in mapped.findings]
     watch.stage("Running the model", len(part.rows))
-    outputs = cohort.run(model.graph, part.examples, part.rows, watch.advance)
+    outputs = cohort.run(model, part.examples, part.rows, watch.advance)
     probabilities = model.probabilities(outputs.logits)[:, columns]
     decision = manifest.decision.select(columns)
     patients = cohort.patients(part.examples.table)[part.rows]
@@ -326,7 +325,7 @@ def _history(run: Path | None) -> pd.DataFrame | None:
 
 
 def _cases(
-    model: Model,
+    model: Predictor,
     part: Part,
     labels: np.ndarray,
     probabilities: np.ndarray,
@@ -377,13 +376,12 @@ def choose_cases(
 
 
 def explain_row(
-    model: Model, table: Table, row: int, findings: Sequence[str], labels: np.ndarray, column: int
+    model: Predictor, table: Table, row: int, findings: Sequence[str], labels: np.ndarray, column: int
 ) -> list[Case]:
     """Explains one finding of a table's image; `labels` are the row's, one a finding."""
     image, finding = str(table.frame["image"].iloc[row]), findings[column]
     boxes = table.boxes[(table.boxes["image"] == image) & (table.boxes["finding"] == finding)]
-    return explain(
-        model,
+    return model.explain(
         table.location(row),
         name=image,
         findings=(finding,),

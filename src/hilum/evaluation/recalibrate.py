@@ -16,7 +16,7 @@ from hilum.data.split import carve
 from hilum.data.table import Table
 from hilum.errors import DataError, UsageError
 from hilum.evaluation import cohort
-from hilum.inference.runtime import Model
+from hilum.inference.predictor import Predictor
 from hilum.progress import Silent, Watcher
 from hilum.recipe import parse_recipe
 from hilum.stats import Estimate
@@ -55,7 +55,7 @@ class Recalibrated:
 
 
 def recalibrate(
-    model: Model,
+    model: Predictor,
     table: Table,
     target: Path,
     *,
@@ -101,7 +101,7 @@ def recalibrate(
     positives, negatives = _count(labels, patients)
     new = _enough(manifest, positives, negatives, told=chosen.description, more=chosen.more)
     watch.stage("Running the model", len(chosen.rows))
-    logits = cohort.run(model.graph, chosen.examples, chosen.rows, watch.advance).logits
+    logits = cohort.run(model, chosen.examples, chosen.rows, watch.advance).logits
     watch.stage("Calibrating")
     fitting = _Fitting(manifest, new, sensitivity, site or " and ".join(s.name for s in table.sources))
     probabilities = model.probabilities(logits)
@@ -158,7 +158,7 @@ def recalibrate(
 
 
 def check(
-    model: Model, target: Path, *, part: str | None, share: float | None, sensitivity: float | None
+    model: Predictor, target: Path, *, part: str | None, share: float | None, sensitivity: float | None
 ) -> None:
     """Refuses what needs no look at the data; arguments and errors as of `recalibrate`."""
     if sensitivity is not None and model.bundle.manifest.task.exclusive:

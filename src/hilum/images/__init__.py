@@ -1,7 +1,7 @@
 """A radiograph (PNG, JPEG, TIFF, DICOM, one array of a stack) becomes a grey image in [0, 1] that knows its origin.
 
 `prepare` is the only way from a file to what a network sees; `read` gives the same image at full resolution
-for pictures.
+for pictures, and `prepare_and_read` both of one decoding.
 """
 
 from hilum.images.decoded import MIN_SIDE, Header, Provenance
@@ -12,8 +12,10 @@ from hilum.images.radiograph import (
     PREPARE_VERSION,
     Prepared,
     Radiograph,
+    Source,
     header,
     prepare,
+    prepare_and_read,
     read,
 )
 
@@ -28,8 +30,10 @@ __all__ = [
     "Prepared",
     "Provenance",
     "Radiograph",
+    "Source",
     "header",
     "prepare",
+    "prepare_and_read",
     "read",
     "read_bytes",
     "stack_members",

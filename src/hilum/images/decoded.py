@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -71,12 +72,14 @@ class Decoded:
         width: Of the original as it is looked at, in pixels.
         height: Of the original as it is looked at, in pixels.
         provenance: How it was read.
+        whole: The same picture at full resolution where `levels` are reduced and it was asked for; else None.
     """
 
     levels: npt.NDArray[np.uint8] | npt.NDArray[np.float32]
     width: int
     height: int
     provenance: Provenance
+    whole: Self | None = None
 
 
 def check_shape(width: int, height: int, *, smallest: int = MIN_SIDE) -> None:

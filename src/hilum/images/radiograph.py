@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from hilum.errors import HilumError, ImageError
 from hilum.images import array, decoder_warnings, raster
@@ -19,7 +20,9 @@ PREPARE_VERSION = 1
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom")
 """Names under which images are looked for in a folder; what a file is, its content tells."""
 
-Source = Path | str | Location | bytes
+Source = Path | str | Location | bytes | npt.NDArray[np.uint8] | npt.NDArray[np.float32] | Image.Image
+"""A path, a text as `Location.parse` reads it, a location, a file's content, an array (uint8, or float32 in [0, 1]; 0
+is black), or a picture that Pillow has opened, whose colours are turned to grey after Pillow decoded them."""
 
 _MAGIC = {
     # First, since the 128 bytes before the magic word may be the beginning of a TIFF file. Without them a
@@ -67,10 +70,10 @@ class Prepared:
 
 
 def prepare(source: Source, size: int, fit: str = "squash") -> Prepared:
-    """Reads an image file as a square: the only way from a file to what a network sees, and always the same.
+    """Reads an image as a square: the only way from a file to what a network sees, and always the same.
 
     Args:
-        source: A path, a text as `Location.parse` reads it, a location, or the file's content.
+        source: The image.
         size: Side of the square in pixels.
         fit: One of `FITS`.
 
@@ -86,16 +89,26 @@ def prepare(source: Source, size: int, fit: str = "squash") -> Prepared:
         (224, 224)
     """
     check(size, fit)
-    decoded = _decode(source, lambda width, height: Geometry(width, height, size, fit).scaled)
-    geometry = Geometry(decoded.width, decoded.height, size, fit)
-    return Prepared(geometry.to_square(decoded.levels), geometry, decoded.provenance)
+    return _square(_decode(source, _to_square(size, fit)), size, fit)
+
+
+def prepare_and_read(source: Source, size: int, fit: str = "squash") -> tuple[Prepared, Radiograph]:
+    """Return what `prepare` and `read` give, bit for bit, of one reading and one decoding.
+
+    Of a JPEG file that `prepare` decodes at a reduced scale the decoder gives both scales; arguments and errors as of
+    `prepare`.
+    """
+    check(size, fit)
+    decoded = _decode(source, _to_square(size, fit), whole=True)
+    whole = decoded if decoded.whole is None else decoded.whole
+    return _square(decoded, size, fit), _radiograph(whole)
 
 
 def read(source: Source) -> Radiograph:
-    """Reads an image file at full resolution, for pictures.
+    """Reads an image at full resolution, for pictures.
 
     Args:
-        source: A path, a text as `Location.parse` reads it, a location, or the file's content.
+        source: The image.
 
     Returns:
         The picture, upright.
@@ -103,8 +116,7 @@ def read(source: Source) -> Radiograph:
     Raises:
         ImageError: The file cannot become a radiograph; the message is the reason, without the file's name.
     """
-    decoded = _decode(source, None)
-    return Radiograph(np.divide(decoded.levels, np.float32(255), dtype=np.float32), decoded.provenance)
+    return _radiograph(_decode(source, None))
 
 
 def header(source: Path) -> Header | None:
@@ -118,11 +130,29 @@ def header(source: Path) -> Header | None:
         return dicom.header(source)
 
 
-def _decode(source: Source, scaled: raster.Scaled | None) -> Decoded:
-    data = _content(source)
-    name = _format(data)
+def _to_square(size: int, fit: str) -> raster.Scaled:
+    return lambda width, height: Geometry(width, height, size, fit).scaled
+
+
+def _square(decoded: Decoded, size: int, fit: str) -> Prepared:
+    geometry = Geometry(decoded.width, decoded.height, size, fit)
+    return Prepared(geometry.to_square(decoded.levels), geometry, decoded.provenance)
+
+
+def _radiograph(decoded: Decoded) -> Radiograph:
+    return Radiograph(np.divide(decoded.levels, np.float32(255), dtype=np.float32), decoded.provenance)
+
+
+def _decode(source: Source, scaled: raster.Scaled | None, *, whole: bool = False) -> Decoded:
+    data = b"" if isinstance(source, np.ndarray | Image.Image) else _content(source)
+    name = _format(data) if data else "picture"
     try:
         with decoder_warnings.collected() as decoder_messages:
+            if isinstance(source, np.ndarray):
+                return array.from_pixels(source)
+            if isinstance(source, Image.Image):
+                # A copy, since Pillow reads a file's pixels late and turns the picture itself to grey.
+                return raster.from_picture(source.copy(), decoder_messages)
             if name == "DICOM":
                 # Here, since pydicom takes half a second to import and most collections are of PNG or JPEG
                 # files.
@@ -131,7 +161,7 @@ def _decode(source: Source, scaled: raster.Scaled | None) -> Decoded:
                 return dicom.decode(data, decoder_messages)
             if name == "NPY":
                 return array.decode(data)
-            return raster.decode(data, decoder_messages, scaled=scaled)
+            return raster.decode(data, decoder_messages, scaled=scaled, whole=whole)
     except HilumError:
         raise
     except MemoryError:
@@ -143,7 +173,7 @@ def _decode(source: Source, scaled: raster.Scaled | None) -> Decoded:
         raise ImageError(f"damaged {name} ({type(error).__name__})") from None
 
 
-def _content(source: Source) -> bytes:
+def _content(source: Path | str | Location | bytes) -> bytes:
     if not isinstance(source, bytes):
         if isinstance(source, str):
             source = Location.parse(source)

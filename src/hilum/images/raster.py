@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -35,7 +36,9 @@ _UPRIGHT: dict[int, Callable[[Any], Any]] = {
 }
 
 
-def decode(data: bytes, decoder_messages: Sequence[str], *, scaled: Scaled | None = None) -> Decoded:
+def decode(
+    data: bytes, decoder_messages: Sequence[str], *, scaled: Scaled | None = None, whole: bool = False
+) -> Decoded:
     """Decodes a raster image to grey.
 
     Colour becomes grey by ITU-R BT.601 luma (0.299 R + 0.587 G + 0.114 B), exact where R = G = B. Transparent
@@ -48,6 +51,7 @@ def decode(data: bytes, decoder_messages: Sequence[str], *, scaled: Scaled | Non
         scaled: Tells, from the original's width and height, to what width and height it will be scaled; a
             JPEG file much larger than that is decoded at 1/2, 1/4 or 1/8 of its scale. None: at full
             resolution.
+        whole: Give the full resolution too, as `Decoded.whole`, where the scale was reduced.
 
     Returns:
         The picture, upright as its EXIF orientation says.
@@ -56,25 +60,36 @@ def decode(data: bytes, decoder_messages: Sequence[str], *, scaled: Scaled | Non
         ImageError: The image has no defined grey values, or its shape is beyond the limits.
         Exception: Whatever Pillow raises for a damaged file.
     """
+    with _open(data) as image:
+        decoded = from_picture(image, decoder_messages, scaled=scaled)
+    if whole and decoded.levels.shape != (decoded.height, decoded.width):
+        with _open(data) as image:
+            return replace(decoded, whole=from_picture(image, decoder_messages))
+    return decoded
+
+
+def from_picture(
+    image: Image.Image, decoder_messages: Sequence[str] = (), *, scaled: Scaled | None = None
+) -> Decoded:
+    """Turn a picture that Pillow has opened into grey; arguments and errors as of `decode`."""
     steps: list[str] = []
     notices: list[Notice] = []
-    with _open(data) as image:
-        # Pillow calls a JPEG file with a preview inside MPO; the first picture is the whole one.
-        name = image.format if image.format in FORMATS else "JPEG"
-        width, height = image.size
-        check_shape(width, height)
-        _refuse(image, name)
-        if image.info.get("icc_profile"):
-            steps.append("ICC profile ignored")
-        levels: Levels
-        if name == "JPEG":
-            levels = _jpeg(image, scaled, steps)
-        elif image.mode.startswith("I;16"):
-            levels = _sixteen_bit(image, name, steps, notices)
-        else:
-            levels = _eight_bit(image, steps, notices)
-        # Of a TIFF file Pillow undoes the orientation itself and then forgets the tag.
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    # Pillow calls a JPEG file with a preview inside MPO; the first picture is the whole one.
+    name = "JPEG" if image.format == "MPO" else image.format or "Pillow"
+    width, height = image.size
+    check_shape(width, height)
+    _refuse(image, name)
+    if image.info.get("icc_profile"):
+        steps.append("ICC profile ignored")
+    levels: Levels
+    if name == "JPEG":
+        levels = _jpeg(image, scaled, steps)
+    elif image.mode.startswith("I;16"):
+        levels = _sixteen_bit(image, name, steps, notices)
+    else:
+        levels = _eight_bit(image, steps, notices)
+    # Of a TIFF file Pillow undoes the orientation itself and then forgets the tag.
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     if orientation in _UPRIGHT:
         levels = np.ascontiguousarray(_UPRIGHT[orientation](levels))
         steps.append(f"EXIF orientation {orientation} undone")

@@ -31,7 +31,7 @@ from hilum.bundle import (
 )
 from hilum.errors import BundleError, UsageError
 from hilum.inference import runtime
-from hilum.inference.runtime import Model
+from hilum.inference.predictor import Predictor
 from hilum.progress import Silent, Watcher
 from hilum.recipe.architectures import ARCHITECTURES
 
@@ -79,15 +79,15 @@ def ensemble(
     watch = watch or Silent()
     _check(members, target)
     watch.stage("Joining the members", len(members))
-    models = [runtime.load(member) for member in members]
-    ordered = [model.bundle for model in models]
+    predictors = [Predictor.load(member) for member in members]
+    ordered = [predictor.bundle for predictor in predictors]
     merged = _merge(ordered)
     target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=target.parent, prefix=".ensemble-") as temporary:
         graph_file = Path(temporary) / GRAPH
         onnx.save(merged, graph_file)
         graph = runtime.Graph(graph_file.read_bytes())
-        _check_mean(graph, models)
+        _check_mean(graph, predictors)
         typical = np.concatenate([one.golden.typical for one in ordered], axis=1)
         sealed = write_bundle(
             target,
@@ -294,13 +294,13 @@ def _rename(graph: onnx.GraphProto, renamed: dict[str, str]) -> None:
                     _rename(inner, renamed)
 
 
-def _check_mean(graph: runtime.Graph, models: Sequence[Model]) -> None:
+def _check_mean(graph: runtime.Graph, predictors: Sequence[Predictor]) -> None:
     """Holds the merged graph against the members' own, on their golden images."""
-    images = np.stack([model.bundle.golden.image for model in models])
+    images = np.stack([predictor.bundle.golden.image for predictor in predictors])
     parts = []
-    for model in models:
-        scale, offset = _scale_and_offset(model.bundle, len(models))
-        parts.append(model.graph.outputs(images).logits * scale + offset)
+    for predictor in predictors:
+        scale, offset = _scale_and_offset(predictor.bundle, len(predictors))
+        parts.append(predictor.graph.outputs(images).logits * scale + offset)
     difference = float(np.abs(graph.logits(images) - np.sum(parts, axis=0)).max())
     if not difference <= PARITY:
         raise BundleError(

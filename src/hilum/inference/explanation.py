@@ -1,18 +1,19 @@
-"""A bundle's Model and an image -> Cases: the image with the map of each finding, as arrays."""
+"""A prediction with its maps -> Cases: the image with the map of each finding, carried back to the original."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from hilum import images
+from hilum.bundle import Manifest
 from hilum.errors import UsageError, nearest
-from hilum.images import Location
+from hilum.images import Geometry
 from hilum.images.geometry import resize
-from hilum.inference.runtime import Model
+from hilum.inference.prediction import Prediction
 from hilum.recipe.findings import named
 
 MAX_SIDE = 1024
+"""Pixels of the longer side of the pictures that maps are drawn on."""
 NO_BOXES = np.zeros((0, 4))
 
 
@@ -48,76 +49,67 @@ class Case:
     places: tuple[int, int] = (0, 0)
 
 
-def explain(
-    model: Model,
-    source: Location,
-    *,
-    name: str | None = None,
+def make_cases(
+    manifest: Manifest,
+    prediction: Prediction,
     findings: Sequence[str] | None = None,
+    *,
     labels: Sequence[float] | None = None,
     boxes: np.ndarray = NO_BOXES,
     truth: str = "",
 ) -> list[Case]:
-    """Explains one image.
+    """Carry a prediction's maps back to the original image.
 
     Args:
-        model: Of a bundle.
-        source: Where the image lies.
-        name: What to call it; its path if None.
-        findings: Which findings to explain, all if None.
-        labels: The truth for each of `findings`, unknown if None.
+        manifest: Of the bundle that predicted.
+        prediction: With maps and picture.
+        findings: Which findings to explain; None: all of the bundle's.
+        labels: The truth for each of `findings`; None: unknown.
         boxes: Of experts, (n, 4) fractions of the original.
         truth: The true class, for `Case.truth`.
 
     Returns:
-        A case a finding, in the order of `findings`. Images of more than 1024 pixels a side come reduced to that.
-
-    Raises:
-        ImageError: The file cannot become a radiograph.
+        A case a finding, in the order of `findings`.
     """
-    manifest = model.bundle.manifest
-    prepared = images.prepare(source, manifest.input.size, manifest.input.fit)
-    outputs = model.graph.outputs(prepared.pixels[None])
-    probabilities = model.probabilities(outputs.logits)
-    called = manifest.decision.decide(probabilities)[0]
-    picture = _reduced(images.read(source).grey)
-    geometry = images.Geometry(picture.shape[1], picture.shape[0], manifest.input.size, manifest.input.fit)
+    picture, maps = prediction.picture, prediction.maps
+    if picture is None or maps is None:
+        raise ValueError(f"{prediction.image} was predicted without maps")
+    geometry = Geometry(picture.shape[1], picture.shape[0], manifest.input.size, manifest.input.fit)
     wanted = manifest.findings if findings is None else tuple(findings)
     known = [float("nan")] * len(wanted) if labels is None else labels
-    cases = []
-    for finding, label in zip(wanted, known, strict=True):
-        column = manifest.findings.index(finding)
-        cases.append(
-            Case(
-                image=name or str(source),
-                grey=picture,
-                evidence=geometry.to_original(outputs.maps[0, column]),
-                boxes=boxes,
-                finding=finding,
-                label=float(label),
-                probability=float(probabilities[0, column]),
-                threshold=manifest.decision.threshold(column),
-                called=bool(called[column]),
-                truth=truth,
-                places=(outputs.maps.shape[2], outputs.maps.shape[3]),
-            )
+    columns = [manifest.findings.index(finding) for finding in wanted]
+    return [
+        Case(
+            image=prediction.image,
+            grey=picture,
+            evidence=geometry.to_original(maps[column]),
+            boxes=boxes,
+            finding=finding,
+            label=float(label),
+            probability=float(prediction.probabilities[column]),
+            threshold=manifest.decision.threshold(column),
+            called=prediction.decisions[column] == "present",
+            truth=truth,
+            places=(maps.shape[1], maps.shape[2]),
         )
-    return cases
+        for finding, label, column in zip(wanted, known, columns, strict=True)
+    ]
 
 
-def _reduced(grey: np.ndarray) -> np.ndarray:
+def reduce_picture(grey: np.ndarray) -> np.ndarray:
+    """Return a picture, float32 (height, width), with at most `MAX_SIDE` pixels a side."""
     height, width = grey.shape
     scale = MAX_SIDE / max(height, width)
     return grey if scale >= 1 else resize(grey, max(1, round(width * scale)), max(1, round(height * scale)))
 
 
-def choose(model: Model, names: Sequence[str] | None) -> tuple[str, ...]:
-    """Findings of the model by any of their names; all of them if None.
+def choose_findings(manifest: Manifest, names: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the bundle's findings by any of their names; all of them if None.
 
     Raises:
-        UsageError: The model does not know a finding; the message lists those that it knows, nearest first.
+        UsageError: The bundle does not know a finding; the message lists those that it knows, nearest first.
     """
-    known = model.bundle.manifest.findings
+    known = manifest.findings
     wanted = tuple(named(name) for name in names or known)
     for name in wanted:
         if name not in known:

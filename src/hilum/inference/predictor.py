@@ -1,89 +1,192 @@
-"""A bundle's Model and image files -> Predictions: probability, decision and warnings per finding."""
+"""A loaded bundle and images -> Predictions: the one way from images to what a model gives for them."""
 
-import json
 import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
+from itertools import count, islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
-import pandas as pd
 
-from hilum import files, images
-from hilum.bundle import INTENDED_USE, Seen
+from hilum.bundle import Bundle, Manifest, Seen, read_bundle
 from hilum.errors import ImageError, LayoutError, UsageError
-from hilum.images import Location, Prepared
-from hilum.inference.runtime import Model
+from hilum.images import IMAGE_SUFFIXES, Location, Prepared, Source, prepare, prepare_and_read
+from hilum.inference.explanation import NO_BOXES, Case, make_cases, reduce_picture
+from hilum.inference.prediction import Prediction
+from hilum.inference.runtime import Graph, Outputs, check_golden, typical_distance
 from hilum.notices import Notice, notice
 
 BATCH = 16
-FEW = 3  # so many images are each named with their warning
-UNREADABLE = "unreadable"  # stands for a decision where there is none
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """What the model says of one file.
+class Predictor:
+    """A bundle with its graph running.
 
     Attributes:
-        image: The file.
-        logits: float32 (findings,), before calibration; empty where the file could not be read.
-        probabilities: float64 (findings,), calibrated; empty likewise.
-        decisions: `present` or `absent` per finding, of classes one `present`; empty likewise.
-        notices: What a reader must know.
-        error: Why the file could not be read; empty where it could.
+        bundle: The bundle.
+        graph: Its graph.
     """
 
-    image: str
-    logits: np.ndarray
-    probabilities: np.ndarray
-    decisions: tuple[str, ...]
-    notices: tuple[Notice, ...]
-    error: str = ""
+    bundle: Bundle
+    graph: Graph
 
+    @classmethod
+    def load(
+        cls,
+        folder: Path | Bundle,
+        *,
+        expect: str | None = None,
+        provider: str | None = None,
+        threads: int | None = None,
+    ) -> Self:
+        """Read a bundle, start its graph, and check that it reproduces the golden output sealed with it.
 
-def predict(
-    model: Model,
-    sources: Sequence[Location],
-    *,
-    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
-) -> list[Prediction]:
-    """Runs images through a bundle; files are decoded while the graph runs.
+        Args:
+            folder: A bundle, its folder, or a run's folder that holds one.
+            expect: The hash that it must have, or its beginning.
+            provider: Execution provider of ONNX Runtime; None: `$HILUM_PROVIDER`, or the CPU.
+            threads: Processor threads; None: all.
 
-    Args:
-        model: Of a bundle.
-        sources: The files.
-        on_progress: Called with how many are done, of how many.
+        Raises:
+            UsageError: There is no bundle or no such provider.
+            BundleError: The bundle is damaged, or computes something else here than where it was sealed.
+        """
+        bundle = folder if isinstance(folder, Bundle) else read_bundle(Path(folder), expect=expect)
+        graph = Graph(bundle.graph, provider=provider, threads=threads)
+        check_golden(graph, bundle.golden)
+        return cls(bundle, graph)
 
-    Returns:
-        One a file, in their order; a file that cannot be read has its reason in `error`.
-    """
-    manifest = model.bundle.manifest
+    @property
+    def manifest(self) -> Manifest:
+        """What the bundle says of itself."""
+        return self.bundle.manifest
 
-    def prepare(source: Location) -> Prepared | ImageError:
-        try:
-            return images.prepare(source, manifest.input.size, manifest.input.fit)
-        except ImageError as error:
-            return error
+    @property
+    def runtime(self) -> str:
+        """What runs the graph, in words."""
+        return self.graph.runtime
 
-    predictions: list[Prediction] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for block in _batches(_ahead(pool, prepare, sources)):
-            predictions += _predict(model, sources[len(predictions) : len(predictions) + len(block)], block)
-            on_progress(len(predictions), len(sources))
-    return predictions
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Turn logits (n, findings) into calibrated probabilities, float64 in [0, 1]."""
+        return self.manifest.calibration.probabilities(logits)
+
+    def distance(self, embedding: np.ndarray) -> np.ndarray:
+        """Return how far images are from the validation images, (n, channels) -> (n,): see `typical_distance`."""
+        return typical_distance(embedding, self.bundle.golden.typical)
+
+    def predict(self, sources: Iterable[Source], *, maps: bool = False) -> Iterator[Prediction]:
+        """Predict images; each is decoded once and runs through the graph once, while the next are being decoded.
+
+        Args:
+            sources: Images of any form, in any mix; taken from the iterable as they are needed.
+            maps: Give maps, and pictures to draw them on, too.
+
+        Yields:
+            One an image, in their order; an image that cannot be read has its reason in `error`. Images without a name
+            are called by their number, from 1.
+        """
+
+        def read(source: Source) -> tuple[Prepared, np.ndarray | None] | ImageError:
+            size, fit = self.manifest.input.size, self.manifest.input.fit
+            try:
+                if not maps:
+                    return prepare(source, size, fit), None
+                prepared, radiograph = prepare_and_read(source, size, fit)
+                return prepared, reduce_picture(radiograph.grey)
+            except ImageError as error:
+                return error
+
+        numbers = count(1)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            ahead = _read_ahead(pool, read, sources, number=BATCH if maps else 4 * BATCH)
+            while batch := list(islice(ahead, BATCH)):
+                named = [(_name(source, next(numbers)), item) for source, item in batch]
+                yield from self._predict(named, maps=maps)
+
+    def explain(
+        self,
+        source: Source,
+        *,
+        name: str | None = None,
+        findings: Sequence[str] | None = None,
+        labels: Sequence[float] | None = None,
+        boxes: np.ndarray = NO_BOXES,
+        truth: str = "",
+    ) -> list[Case]:
+        """Explain one image, called `name` or by its path; the other arguments and the cases as of `make_cases`.
+
+        Raises:
+            ImageError: The image cannot become a radiograph.
+        """
+        prediction = next(self.predict([source], maps=True))
+        if prediction.error:
+            raise ImageError(prediction.error)
+        prediction = replace(prediction, image=name or prediction.image)
+        return make_cases(self.manifest, prediction, findings, labels=labels, boxes=boxes, truth=truth)
+
+    def run_squares(
+        self, batches: Iterable[np.ndarray], on_batch: Callable[[int], None] = lambda _done: None
+    ) -> Outputs:
+        """Run prepared squares, such as those of the cache; the maps, which nobody needs of so many, come empty.
+
+        Args:
+            batches: uint8 (images, size, size) each.
+            on_batch: Called with how many images are done.
+        """
+        logits: list[np.ndarray] = []
+        embeddings: list[np.ndarray] = []
+        done = 0
+        for squares in batches:
+            outputs = self.graph.outputs(squares)
+            logits.append(outputs.logits)
+            embeddings.append(outputs.embedding)
+            done += len(squares)
+            on_batch(done)
+        joined = np.concatenate(logits)
+        return Outputs(joined, np.zeros((len(joined), 0, 0, 0), np.float32), np.concatenate(embeddings))
+
+    def _predict(
+        self, named: list[tuple[str, tuple[Prepared, np.ndarray | None] | ImageError]], *, maps: bool
+    ) -> Iterator[Prediction]:
+        """Run a batch of images."""
+        squares = [item[0].pixels for _, item in named if not isinstance(item, ImageError)]
+        if squares:
+            outputs = self.graph.outputs(np.stack(squares))
+            probabilities = self.probabilities(outputs.logits)
+            called = np.where(self.manifest.decision.decide(probabilities), "present", "absent")
+            distances = self.distance(outputs.embedding)
+        row = 0
+        for name, item in named:
+            if isinstance(item, ImageError):
+                yield Prediction(name, np.zeros(0), np.zeros(0), (), (), str(item))
+                continue
+            prepared, picture = item
+            yield Prediction(
+                image=name,
+                logits=outputs.logits[row],
+                probabilities=probabilities[row],
+                decisions=tuple(called[row].tolist()),
+                notices=(
+                    *prepared.provenance.notices,
+                    *_unseen(prepared, float(distances[row]), self.manifest.seen),
+                ),
+                embedding=outputs.embedding[row],
+                maps=outputs.maps[row] if maps else None,
+                picture=picture,
+            )
+            row += 1
 
 
 def find_images(paths: Iterable[Path]) -> list[Location]:
-    """Finds the image files that paths name: files, members of zip archives (`a.zip::b.png`), and folders' content.
+    """Find the image files that paths name: files, members of zip archives (`a.zip::b.png`), and folders' content.
 
     Raises:
         UsageError: A path does not exist.
@@ -96,13 +199,12 @@ def find_images(paths: Iterable[Path]) -> list[Location]:
             inside = sorted(
                 file
                 for file in location.path.rglob("*")
-                if file.suffix.lower()
-                in (*images.IMAGE_SUFFIXES, "")  # exported DICOM files often have no suffix
+                if file.suffix.lower() in (*IMAGE_SUFFIXES, "")  # exported DICOM files often have no suffix
                 and not file.name.startswith(".")
                 and file.is_file()
             )
             if not inside:
-                raise LayoutError(f"{path} holds no image ({', '.join(images.IMAGE_SUFFIXES)})")
+                raise LayoutError(f"{path} holds no image ({', '.join(IMAGE_SUFFIXES)})")
             found += [Location(file) for file in inside]
         elif location.path.exists():
             found.append(location)
@@ -113,127 +215,8 @@ def find_images(paths: Iterable[Path]) -> list[Location]:
     return found
 
 
-def to_frame(model: Model, predictions: Sequence[Prediction]) -> pd.DataFrame:
-    """Predictions -> a row an image and finding: image, finding, probability, threshold, decision, warnings, bundle.
-
-    Where the most probable class is called there is no threshold: NaN.
-    """
-    manifest = model.bundle.manifest
-    rows = [
-        {
-            "image": prediction.image,
-            "finding": finding,
-            "probability": probability,
-            "threshold": math.nan if threshold is None else threshold,
-            "decision": decision,
-            "warnings": prediction.error or "; ".join(map(str, prediction.notices)),
-            "bundle": model.bundle.hash,
-        }
-        for prediction in predictions
-        for finding, threshold, probability, decision in zip(
-            manifest.findings,
-            _thresholds(model),
-            prediction.probabilities if not prediction.error else [math.nan] * len(manifest.findings),
-            prediction.decisions or [UNREADABLE] * len(manifest.findings),
-            strict=True,
-        )
-    ]
-    return pd.DataFrame(rows)
-
-
-def common_warnings(predictions: Sequence[Prediction]) -> list[str]:
-    """Sum up what a reader must know: a notice of a few images once for each, a common one once with their number."""
-    by_code: dict[str, list[tuple[str, Notice]]] = {}
-    for prediction in predictions:
-        for notice_ in prediction.notices:
-            by_code.setdefault(notice_.code, []).append((prediction.image, notice_))
-    lines = []
-    for given in by_code.values():
-        if len(given) <= FEW:
-            lines += [f"{image}: {notice_}" for image, notice_ in given]
-        else:
-            image, notice_ = given[0]
-            lines.append(f"{len(given):,} of {len(predictions):,} images, such as {image}: {notice_}")
-    return lines
-
-
-def write(path: Path, model: Model, predictions: Sequence[Prediction]) -> None:
-    """Writes predictions to a .csv or .json file, whole or not at all.
-
-    In CSV a text that a spreadsheet would run as a formula gets a `'` before it.
-
-    Raises:
-        UsageError: Another suffix.
-    """
-    if path.suffix == ".csv":
-        frame = to_frame(model, predictions)
-        for column in ("image", "warnings"):
-            frame[column] = frame[column].map(files.spreadsheet_safe)
-        files.write_text(path, frame.to_csv(index=False))
-    elif path.suffix == ".json":
-        files.write_text(path, json.dumps(to_dict(model, predictions), indent=2, allow_nan=False) + "\n")
-    else:
-        raise UsageError(f"predictions are written to .csv or .json files, not {path.name!r}")
-
-
-def to_dict(model: Model, predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """Predictions in the form of the JSON file."""
-    manifest = model.bundle.manifest
-    return {
-        "bundle": model.bundle.hash,
-        "name": manifest.name,
-        "intended_use": INTENDED_USE,
-        **({"recalibrated": manifest.recalibrated.summary} if manifest.recalibrated else {}),
-        "images": [
-            {
-                "image": prediction.image,
-                **({"error": prediction.error} if prediction.error else {}),
-                "notices": [notice_.to_dict() for notice_ in prediction.notices],
-                "findings": {
-                    finding: {"probability": float(probability), "threshold": threshold, "decision": decision}
-                    for finding, probability, threshold, decision in zip(
-                        manifest.findings,
-                        prediction.probabilities,
-                        _thresholds(model),
-                        prediction.decisions,
-                        strict=False,
-                    )
-                },
-            }
-            for prediction in predictions
-        ],
-    }
-
-
-def _predict(
-    model: Model, sources: Sequence[Location], block: Sequence[Prepared | ImageError]
-) -> list[Prediction]:
-    manifest = model.bundle.manifest
-    readable = [item for item in block if isinstance(item, Prepared)]
-    rows: Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, float]] = iter(())
-    if readable:
-        outputs = model.graph.outputs(np.stack([item.pixels for item in readable]))
-        probabilities = model.probabilities(outputs.logits)
-        called = manifest.decision.decide(probabilities)
-        rows = iter(
-            zip(outputs.logits, probabilities, called, model.distance(outputs.embedding), strict=True)
-        )
-    predictions = []
-    for source, item in zip(sources, block, strict=True):
-        if isinstance(item, ImageError):
-            nothing = np.zeros(0)
-            predictions.append(Prediction(str(source), nothing, nothing, (), (), str(item)))
-            continue
-        logits, probabilities, present, distance = next(rows)
-        decisions = tuple(np.where(present, "present", "absent").tolist())
-        notices = (*item.provenance.notices, *_unseen(item, float(distance), manifest.seen))
-        predictions.append(Prediction(str(source), logits, probabilities, decisions, notices))
-    return predictions
-
-
-def _thresholds(model: Model) -> list[float | None]:
-    decision = model.bundle.manifest.decision
-    return [decision.threshold(column) for column in range(len(model.bundle.manifest.findings))]
+def _name(source: Source, number: int) -> str:
+    return str(source) if isinstance(source, str | Path | Location) else f"image {number}"
 
 
 def _unseen(prepared: Prepared, distance: float, seen: Seen) -> Iterator[Notice]:
@@ -249,18 +232,15 @@ def _unseen(prepared: Prepared, distance: float, seen: Seen) -> Iterator[Notice]
         )
 
 
-def _batches(results: Iterator[Result]) -> Iterator[list[Result]]:
-    while block := list(islice(results, BATCH)):
-        yield block
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Sequence[Item]
-) -> Iterator[Result]:
-    """Maps in order, a few batches ahead of whoever reads: never all at once in memory."""
+def _read_ahead(
+    pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Iterable[Item], *, number: int
+) -> Iterator[tuple[Item, Result]]:
+    """Pair items with their results in order, `number` ahead of whoever reads: never all at once in memory."""
     rest = iter(items)
-    waiting: deque[Future[Result]] = deque(pool.submit(work, item) for item in islice(rest, 4 * BATCH))
+    waiting: deque[tuple[Item, Future[Result]]] = deque()
+    for item in islice(rest, number):
+        waiting.append((item, pool.submit(work, item)))
     while waiting:
-        yield waiting.popleft().result()
-        for item in islice(rest, 1):
-            waiting.append(pool.submit(work, item))
+        item, future = waiting.popleft()
+        yield item, future.result()
+        waiting.extend((following, pool.submit(work, following)) for following in islice(rest, 1))

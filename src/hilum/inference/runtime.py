@@ -1,13 +1,18 @@
-"""A bundle -> a Model that turns prepared images into logits, maps and embeddings; the only user of ONNX Runtime."""
+"""A graph running: prepared images -> logits, maps and embeddings; the only user of ONNX Runtime."""
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
-from hilum.bundle import OUTPUTS, Bundle, Golden, read_bundle
-from hilum.errors import BundleError, UsageError
+from hilum.bundle import OUTPUTS, Golden
+from hilum.errors import BundleError, UsageError, nearest
+
+PROVIDER = "HILUM_PROVIDER"
+"""The environment variable that names the execution provider where no argument does."""
+CPU = "CPU"
 
 TOLERANCE = 1e-3
 SPREAD = 0.1
@@ -19,7 +24,7 @@ TYPICAL_SHARE = 0.99
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the graph says of n images.
+    """What the graph gives for n images.
 
     Attributes:
         logits: float32 (n, findings), before calibration.
@@ -33,32 +38,46 @@ class Outputs:
 
 
 class Graph:
-    """An ONNX graph of the contract, running."""
+    """An ONNX graph of the contract, running.
 
-    def __init__(self, content: bytes, *, threads: int | None = None) -> None:
-        """Starts a session.
+    Attributes:
+        runtime: What runs it, in words, such as `ONNX Runtime 1.22.0 on CPU`.
+    """
+
+    def __init__(self, content: bytes, *, provider: str | None = None, threads: int | None = None) -> None:
+        """Start a session.
 
         Args:
             content: The bytes of the ONNX file.
+            provider: Execution provider of ONNX Runtime, such as `CPU` or `CUDA`; see `choose_provider`.
             threads: Processor threads; None takes all.
 
         Raises:
+            UsageError: The provider is not there, or does not start on this machine.
             BundleError: ONNX Runtime refuses the graph.
         """
+        chosen = choose_provider(provider)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = 3
         try:
-            self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            self.session = onnxruntime.InferenceSession(content, options, providers=[_full(chosen)])
         except Exception as error:  # ONNX Runtime's own exceptions share no base class
             raise BundleError(f"ONNX Runtime refuses the graph: {str(error).splitlines()[0][:200]}") from None
+        # Where a provider's libraries are missing, ONNX Runtime falls back to the CPU without a word.
+        started = self.session.get_providers()
+        if _full(chosen) not in started:
+            raise UsageError(
+                f"ONNX Runtime's provider {chosen} does not start on this machine; it fell back to {_short(started[0])}"
+            )
+        self.runtime = f"ONNX Runtime {onnxruntime.__version__} on {chosen}"
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """Runs images; see `outputs` for their form. Returns float32 (n, findings)."""
+        """Run images; see `outputs` for their form. Return float32 (n, findings)."""
         return np.asarray(self._run(["logits"], images)[0])
 
     def outputs(self, images: np.ndarray) -> Outputs:
-        """Runs images.
+        """Run images.
 
         Args:
             images: (n, size, size), uint8 grey values times 255, or float32 in [0, 1].
@@ -80,44 +99,47 @@ class Graph:
         return result
 
 
-@dataclass(frozen=True)
-class Model:
-    """A bundle with its graph running, its golden output reproduced."""
+def choose_provider(name: str | None = None) -> str:
+    """Return the execution provider to run on: the one named, else `$HILUM_PROVIDER`, else the CPU.
 
-    bundle: Bundle
-    graph: Graph
-
-    def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Logits (n, findings) -> calibrated probabilities, float64 in [0, 1]."""
-        return self.bundle.manifest.calibration.probabilities(logits)
-
-    def distance(self, embedding: np.ndarray) -> np.ndarray:
-        """How far images are from the validation images, (n, channels) -> (n,): see `typical_distance`."""
-        return typical_distance(embedding, self.bundle.golden.typical)
-
-
-def load(folder: Path | Bundle, *, expect: str | None = None, threads: int | None = None) -> Model:
-    """Reads a bundle, starts its graph, and checks that it makes of the golden image what it made when sealed.
+    Args:
+        name: With or without ONNX Runtime's `ExecutionProvider`, in any case: `cuda`, `CPUExecutionProvider`.
 
     Raises:
-        UsageError: There is no bundle.
-        BundleError: It is damaged, or computes something else here than where it was sealed.
+        UsageError: This installation of ONNX Runtime has no such provider; the message lists those that it has.
     """
-    found = folder if isinstance(folder, Bundle) else read_bundle(Path(folder), expect=expect)
-    graph = Graph(found.graph, threads=threads)
-    check_golden(graph, found.golden)
-    return Model(found, graph)
+    known = list_providers()
+    wanted = _short(name or os.environ.get(PROVIDER) or CPU)
+    for provider in known:
+        if provider.casefold() == wanted.casefold():
+            return provider
+    raise UsageError(f"ONNX Runtime has no provider {wanted!r} here; it has: {nearest(wanted, known)}")
+
+
+def list_providers() -> Sequence[str]:
+    """Return the names of the execution providers that this installation of ONNX Runtime has."""
+    return [_short(provider) for provider in onnxruntime.get_available_providers()]
+
+
+def _short(provider: str) -> str:
+    return provider.removesuffix("ExecutionProvider")
+
+
+def _full(provider: str) -> str:
+    return f"{provider}ExecutionProvider"
 
 
 def check_golden(graph: Graph, golden: Golden) -> None:
-    """Raises BundleError unless the graph reproduces the golden outputs within 1e-3."""
+    """Raise BundleError unless the graph reproduces the golden outputs within 1e-3."""
     try:
         outputs = graph.outputs(golden.image[None])
     except UsageError as error:
         raise BundleError(f"the graph does not take its own golden image: {error}") from None
     for name in OUTPUTS:
-        got, expected = getattr(outputs, name)[0], getattr(golden, name)
-        if got.shape != expected.shape or not np.allclose(got, expected, rtol=TOLERANCE, atol=TOLERANCE):
+        computed, sealed = getattr(outputs, name)[0], getattr(golden, name)
+        if computed.shape != sealed.shape or not np.allclose(
+            computed, sealed, rtol=TOLERANCE, atol=TOLERANCE
+        ):
             raise BundleError(
                 f"the graph's {name} for the golden image differ from those sealed by more than {TOLERANCE}; "
                 "the bundle or this machine's ONNX Runtime computes something else"
@@ -125,13 +147,13 @@ def check_golden(graph: Graph, golden: Golden) -> None:
 
 
 def golden(graph: Graph, image: np.ndarray, typical: np.ndarray) -> Golden:
-    """Records what a graph makes of an image, uint8 (size, size), for sealing."""
+    """Record what a graph makes of an image, uint8 (size, size), for sealing."""
     outputs = graph.outputs(image[None])
     return Golden(image, outputs.logits[0], outputs.maps[0], outputs.embedding[0], typical)
 
 
 def typical_distance(embedding: np.ndarray, typical: np.ndarray) -> np.ndarray:
-    """How far images are from the validation images: the root mean square of the standardised embedding.
+    """Return how far images are from the validation images: the root mean square of the standardised embedding.
 
     d = sqrt(mean over channels of ((e - m) / max(s, 0.1 S))^2) with S^2 = mean over channels of s^2. The floor is for
     channels that are dead on validation: divided by next to nothing, the first image that wakes one would be thousands
@@ -149,7 +171,7 @@ def typical_distance(embedding: np.ndarray, typical: np.ndarray) -> np.ndarray:
 
 
 def typical_limit(embedding: np.ndarray) -> float:
-    """Returns the distance that 99 in 100 validation images keep, (n, channels), each from all the others.
+    """Return the distance that 99 in 100 validation images keep, (n, channels), each from all the others.
 
     An image's own part in mean and deviation would bring it nearer than a new one of the same kind.
     """
@@ -172,7 +194,7 @@ def _distance(from_mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
 
 
 def as_float(images: np.ndarray) -> np.ndarray:
-    """Images in either form -> float32 (n, size, size) in [0, 1]."""
+    """Turn images in either form into float32 (n, size, size) in [0, 1]."""
     if images.dtype == np.uint8:
         return images.astype(np.float32) / np.float32(255)
     return images.astype(np.float32, copy=False)

@@ -6,7 +6,7 @@ import pytest
 from hilum import __main__
 from hilum.bundle import read_bundle
 from hilum.data import phantom
-from hilum.inference import runtime
+from hilum.inference.predictor import Predictor
 
 SMALL = [
     "--set", "model.architecture=custom_cnn", "--set", "model.weights=none", "--set", "model.freeze=none",
@@ -53,7 +53,7 @@ def test_a_run_is_sealed_evaluated_and_saved_for_plain_keras(hilum, phantoms, tm
     assert {"keras", "tensorflow", "tf2onnx"} <= set(sealed.manifest.versions)
     assert (tmp_path / "run" / "final" / "weights" / "model.keras").is_file()
     image = np.random.default_rng(0).integers(0, 256, (2, 32, 32)).astype(np.uint8)
-    logits = runtime.load(sealed).graph.outputs(image).logits
+    logits = Predictor.load(sealed).graph.outputs(image).logits
     found = keras.models.load_model(saved).predict(image / np.float32(255), verbose=0)
     np.testing.assert_allclose(found, 1 / (1 + np.exp(-logits)), atol=1e-4)
     for file in sealed.folder.rglob("*"):

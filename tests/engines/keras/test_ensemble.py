@@ -3,7 +3,8 @@ import pytest
 
 from hilum.bundle import write_bundle
 from hilum.data import phantom
-from hilum.inference import ensemble, runtime
+from hilum.inference import ensemble
+from hilum.inference.predictor import Predictor
 from hilum.recipe import load_recipe
 from hilum.training.train import train
 
@@ -40,10 +41,10 @@ def test_a_keras_bundle_joins_one_of_pytorchs_opset(tmp_path, monkeypatch):
     versions = [onnx.load_from_string(one.graph).opset_import[0].version for one in (ours, other)]
     assert versions == [18, 20]
 
-    joined = runtime.load(ensemble.ensemble([ours, other], tmp_path / "e"))
+    joined = Predictor.load(ensemble.ensemble([ours, other], tmp_path / "e"))
 
     image = np.random.default_rng(0).integers(0, 256, (3, 32, 32)).astype(np.uint8)
-    alone = runtime.load(ours)
+    alone = Predictor.load(ours)
     probabilities = [model.probabilities(model.graph.logits(image)) for model in (joined, alone)]
     np.testing.assert_allclose(*probabilities, atol=1e-6)
     assert joined.bundle.manifest.training.engine == "keras"
