@@ -94,9 +94,9 @@ def test_repeats_are_drawn_anew_and_their_spread_is_told(result):
 def test_the_spread_is_called_no_standard_error(result):
     section = told_of_folds.section(result.evaluation)
 
-    assert "standard error" in section.how
-    assert len(section.table.rows) == 6 + 4
-    assert section.table.rows[-1][0] == "SD between repeats"
+    assert "standard error" in section.blocks[1].note
+    assert len(section.tables[0].rows) == 6 + 4
+    assert section.tables[0].rows[-1][0] == "SD between repeats"
     assert "in single folds" in section.plots[0].title
 
 

@@ -216,7 +216,7 @@ def show_report(result: Any, folder: Path, watch: Any, *, as_json: bool) -> None
     from hilum.cli.terminal import RESEARCH, show, show_json, show_pairs
     from hilum.report import formatting
     from hilum.report.evaluation import page
-    from hilum.report.evaluation.disparities import remarks
+    from hilum.report.evaluation.disparities import disparity_sentences
 
     watch.stage("Writing the report")
     report = page.write(folder, result)
@@ -267,7 +267,7 @@ def show_report(result: Any, folder: Path, watch: Any, *, as_json: bool) -> None
         if scores["auroc"].get("reason"):
             watch.say(f"{finding}: AUROC {scores['auroc']['reason']}")
     if result.subgroups:
-        for remark in remarks(result.subgroups):
+        for remark in disparity_sentences(result.subgroups):
             watch.say(remark)
     where = formatting.part(result.split)
     watch.say(

@@ -11,7 +11,7 @@ from hilum.comparison.compare import FIGURES, Compared, Comparison
 from hilum.evaluation.external import ACCURACY, MEAN
 from hilum.report import formatting
 from hilum.report.drawing import model_panels, overlays
-from hilum.report.evaluation.plots import Plot
+from hilum.report.section import Plot
 from hilum.stats import Estimate
 
 Floats = NDArray[np.float64]
@@ -32,16 +32,6 @@ STEERING = {
 DASHED = " Curves that coincide are dashed in the colours of their models by turns."
 DASHED_CLOSE = " Of curves that lie on each other, or nearly, one is whole and the others are dashes over it."
 _SHORT = {"average_precision": "AP", "ppv": "PPV (precision)", "sensitivity": "Sensitivity (recall)"}
-
-
-def plots(comparison: Comparison) -> Iterator[Plot]:
-    """Yields every figure of the page but the maps."""
-    yield _metrics(comparison)
-    yield _gaps(comparison)
-    for name, metric, title in (("roc", "auroc", "AUROC"), ("pr", "average_precision", "AP")):
-        yield _curves(comparison, name, metric, title)
-    yield _confusion(comparison)
-    yield from _learning(comparison)
 
 
 def verdicts(comparison: Comparison) -> Iterator[str]:
@@ -114,7 +104,8 @@ def _range(comparison: Comparison, metric: str, name: str) -> str:
     return f"{mean}{name} from {lowest} to {highest}"
 
 
-def _metrics(comparison: Comparison) -> Plot:
+def metrics(comparison: Comparison) -> Plot:
+    """Return every metric of every model."""
     key = comparison.overall
     rows = [
         overlays.Row(short(name), tuple(model.figures[key][name] for model in comparison.models))
@@ -134,8 +125,8 @@ def _metrics(comparison: Comparison) -> Plot:
     return Plot("metrics_comparison", drawing, title, caption)
 
 
-def _gaps(comparison: Comparison) -> Plot:
-    """The paired differences: of every figure, or of every finding's AUROC where there are several."""
+def differences(comparison: Comparison) -> Plot:
+    """Return the paired differences: of every figure, or of every finding's AUROC where there are several."""
     found = {(one.model, one.finding): one for one in comparison.differences}
     others = comparison.models[1:]
     if comparison.overall != MEAN:
@@ -165,6 +156,12 @@ def _gaps(comparison: Comparison) -> Plot:
     )
     caption = "Paired differences from the first model, both on the same resamples of patients, with 95 % intervals."
     return Plot("difference_comparison", drawing, title, caption)
+
+
+def curves(comparison: Comparison) -> Iterator[Plot]:
+    """Yield ROC and precision-recall curves, or what they amount to where there are many."""
+    yield _curves(comparison, "roc", "auroc", "AUROC")
+    yield _curves(comparison, "pr", "average_precision", "AP")
 
 
 def _curves(comparison: Comparison, name: str, metric: str, called: str) -> Plot:
@@ -236,7 +233,8 @@ def _line(comparison: Comparison, model: Compared, column: int, name: str, metri
     )
 
 
-def _confusion(comparison: Comparison) -> Plot:
+def confusion(comparison: Comparison) -> Plot:
+    """Return the confusion matrices."""
     names, subtitle = _names(comparison), _cohort(comparison).partition(";")[0]
     key = comparison.overall
     title = _range(comparison, "accuracy", "accuracy")
@@ -278,8 +276,8 @@ def _confusion(comparison: Comparison) -> Plot:
     return Plot("confusion_matrix_comparison", drawing, title, caption)
 
 
-def _learning(comparison: Comparison) -> Iterator[Plot]:
-    """Yields the learning curves, where a run keeps a history."""
+def learning_curves(comparison: Comparison) -> Iterator[Plot]:
+    """Yield the learning curves, where a run keeps a history."""
     known = [model.history for model in comparison.models if model.history is not None]
     if not known:
         return

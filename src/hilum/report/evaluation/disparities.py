@@ -13,7 +13,7 @@ NAMED = 6
 """So many levels are named in sentences."""
 
 
-def remarks(found: Subgroups) -> tuple[str, ...]:
+def disparity_sentences(found: Subgroups) -> tuple[str, ...]:
     """What a reader must know: levels that differ, figures that mix levels, and metadata that tell as much."""
     what = "Mean AUROC" if len(found.baseline) > 1 else "AUROC"
     lines = []

@@ -8,8 +8,9 @@ from hilum.evaluation.evaluate import Evaluation
 from hilum.evaluation.external import ACCURACY, MEAN, METRICS, Contrast, External, Unseen
 from hilum.report import formatting
 from hilum.report.drawing import style
-from hilum.report.evaluation.plots import Plot, confidence, noun
-from hilum.report.evaluation.tables import Cell, Column, Grid, Notes
+from hilum.report.evaluation.plots import confidence
+from hilum.report.section import Block, Plot, Plots, Section, Tables
+from hilum.report.table import Cell, Grid, Notes, make_grid
 from hilum.stats import Estimate
 
 if TYPE_CHECKING:
@@ -35,25 +36,6 @@ class Pair:
     text: str
 
 
-@dataclass(frozen=True)
-class Section:
-    """What the page says of data from elsewhere.
-
-    Attributes:
-        lead: What is compared with what.
-        how: How to read it.
-        plots: The figure; none without an own test.
-        tables: The figures; none without an own test.
-        unseen: In what the images differ from those of training.
-    """
-
-    lead: str
-    how: str
-    plots: tuple[Plot, ...]
-    tables: tuple[Grid, ...]
-    unseen: Grid
-
-
 def section(evaluation: Evaluation) -> Section | None:
     """Returns the section, None where the data are the model's own."""
     external = evaluation.external
@@ -63,7 +45,7 @@ def section(evaluation: Evaluation) -> Section | None:
     unseen = _unseen(external.unseen)
     if external.internal is None:
         lead = f"These are {here}, {_strange(external)}. Its own test is not beside them: "
-        return Section(f"{lead}{external.reason}.", "", (), (), unseen)
+        return _section(f"{lead}{external.reason}.", unseen)
     own = external.internal
     patients = formatting.count(len(own.patients), "patient")
     lead = (
@@ -83,7 +65,12 @@ def section(evaluation: Evaluation) -> Section | None:
             formatting.per_cent(own.positives[finding], own.images),
         )
         how += f" ({shares[0]} here, {shares[1]} in the own test)"
-    return Section(lead, f"{how}.", (_plot(evaluation),), (_table(evaluation),), unseen)
+    return _section(lead, Plots((_plot(evaluation),)), Tables((_table(evaluation),), note=f"{how}."), unseen)
+
+
+def _section(lead: str, *blocks: Block) -> Section:
+    title = "Elsewhere: against the model's own test"
+    return Section("external", title, blocks, lead, link="Elsewhere", in_card=True)
 
 
 def _strange(external: External) -> str:
@@ -139,26 +126,22 @@ def _table(evaluation: Evaluation) -> Grid:
     notes = Notes()
     if len(evaluation.findings) == 1:
         row = external.contrasts[evaluation.findings[0]]
-        rows = tuple(
+        rows = [
             (
                 formatting.NAMES[metric],
-                tuple(_cell(one, notes) for one in (c.internal, c.external, c.difference)),
+                [notes.cell(c.internal), notes.cell(c.external), notes.cell(c.difference)],
             )
             for metric, c in row.items()
-        )
-        return Grid(
-            "Own test and here",
-            "Metric",
-            _columns("Own test", "Here", "Difference"),
-            rows,
-            notes=notes.listed(),
-        )
-    rows = tuple((name, _cells(row, notes)) for name, row in external.contrasts.items())
+        ]
+        heads = ["Own test", "Here", "Difference"]
+        return make_grid("Own test and here", "Metric", heads, rows, notes=notes)
+    rows = [(name, _cells(row, notes)) for name, row in external.contrasts.items()]
     heads = [
         "AUROC, own test",
         "AUROC here",
         *(f"{formatting.NAMES[metric].partition(' (')[0]}: difference" for metric in METRICS),
     ]
+    caption = "Own test and here"
     if ACCURACY in external.contrasts.get(MEAN, {}):
         accuracy = external.contrasts[MEAN][ACCURACY]
         told = (
@@ -166,35 +149,25 @@ def _table(evaluation: Evaluation) -> Grid:
             for one in (accuracy.internal, accuracy.external, accuracy.difference)
         )
         caption = "Own test and here. Accuracy: {} in the own test, {} here, difference {}".format(*told)
-    else:
-        caption = "Own test and here"
-    return Grid(caption, noun(evaluation).capitalize(), _columns(*heads), rows, foot=1, notes=notes.listed())
+    return make_grid(caption, evaluation.task.noun.capitalize(), heads, rows, foot=1, notes=notes)
 
 
-def _cells(row: Mapping[str, Contrast], notes: Notes) -> tuple[Cell, ...]:
+def _cells(row: Mapping[str, Contrast], notes: Notes) -> list[Cell]:
     own, here = row["auroc"].internal, row["auroc"].external
-    return tuple(_cell(one, notes) for one in (own, here, *(row[metric].difference for metric in METRICS)))
+    return [notes.cell(estimate) for estimate in (own, here, *(row[metric].difference for metric in METRICS))]
 
 
-def _cell(estimate: Estimate, notes: Notes) -> Cell:
-    entry = estimate.to_dict()
-    return Cell(formatting.value(entry), formatting.interval(entry), notes.letter(formatting.reason(entry)))
-
-
-def _columns(*names: str) -> tuple[Column, ...]:
-    return tuple(map(Column, names))
-
-
-def _unseen(respects: Sequence[Unseen]) -> Grid:
+def _unseen(respects: Sequence[Unseen]) -> Tables:
     rows = []
     for one in respects:
         outside = "cannot be told"
         if one.images is not None:
             outside = f"{one.images:,} of {one.told:,} ({formatting.per_cent(one.images, one.told)})"
         trained, here = one.trained or "the bundle does not tell", one.here or "not told"
-        rows.append((RESPECTS[one.name], (Cell(trained), Cell(here), Cell(outside))))
-    columns = _columns("In training", "Here", "Images outside that")
-    return Grid("What the model had seen, and what is here", "Respect", columns, tuple(rows))
+        rows.append((RESPECTS[one.name], [trained, here, outside]))
+    heads = ("In training", "Here", "Images outside that")
+    grid = make_grid("What the model had seen, and what is here", "Respect", heads, rows)
+    return Tables((grid,), layout="words")
 
 
 @style.styled

@@ -1,7 +1,6 @@
 """A cross-validated Evaluation -> its section: each fold's figures, what they spread, and what that is not."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,21 +9,12 @@ from hilum.evaluation.evaluate import Evaluation
 from hilum.evaluation.folds import Fold, Folds
 from hilum.report import formatting
 from hilum.report.drawing import style
-from hilum.report.evaluation.plots import Plot, confidence
-from hilum.report.evaluation.tables import Cell, Column, Grid, Notes
+from hilum.report.evaluation.plots import confidence
+from hilum.report.section import Plot, Plots, Section, Tables
+from hilum.report.table import Cell, Grid, Notes, make_grid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-@dataclass(frozen=True)
-class Section:
-    """What the page says of folds: what was done, the figure, the table, and how to read them."""
-
-    lead: str
-    plots: tuple[Plot, ...]
-    table: Grid
-    how: str
 
 
 def section(evaluation: Evaluation) -> Section | None:
@@ -52,20 +42,17 @@ def section(evaluation: Evaluation) -> Section | None:
             " Repeats use the same patients again: the SD between them tells what the draw of the folds does, and "
             "nothing of other patients."
         )
-    return Section(lead, (_plot(evaluation, folds),), table(folds), how)
+    blocks = (Plots((_plot(evaluation, folds),)), Tables((table(folds),), note=how))
+    return Section("folds", "Folds", blocks, lead, link="Folds", in_card=True)
 
 
 def table(folds: Folds) -> Grid:
     """Returns a row a fold, each repeat as a whole, and their means and standard deviations."""
     notes = Notes()
-    rows = []
+    rows: list[tuple[str, list[str | Cell]]] = []
     for row in folds.rows:
-        entries = [row.figures[metric].to_dict() for metric in folds.metrics]
-        cells = (
-            Cell(formatting.value(e), formatting.interval(e), notes.letter(formatting.reason(e)))
-            for e in entries
-        )
-        rows.append((name(row, folds), (Cell(f"{row.images:,}"), Cell(f"{row.patients:,}"), *cells)))
+        cells = (notes.cell(row.figures[metric]) for metric in folds.metrics)
+        rows.append((name(row, folds), [f"{row.images:,}", f"{row.patients:,}", *cells]))
     summaries = [("Mean of the folds", folds.mean_of_folds), ("SD between folds", folds.between_folds)]
     if folds.repeats > 1:
         summaries += [
@@ -73,17 +60,10 @@ def table(folds: Folds) -> Grid:
             ("SD between repeats", folds.between_repeats),
         ]
     for what, figure in summaries:
-        values = (Cell(formatting.value({"value": figure(metric)})) for metric in folds.metrics)
-        rows.append((what, (Cell(""), Cell(""), *values)))
+        values = (formatting.value({"value": figure(metric)}) for metric in folds.metrics)
+        rows.append((what, ["", "", *values]))
     heads = ["Images", "Patients", *(formatting.NAMES[metric].partition(" (")[0] for metric in folds.metrics)]
-    return Grid(
-        "Figures by fold",
-        "Fold",
-        tuple(map(Column, heads)),
-        tuple(rows),
-        foot=len(summaries),
-        notes=notes.listed(),
-    )
+    return make_grid("Figures by fold", "Fold", heads, rows, foot=len(summaries), notes=notes)
 
 
 def name(row: Fold, folds: Folds) -> str:

@@ -1,8 +1,7 @@
 """An Evaluation -> the plots of its report, each with the words that stand beside it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,31 +10,12 @@ from hilum import stats
 from hilum.evaluation.evaluate import Evaluation
 from hilum.report import formatting
 from hilum.report.drawing import curves
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from hilum.report.section import Plot
 
 Floats = NDArray[np.float64]
 # Columns of the history -> names of their lines.
 LOSSES = {"train_loss": "training", "val_loss": "validation"}
 SCORES = {"val_auroc": "AUROC", "val_average_precision": "AP", "val_f1": "F1"}
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A figure and what is said about it.
-
-    Attributes:
-        name: The file's stem, unique in the report: letters, digits, underscores.
-        figure: The drawing.
-        title: The finding of the figure, for readers who do not see it.
-        caption: How to read it.
-    """
-
-    name: str
-    figure: "Figure"
-    title: str
-    caption: str
 
 
 def discrimination(evaluation: Evaluation) -> Iterator[Plot]:
@@ -81,9 +61,9 @@ def calibration(evaluation: Evaluation) -> Iterator[Plot]:
         [_reliability(evaluation, column) for column in columns], title=title, subtitle=subtitle
     )
     caption = (
-        f"Reliability diagram: share of images with the {noun(evaluation)} against the mean predicted probability, in "
-        f"bins of about as many images each. Bars: {confidence(evaluation)} intervals. Grey: where the probabilities "
-        "lie. Dashes: perfect calibration. ECE: expected calibration error."
+        f"Reliability diagram: share of images with the {evaluation.task.noun} against the mean predicted probability, "
+        f"in bins of about as many images each. Bars: {confidence(evaluation)} intervals. Grey: where the "
+        "probabilities lie. Dashes: perfect calibration. ECE: expected calibration error."
     )
     yield Plot("reliability", drawing, title, caption)
 
@@ -93,13 +73,13 @@ def calibration(evaluation: Evaluation) -> Iterator[Plot]:
         subtitle = f"called present from {formatting.probability(float(evaluation.decision.array[0]))} on"
     else:
         title, subtitle = (
-            f"Probabilities of images with and without each {noun(evaluation)}",
+            f"Probabilities of images with and without each {evaluation.task.noun}",
             cohort(evaluation),
         )
     drawing = curves.distributions(panels, title=title, subtitle=subtitle)
     line = "" if evaluation.task.exclusive else " Vertical line: the threshold."
     caption = (
-        f"Predicted probabilities: images with the {noun(evaluation)} upward, without it downward.{line}"
+        f"Predicted probabilities: images with the {evaluation.task.noun} upward, without it downward.{line}"
     )
     yield Plot("probabilities", drawing, title, caption)
 
@@ -155,7 +135,7 @@ def training(evaluation: Evaluation) -> Iterator[Plot]:
         "Loss and validation scores by epoch. Vertical line and dots: the epoch whose weights were kept."
     )
     if len(evaluation.findings) > 1:
-        caption += f" Scores: means over {formatting.count(len(evaluation.findings), noun(evaluation))}."
+        caption += f" Scores: means over {formatting.count(len(evaluation.findings), evaluation.task.noun)}."
     if "val_f1" in column:
         called = "of the most probable class" if evaluation.task.exclusive else "at a probability of 0.5"
         caption += f" AP: average precision. F1: {called}."
@@ -195,12 +175,7 @@ def cohort(evaluation: Evaluation) -> str:
     images = formatting.count(len(evaluation.images), "image")
     if len(evaluation.findings) == 1:
         return f"{images}, {scores_of(evaluation, evaluation.findings[0])['positives']:,} positive"
-    return f"{images}, {formatting.count(len(evaluation.findings), noun(evaluation))}"
-
-
-def noun(evaluation: Evaluation) -> str:
-    """Returns what the columns are called: `class` or `finding`."""
-    return evaluation.task.noun
+    return f"{images}, {formatting.count(len(evaluation.findings), evaluation.task.noun)}"
 
 
 def _level(evaluation: Evaluation) -> float:

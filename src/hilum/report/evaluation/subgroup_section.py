@@ -1,7 +1,5 @@
 """An Evaluation -> its section on subgroups: figures by level, what differs, and what metadata alone tell."""
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -12,8 +10,9 @@ from hilum.files import spreadsheet_safe
 from hilum.report import formatting
 from hilum.report.drawing import style
 from hilum.report.evaluation.disparities import named
-from hilum.report.evaluation.plots import Plot, cohort, confidence, noun
-from hilum.report.evaluation.tables import Cell, Column, Grid, Notes
+from hilum.report.evaluation.plots import cohort, confidence
+from hilum.report.section import Block, Paragraph, Plot, Plots, Section, Tables
+from hilum.report.table import Cell, Grid, Notes, csv_number, csv_text, make_grid
 from hilum.stats import Estimate
 
 if TYPE_CHECKING:
@@ -52,29 +51,6 @@ class Row:
     same: str = ""
 
 
-@dataclass(frozen=True)
-class Section:
-    """What the page says of subgroups.
-
-    Attributes:
-        lead: What was divided, and what could not be.
-        plots: The figure; none where no factor has two levels.
-        table: The levels; none where no factor has two.
-        how: How to read them.
-        baseline: The model beside the metadata; None where nothing is known of them, or all images are alike.
-        how_baseline: How to read that.
-        by_finding: Of several findings the AUROC of each, a table a factor.
-    """
-
-    lead: str
-    plots: tuple[Plot, ...]
-    table: Grid | None
-    how: str
-    baseline: Grid | None
-    how_baseline: str
-    by_finding: tuple[Grid, ...]
-
-
 def section(evaluation: Evaluation) -> Section | None:
     """Returns the section, None where no subgroups were made."""
     found = evaluation.subgroups
@@ -95,18 +71,18 @@ def section(evaluation: Evaluation) -> Section | None:
         f"Lines: {confidence(evaluation)} intervals by patient. Difference: AUROC of the level minus that of all "
         "other images, with an interval of this level alone that knows of patients who stand in both."
         f"{corrected if found.comparisons else ''} A level with under 10 patients with, or without, the "
-        f"{noun(evaluation)} is too small for an AUROC; with under 10 with it for sensitivity, without it for "
+        f"{evaluation.task.noun} is too small for an AUROC; with under 10 with it for sensitivity, without it for "
         "specificity. A difference may come from who is in the level, and not from the level itself."
         f"{_methods(evaluation, found)}"
     )
     if several:
         how += (
             f" Means are over the {nouns} that can be scored in every level of the factor that "
-            f"has a mean. By {noun(evaluation)} the differences are in subgroups.csv, without p values."
+            f"has a mean. By {evaluation.task.noun} the differences are in subgroups.csv, without p values."
         )
     crowded = [factor.name for factor in found.factors if len(factor.levels) > MOST_LEVELS]
     if several and crowded:
-        how += f" By {noun(evaluation)} and {formatting.listed(crowded)}: in subgroups.csv."
+        how += f" By {evaluation.task.noun} and {formatting.listed(crowded)}: in subgroups.csv."
     how_baseline = (
         "Metadata: an AUROC from view, age, sex and image size alone, cross-fitted by patient (naive Bayes over "
         "levels), without a look at the image; where they tell nothing it lies below 0.5. It is high where the sicker "
@@ -120,11 +96,14 @@ def section(evaluation: Evaluation) -> Section | None:
         how_baseline = f"Metadata alone tell nothing here: {untold}."
     elif untold:
         how_baseline += f" Not among them: {untold}."
-    if not found.factors:
-        return Section(lead, (), None, "", beside, how_baseline, ())
-    by_finding = _by_finding(evaluation, found) if several else ()
-    plot = _plot(evaluation, found)
-    return Section(lead, (plot,), table(evaluation, found), how, beside, how_baseline, by_finding)
+    blocks: list[Block] = []
+    if found.factors:
+        blocks = [Plots((_plot(evaluation, found),)), Tables((table(evaluation, found),), note=how)]
+    blocks.append(Tables((beside,), note=how_baseline) if beside else Paragraph(how_baseline))
+    if several and found.factors:
+        blocks.append(Tables(_by_finding(evaluation, found), in_card=False))
+    title = "Subgroups, and what metadata alone tell"
+    return Section("subgroups", title, tuple(blocks), lead, link="Subgroups", in_card=True)
 
 
 def table(evaluation: Evaluation, found: Subgroups) -> Grid:
@@ -139,29 +118,24 @@ def table(evaluation: Evaluation, found: Subgroups) -> Grid:
     for factor in found.factors:
         for level in factor.levels:
             name = f"{FACTORS[factor.name].partition(',')[0]}: {level.name}"
-            cells = [Cell(f"{level.images:,}"), Cell(f"{level.patients:,}")]
+            cells: list[str | Cell] = [f"{level.images:,}", f"{level.patients:,}"]
             if single:
-                cells.append(Cell(f"{level.findings[single].positives:,}"))
+                cells.append(f"{level.findings[single].positives:,}")
             if level.same_as:
                 same = notes.letter(f"the same images as {' '.join(level.same_as)}")
                 cells.append(Cell("same images", "", same))
-                cells += [Cell("–")] * (len(heads) - len(cells))
-                rows.append((name, tuple(cells)))
+                cells += ["–"] * (len(heads) - len(cells))
+                rows.append((name, cells))
                 continue
-            cells += [
-                _cell(level.auroc, notes),
-                _after(level.difference, notes),
-                Cell(formatting.p_text(level.holm_p)),
-            ]
+            difference = _after(level.difference, notes)
+            cells += [_cell(level.auroc, notes), difference, formatting.p_text(level.holm_p)]
             if single:
                 metrics = level.findings[single].metrics
                 cells += [_after(metrics[name], notes) for name in DECISIONS]
             if level.accuracy:
                 cells.append(_cell(level.accuracy, notes))
-            rows.append((name, tuple(cells)))
-    return Grid(
-        "Figures by subgroup", "Subgroup", tuple(map(Column, heads)), tuple(rows), notes=notes.listed()
-    )
+            rows.append((name, cells))
+    return make_grid("Figures by subgroup", "Subgroup", heads, rows, notes=notes)
 
 
 def baseline(evaluation: Evaluation, found: Subgroups) -> Grid | None:
@@ -177,15 +151,12 @@ def baseline(evaluation: Evaluation, found: Subgroups) -> Grid | None:
     notes = Notes()
     if len(told) == 1:
         (one,) = told.values()
-        rows = tuple((name, (_cell(estimate, notes),)) for name, estimate in one.items())
-        caption, corner = "The model and the metadata", "Told by"
+        rows = [(name, [_cell(estimate, notes)]) for name, estimate in one.items()]
         heads = [f"AUROC ({confidence(evaluation)} interval)"]
-        return Grid(caption, corner, tuple(map(Column, heads)), rows, notes=notes.listed())
-    cells = tuple(
-        (finding, tuple(_cell(estimate, notes) for estimate in one.values())) for finding, one in told.items()
-    )
-    caption, corner = "AUROC of the model and of the metadata", noun(evaluation).capitalize()
-    return Grid(caption, corner, tuple(map(Column, heads)), cells, notes=notes.listed())
+        return make_grid("The model and the metadata", "Told by", heads, rows, notes=notes)
+    rows = [(finding, [_cell(estimate, notes) for estimate in one.values()]) for finding, one in told.items()]
+    caption = "AUROC of the model and of the metadata"
+    return make_grid(caption, evaluation.task.noun.capitalize(), heads, rows, notes=notes)
 
 
 def _untold(found: Subgroups) -> dict[str, str]:
@@ -208,18 +179,21 @@ def to_csv(found: Subgroups) -> str:
     """Returns one line a level and finding, and a line with the level's mean where there are several findings."""
     head = ["factor", "level", "finding", "images", "patients", *COUNTS]
     head += [column for name in FIGURES for column in (name, f"{name}_low", f"{name}_high")]
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([*head, "p_value", "holm_p", "reason"])
-    for factor in found.factors:
-        for level in factor.levels:
-            writer.writerows([factor.name, spreadsheet_safe(level.name), *line] for line in _lines(level))
-    return stream.getvalue()
+    rows = [
+        [factor.name, spreadsheet_safe(level.name), *line]
+        for factor in found.factors
+        for level in factor.levels
+        for line in _lines(level)
+    ]
+    return csv_text([*head, "p_value", "holm_p", "reason"], rows)
 
 
 def _lines(level: Level) -> Iterator[list[str]]:
     """The findings of a level and, of several, their mean, which has the p value."""
-    size, p_values = [str(level.images), str(level.patients)], [_plain(level.p_value), _plain(level.holm_p)]
+    size, p_values = (
+        [str(level.images), str(level.patients)],
+        [csv_number(level.p_value), csv_number(level.holm_p)],
+    )
     several = len(level.findings) > 1
     for finding, one in level.findings.items():
         counts = [str(getattr(one, name)) for name in COUNTS]
@@ -248,12 +222,10 @@ def _reason(*estimates: Estimate) -> str:
 def _figures(known: Mapping[str, Estimate]) -> list[str]:
     nothing = Estimate(None)
     return [
-        _plain(getattr(known.get(name, nothing), end)) for name in FIGURES for end in ("value", "low", "high")
+        csv_number(getattr(known.get(name, nothing), end))
+        for name in FIGURES
+        for end in ("value", "low", "high")
     ]
-
-
-def _plain(value: float | None) -> str:
-    return "" if value is None else f"{value:.6g}"
 
 
 def _by_finding(evaluation: Evaluation, found: Subgroups) -> tuple[Grid, ...]:
@@ -262,28 +234,20 @@ def _by_finding(evaluation: Evaluation, found: Subgroups) -> tuple[Grid, ...]:
         if len(factor.levels) > MOST_LEVELS:
             continue
         rows = [
-            (finding, tuple(_number(level.findings[finding].metrics["auroc"]) for level in factor.levels))
+            (finding, [_number(level.findings[finding].metrics["auroc"]) for level in factor.levels])
             for finding in evaluation.findings
         ]
-        rows.append((f"Mean of {len(factor.common)}", tuple(_number(level.auroc) for level in factor.levels)))
-        heads = tuple(Column(level.name) for level in factor.levels)
-        grids.append(
-            Grid(
-                f"AUROC by {noun(evaluation)} and {factor.name}",
-                noun(evaluation).capitalize(),
-                heads,
-                tuple(rows),
-                foot=1,
-            )
-        )
+        rows.append((f"Mean of {len(factor.common)}", [_number(level.auroc) for level in factor.levels]))
+        heads = [level.name for level in factor.levels]
+        caption = f"AUROC by {evaluation.task.noun} and {factor.name}"
+        grids.append(make_grid(caption, evaluation.task.noun.capitalize(), heads, rows, foot=1))
     return tuple(grids)
 
 
 def _cell(estimate: Estimate, notes: Notes) -> Cell:
     if estimate.reason and estimate.reason.startswith(TOO_SMALL):
         return Cell(TOO_SMALL, "", notes.letter(estimate.reason.removeprefix(f"{TOO_SMALL}: ")))
-    entry = estimate.to_dict()
-    return Cell(formatting.value(entry), formatting.interval(entry), notes.letter(formatting.reason(entry)))
+    return notes.cell(estimate)
 
 
 def _after(estimate: Estimate, notes: Notes) -> Cell:
@@ -297,8 +261,7 @@ def _after(estimate: Estimate, notes: Notes) -> Cell:
 def _number(estimate: Estimate) -> Cell:
     if estimate.value is None:
         return Cell(TOO_SMALL)
-    entry = estimate.to_dict()
-    return Cell(formatting.value(entry), formatting.interval(entry))
+    return Cell(formatting.value(estimate.to_dict()), formatting.interval(estimate.to_dict()))
 
 
 def _plot(evaluation: Evaluation, found: Subgroups) -> Plot:

@@ -1,40 +1,18 @@
 """An Exploration -> the figures of its page, each with one sentence on what it shows, computed from the numbers."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hilum.data.exploration import Exploration
 from hilum.data.pixel_statistics import NUM_SAMPLES
 from hilum.report import formatting
 from hilum.report.drawing import bars, charts, image_grids, style
-from hilum.report.drawing.image_grids import Tile
-from hilum.report.evaluation.plots import Plot
+from hilum.report.drawing.image_grids import PictureTile
 from hilum.report.exploration import sentences
+from hilum.report.section import Gallery, NamedPictures, Plot, make_picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-@dataclass(frozen=True, eq=False)
-class Gallery:
-    """Pictures and what is said about them.
-
-    Attributes:
-        name: The file's stem.
-        figure: The drawing, for the file.
-        title: The finding of the figure.
-        caption: How to read it.
-        tiles: The pictures themselves, for the page.
-        scale: The SVG of the colour scale; empty for none.
-    """
-
-    name: str
-    figure: "Figure"
-    title: str
-    caption: str
-    tiles: tuple[Tile, ...]
-    scale: str = ""
 
 
 def labels(found: Exploration) -> Iterator[Plot]:
@@ -150,7 +128,7 @@ def pictures(found: Exploration) -> Iterator[Gallery]:
         subtitle = f"of {found.num_read:,} that were read, seed {found.seed}. Research use only."
         drawing = image_grids.mosaic(tiles, columns=3 if many else 1, title=title, subtitle=subtitle)
         caption = "Each of another patient within its class; an image with several findings stands under one of them."
-        yield Gallery("samples", drawing, title, caption, tiles)
+        yield _gallery("samples", drawing, title, caption, tiles)
 
         tiles = image_grids.means(found.looks, reference=found.reference, aspect=found.aspect)
         limit = image_grids.difference_limit(found.looks, reference=found.reference)
@@ -173,7 +151,7 @@ def pictures(found: Exploration) -> Iterator[Gallery]:
             foot=("difference", limit) if compared else None,
         )
         scale = style.svg(image_grids.scale("difference", limit), "scale-difference") if compared else ""
-        yield Gallery("mean_images", drawing, title, caption, tiles, scale)
+        yield _gallery("mean_images", drawing, title, caption, tiles, scale)
     boxed = [each for each in found.atlas if each.boxes >= sentences.FEWEST_BOXES]
     if boxed:
         tiles = image_grids.atlas(boxed, aspect=found.aspect)
@@ -185,11 +163,15 @@ def pictures(found: Exploration) -> Iterator[Gallery]:
             subtitle="peak: the share of a finding's boxes that cover the place where most of them overlap",
             foot=("cover", 1.0),
         )
-        yield Gallery(
-            "box_atlas",
-            drawing,
-            title,
-            caption,
-            tiles,
-            style.svg(image_grids.scale("cover", 1.0), "scale-cover"),
-        )
+        scale = style.svg(image_grids.scale("cover", 1.0), "scale-cover")
+        yield _gallery("box_atlas", drawing, title, caption, tiles, scale)
+
+
+def _gallery(
+    name: str, drawing: "Figure", title: str, caption: str, tiles: tuple[PictureTile, ...], scale: str = ""
+) -> Gallery:
+    cells = tuple(
+        NamedPictures(tile.name, tile.remark, tuple(make_picture(*picture) for picture in tile.pictures))
+        for tile in tiles
+    )
+    return Gallery(name, drawing, title, caption, cells, scale)

@@ -5,10 +5,9 @@ from pathlib import Path
 
 from hilum import files
 from hilum.report import formatting
-from hilum.report.drawing import style
-from hilum.report.evaluation import page
-from hilum.report.evaluation.summary import RESEARCH_USE, Tile
-from hilum.report.evaluation.tables import Cell, Column, Grid
+from hilum.report.rendering import render_page, write_plots
+from hilum.report.section import Block, Bullets, Facts, Heading, Page, Plots, Section, Tables, Tile, Tiles
+from hilum.report.table import Cell, Grid, make_grid
 from hilum.report.tuning import plots
 from hilum.tuning.study import SEARCHES, Study, show
 
@@ -17,7 +16,7 @@ MOST_ROWS = 50
 
 
 def write(folder: Path, study: Study) -> Path:
-    """Writes the page of a study with at least one complete trial.
+    """Write the page of a study with at least one complete trial.
 
     Args:
         folder: Where to; figures of an earlier page in `plots/` are replaced as a whole.
@@ -26,25 +25,45 @@ def write(folder: Path, study: Study) -> Path:
     Returns:
         The path of `tune.html`, which is written last.
     """
-    drawn = list(plots.plots(study))
-    text = page.render(
-        "tune.html.j2",
-        title=study.recipe.name,
-        research_use=RESEARCH_USE,
+    page = Page(
+        title=f"{study.recipe.name}: search",
+        heading=f"Search: {study.recipe.name}",
         lead=_lead(study),
-        warnings=list(_warnings(study)),
-        tiles=list(_tiles(study)),
-        plots=[page.inline(plot) for plot in drawn],
-        ranking=_ranking(study),
-        failed=study.trials[study.trials["state"] == "failed"].to_dict("records"),
-        limits=list(_limits(study)),
-        facts=list(_facts(study)),
+        sections=tuple(make(study) for make in SECTIONS),
+        warnings=tuple(_warnings(study)),
+        warnings_title="Before you take the best",
     )
+    text = render_page(page)
     with files.replacing_folder(folder / "plots") as target:
-        for plot in drawn:
-            (target / f"{plot.name}.png").write_bytes(style.png(plot.figure))
+        write_plots(target, page.plots)
     files.write_text(folder / "tune.html", text)
     return folder / "tune.html"
+
+
+def _summary(study: Study) -> Section:
+    blocks = (Tiles(tuple(_tiles(study))), Heading("Limits"), Bullets(tuple(_limits(study))))
+    return Section("summary", "Summary", blocks)
+
+
+def _drawings(study: Study) -> Section:
+    return Section("figures", "Figures", (Plots(tuple(plots.plots(study))),))
+
+
+def _trials(study: Study) -> Section:
+    blocks: tuple[Block, ...] = (Tables((_ranking(study),)),)
+    failed = study.trials[study.trials["state"] == "failed"].to_dict("records")
+    if failed:
+        reasons = tuple(f"Trial {trial['trial']}: {trial['reason']}" for trial in failed)
+        blocks = (*blocks, Heading("Failed"), Bullets(reasons))
+    return Section("trials", "Trials", blocks)
+
+
+def _how(study: Study) -> Section:
+    return Section("how", "How it was searched", (Facts(tuple(_facts(study))),))
+
+
+SECTIONS = (_summary, _drawings, _trials, _how)
+"""What the page consists of, in order."""
 
 
 def _lead(study: Study) -> str:
@@ -101,18 +120,19 @@ def _ranking(study: Study) -> Grid:
     heads = [study.figure, "best epoch", "epochs", *(each.name for each in study.dimensions)]
     rows = []
     for place, row in enumerate(ranked.to_dict("records")):
-        cells = [
-            Cell(formatting.number(row["value"], digits=4), extreme="best" if place == 0 else ""),
-            Cell(str(row["best_epoch"])),
-            Cell(str(row["epochs"])),
-            *(Cell(show(row[each.key])) for each in study.dimensions),
-        ]
-        rows.append((f"Trial {row['trial']}", tuple(cells)))
+        value = Cell(formatting.number(row["value"], digits=4), extreme="best" if place == 0 else "")
+        settings = (Cell(show(row[each.key])) for each in study.dimensions)
+        rows.append(
+            (
+                f"Trial {row['trial']}",
+                [value, Cell(str(row["best_epoch"])), Cell(str(row["epochs"])), *settings],
+            )
+        )
     number = len(study.ranked)
     caption = f"The {number} complete trials, best first" if number > 1 else "The one complete trial"
     if number > MOST_ROWS:
         caption = f"The best {MOST_ROWS} of {number} complete trials; trials.csv has all"
-    return Grid(caption, "", tuple(map(Column, heads)), tuple(rows))
+    return make_grid(caption, "", heads, rows)
 
 
 def _limits(study: Study) -> Iterator[str]:

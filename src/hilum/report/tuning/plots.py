@@ -8,7 +8,7 @@ import pandas as pd
 
 from hilum.report import formatting
 from hilum.report.drawing import bars, style
-from hilum.report.evaluation.plots import Plot
+from hilum.report.section import Plot
 from hilum.tuning.study import Dimension, Study, show
 
 if TYPE_CHECKING:
