@@ -16,7 +16,7 @@ from hilum.data.audit.association import Association, associations
 from hilum.data.audit.checks import Seen
 from hilum.data.audit.duplicates import Pair
 from hilum.data.audit.leakage import Comparison, compare, leaks
-from hilum.data.audit.result import FAULT, LEAK, NOTE, SEVERITIES, Audit, Case, Check, severities
+from hilum.data.audit.result import FAULT, LEAK, NOTE, SEVERITIES, Audit, Check, Issue, severities
 from hilum.data.cache import Cached
 from hilum.data.table import Table
 from hilum.errors import DataError, ImageError
@@ -29,9 +29,9 @@ __all__ = [
     "SEVERITIES",
     "Association",
     "Audit",
-    "Case",
     "Check",
     "Comparison",
+    "Issue",
     "audit",
     "leaks",
     "same_pictures",
