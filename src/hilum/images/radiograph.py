@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from hilum.errors import HilumError, ImageError
 from hilum.images import array, decoder_warnings, raster
@@ -42,7 +42,7 @@ class Radiograph:
         provenance: How it was read.
     """
 
-    grey: npt.NDArray[np.float32]
+    grey: NDArray[np.float32]
     provenance: Provenance
 
 
@@ -56,18 +56,18 @@ class Prepared:
         provenance: How it was read.
     """
 
-    pixels: npt.NDArray[np.uint8]
+    pixels: NDArray[np.uint8]
     geometry: Geometry
     provenance: Provenance
 
     @property
-    def grey(self) -> npt.NDArray[np.float32]:
+    def grey(self) -> NDArray[np.float32]:
         """float32 (size, size) in [0, 1]."""
         return np.divide(self.pixels, np.float32(255), dtype=np.float32)
 
 
 def prepare(source: Source, size: int, fit: str = "squash") -> Prepared:
-    """Reads an image file as a square: the only way from a file to what a network sees, and always the same.
+    """Read an image file as a square: the only way from a file to what a network sees, and always the same.
 
     Args:
         source: A path, a text as `Location.parse` reads it, a location, or the file's content.
@@ -92,7 +92,7 @@ def prepare(source: Source, size: int, fit: str = "squash") -> Prepared:
 
 
 def read(source: Source) -> Radiograph:
-    """Reads an image file at full resolution, for pictures.
+    """Read an image file at full resolution, for pictures.
 
     Args:
         source: A path, a text as `Location.parse` reads it, a location, or the file's content.
@@ -108,7 +108,7 @@ def read(source: Source) -> Radiograph:
 
 
 def header(source: Path) -> Header | None:
-    """Returns what a DICOM file's header tells, without reading its pixels: less than a millisecond a file.
+    """Return what a DICOM file's header tells, without reading its pixels: less than a millisecond a file.
 
     None where the file is not there, is no DICOM file or does not tell its size.
     """

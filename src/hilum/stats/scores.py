@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hilum.errors import DataError, UsageError, nearest
+from hilum.notices import Notice, notice
 from hilum.stats.inputs import (
     Booleans,
     Floats,
@@ -37,7 +38,6 @@ MIN_PATIENTS = 10
 # A replicate without a value says nothing; with more than a few such, the rest are no fair sample.
 MIN_DEFINED = 0.95
 JACKKNIFE_GROUPS = 1000
-NO_ECE_INTERVAL = "no interval: resampling inflates a binned error; read calibration slope and intercept"
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class FindingScores:
     metrics: Mapping[str, Estimate]
 
     def to_dict(self) -> dict[str, Any]:
-        """The form of metrics.json."""
+        """Return the form of metrics.json."""
         return {
             "positives": self.positives,
             "negatives": self.negatives,
@@ -88,7 +88,7 @@ class Summary:
     metrics: Mapping[str, Estimate]
 
     def to_dict(self) -> dict[str, Any]:
-        """The form of metrics.json."""
+        """Return the form of metrics.json."""
         return {
             "findings": list(self.findings),
             **{name: estimate.to_dict() for name, estimate in self.metrics.items()},
@@ -132,7 +132,7 @@ class Scores:
     micro_without_rare: Summary
 
     def to_dict(self) -> dict[str, Any]:
-        """The form of metrics.json: nothing but dicts, lists, text, numbers and None."""
+        """Return the form of metrics.json: nothing but dicts, lists, text, numbers and None."""
         return {
             "level": self.level,
             "num_images": self.num_images,
@@ -166,7 +166,7 @@ class ClassScores:
     classes: Scores
 
     def to_dict(self) -> dict[str, Any]:
-        """The form of metrics.json."""
+        """Return the form of metrics.json."""
         return {
             **self.classes.to_dict(),
             "accuracy": self.accuracy.to_dict(),
@@ -189,7 +189,7 @@ def evaluate(
     confidence: float = 0.95,
     method: Method = "recommended",
 ) -> Scores:
-    """Scores a binary or multi-label task.
+    """Score a binary or multi-label task.
 
     Args:
         labels: (images, findings) or (images,), 1 present, 0 absent, NaN unknown: masked per finding.
@@ -237,7 +237,7 @@ def evaluate_classes(
     confidence: float = 0.95,
     method: Method = "recommended",
 ) -> ClassScores:
-    """Scores a task with exactly one class a row; the most probable class is the decision.
+    """Score a task with exactly one class a row; the most probable class is the decision.
 
     Args:
         classes: (images,) whole numbers from 0.
@@ -287,7 +287,7 @@ def evaluate_classes(
 
 
 def confusion(labels: ArrayLike, probabilities: ArrayLike, *, thresholds: ArrayLike = 0.5) -> Integers:
-    """Counts decisions against the truth where it is known.
+    """Count decisions against the truth where it is known.
 
     Args:
         labels: (images, findings) or (images,), 1 present, 0 absent, NaN unknown.
@@ -325,7 +325,7 @@ class Settings:
         method: Method,
         units: str,
     ) -> "Settings":
-        """Checks them.
+        """Check them.
 
         Raises:
             UsageError: One is out of range.
@@ -360,7 +360,7 @@ class Settings:
 
 
 def check_thresholds(thresholds: ArrayLike, *, num_findings: int) -> Floats:
-    """Returns (findings,) thresholds.
+    """Return (findings,) thresholds.
 
     Raises:
         UsageError: Neither one nor one a finding, or not a number.
@@ -374,7 +374,7 @@ def check_thresholds(thresholds: ArrayLike, *, num_findings: int) -> Floats:
 
 
 def check_classes(classes: ArrayLike, *, num_classes: int) -> Integers:
-    """Returns (rows,) class numbers.
+    """Return (rows,) class numbers.
 
     Raises:
         UsageError: Not one dimension.
@@ -391,7 +391,7 @@ def check_classes(classes: ArrayLike, *, num_classes: int) -> Integers:
 
 
 def tally_of(inputs: Inputs, decisions: Booleans, which: Sequence[int], *, prevalence: float | None) -> Tally:
-    """Gathers the labelled images of one finding, or of several pooled.
+    """Gather the labelled images of one finding, or of several pooled.
 
     Args:
         inputs: Checked.
@@ -412,14 +412,13 @@ def tally_of(inputs: Inputs, decisions: Booleans, which: Sequence[int], *, preva
     )
 
 
-def few_patients(tally: Tally, units: str) -> str | None:
-    """Says so where there are too few patients for a bootstrap interval."""
+def few_patients(tally: Tally, units: str) -> Notice | None:
+    """Return a notice where there are too few patients for a bootstrap interval."""
     with_it, without_it = tally.patients
     if min(with_it, without_it) >= MIN_PATIENTS:
         return None
     number, which = (with_it, "with") if with_it <= without_it else (without_it, "without")
-    who = units[:-1] if number == 1 else units
-    return f"no interval: {number} {who} {which} the finding, fewer than {MIN_PATIENTS}"
+    return notice("few-patients", number=number, units=units, which=which, fewest=MIN_PATIENTS)
 
 
 def _score(
@@ -464,7 +463,7 @@ def _score(
         macro_common = _summary(names, common, table.mean(common))
         micro_common = _summary(names, common, rows(common))
     else:
-        nothing = Estimate(None, reason="not estimable: every finding is rare")
+        nothing = Estimate(None, notice=notice("every-finding-rare"))
         macro_common = micro_common = Summary((), dict.fromkeys(settings.names, nothing))
     return Scores(
         level=level,
@@ -512,20 +511,20 @@ class _Table:
         return cls(tallies, values, settings.resample(tallies), jackknife, settings)
 
     def row(self, index: int) -> dict[str, Estimate]:
-        """The estimates of one tally."""
+        """Return the estimates of one tally."""
         tally = self.tallies[index]
         counts = tally.counts
         estimates = {}
         for position, name in enumerate(self.settings.names):
             value = float(self.values[index, position])
             if not np.isfinite(value):
-                estimates[name] = Estimate(None, reason=_why_not(name, tally))
+                estimates[name] = Estimate(None, notice=_why_not(name, tally))
             elif name == "ece":
-                estimates[name] = Estimate(value, reason=NO_ECE_INTERVAL)
+                estimates[name] = Estimate(value, notice=notice("binned-error"))
             elif name in counts and self.settings.method == "recommended":
                 estimates[name] = _proportion(value, *counts[name], self.settings)
-            elif reason := few_patients(tally, self.settings.units):
-                estimates[name] = Estimate(value, reason=reason)
+            elif few := few_patients(tally, self.settings.units):
+                estimates[name] = Estimate(value, notice=few)
             else:
                 jackknife = None if self.jackknife is None else self.jackknife[index, position]
                 estimates[name] = bootstrap_estimate(
@@ -539,20 +538,20 @@ class _Table:
         return estimates
 
     def mean(self, which: Sequence[int]) -> dict[str, Estimate]:
-        """The macro estimates over some tallies: the mean over those that have a value."""
+        """Return the macro estimates over some tallies: the mean over those that have a value."""
         estimates = {}
         for position, name in enumerate(self.settings.names):
             used = [i for i in which if np.isfinite(self.values[i, position])]
             if not used:
-                estimates[name] = Estimate(None, reason="not estimable: no finding has a value")
+                estimates[name] = Estimate(None, notice=notice("no-finding-has-value"))
                 continue
             value = float(self.values[used, position].mean())
-            few = [reason for i in used if (reason := few_patients(self.tallies[i], self.settings.units))]
+            few = [rare for i in used if (rare := few_patients(self.tallies[i], self.settings.units))]
             if name == "ece":
-                estimates[name] = Estimate(value, reason=NO_ECE_INTERVAL)
+                estimates[name] = Estimate(value, notice=notice("binned-error"))
             elif few:
-                reason = f"{few[0]}, for {len(few)} of the {len(used)} findings"
-                estimates[name] = Estimate(value, reason=reason)
+                counts = {"findings": len(few), "of_findings": len(used)}
+                estimates[name] = Estimate(value, notice=replace(few[0], values={**few[0].values, **counts}))
             else:
                 replicates = self.replicates[used, position]
                 estimates[name] = bootstrap_estimate(
@@ -564,11 +563,13 @@ class _Table:
                     settings=self.settings,
                 )
             if len(used) < len(which):
-                note = f"mean of the {len(used)} of {len(which)} findings that have a value"
-                reason = estimates[name].reason
-                estimates[name] = replace(
-                    estimates[name], reason=note if reason is None else f"{note}; {reason}"
+                mean = notice(
+                    "mean-of-some-findings",
+                    used=len(used),
+                    findings=len(which),
+                    reason=estimates[name].reason,
                 )
+                estimates[name] = replace(estimates[name], notice=mean)
         return estimates
 
     def _effective_patients(self, used: Sequence[int], replicates: Floats) -> float:
@@ -589,7 +590,7 @@ def bootstrap_estimate(
     patients: float,
     settings: Settings,
 ) -> Estimate:
-    """Makes an estimate of a value and its replicates, or says why there is no interval.
+    """Make an estimate of a value and its replicates, or say why there is no interval.
 
     Args:
         name: Of the metric.
@@ -601,7 +602,7 @@ def bootstrap_estimate(
     """
     defined = float(np.isfinite(replicates).mean())
     if defined < MIN_DEFINED:
-        return Estimate(value, reason=f"no interval: only {defined:.0%} of the resamples give a value")
+        return Estimate(value, notice=notice("few-resamples-defined", share=defined))
     confidence = settings.confidence
     method = f"bootstrap of {settings.replicates} resamples of {settings.units}, "
     if settings.method == "bca" and jackknife is not None:
@@ -621,35 +622,33 @@ def bootstrap_estimate(
         ends = percentile(replicates, confidence=confidence)
     low, high = float(ends[0]), float(ends[1])
     if not (np.isfinite(low) and np.isfinite(high)) or low == high:
-        return Estimate(value, reason="no interval: every resample gives the same value")
+        return Estimate(value, notice=notice("resamples-equal"))
     return Estimate(value, low, high, method)
 
 
 def _proportion(value: float, successes: Floats, trials: Floats, settings: Settings) -> Estimate:
     taking_part = int((trials > 0).sum())
     if taking_part < 2:
-        return Estimate(
-            value, reason=f"no interval: a single {settings.units[:-1]} counts here, fewer than 2"
-        )
+        return Estimate(value, notice=notice("single-unit", unit=settings.units[:-1]))
     low, high = clustered_wilson(successes, trials, confidence=settings.confidence)
     return Estimate(value, low, high, f"Wilson with {settings.units} as clusters")
 
 
-def _why_not(name: str, tally: Tally) -> str:
+def _why_not(name: str, tally: Tally) -> Notice:
     positive, negative, true_positive, false_positive = tally.sums[:4].sum(axis=1)
     called = true_positive + false_positive
     if positive + negative == 0:
-        missing = "0 labelled images"
+        lacking = "labelled images"
     elif name == "npv" and called == positive + negative:
-        missing = "0 images called absent"
+        lacking = "images called absent"
     elif name == "ppv" and called == 0:
-        missing = "0 images called present"
+        lacking = "images called present"
     elif positive == 0:
-        missing = "0 positives"
+        lacking = "positives"
     elif negative == 0:
-        missing = "0 negatives"
+        lacking = "negatives"
     elif name == "calibration_slope":
-        missing = "the probabilities separate the classes, or are all equal"
+        return notice("no-slope")
     else:
-        missing = "no image is called present" if name == "ppv_at_prevalence" else "no image is called absent"
-    return f"not estimable: {missing}"
+        return notice("nothing-called", called="present" if name == "ppv_at_prevalence" else "absent")
+    return notice("not-estimable", lacking=lacking)

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from hilum.data.audit import image_quality
 from hilum.data.audit.association import PREDICTABLE, Association
-from hilum.data.audit.duplicates import Pair, groups
-from hilum.data.audit.leakage import Comparison, across
+from hilum.data.audit.duplicates import DuplicatePair, groups
+from hilum.data.audit.leakage import SplitComparison, across
 from hilum.data.audit.result import FAULT, LEAK, NOTE, Check, Issue
-from hilum.data.split import patients
 from hilum.data.table import SPLITS, Table
 from hilum.notices import Notice, notice
 
@@ -24,7 +23,7 @@ OLDEST = 110.0
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class ImageEvidence:
     """What the images show; `rows` and the following are rows of the table.
 
     Attributes:
@@ -46,7 +45,7 @@ class Seen:
     reasons: tuple[str, ...]
     width: NDArray[np.int32]
     height: NDArray[np.int32]
-    pairs: tuple[Pair, ...]
+    pairs: tuple[DuplicatePair, ...]
     same_file: tuple[bool, ...]
     blank: Rows
     saturated: Rows
@@ -59,14 +58,14 @@ class Seen:
         return len(self.rows)
 
 
-def unseen(table: Table) -> Seen:
-    """What is seen of a table without images."""
+def unseen(table: Table) -> ImageEvidence:
+    """Return what is seen of a table without images."""
     none, unknown = np.zeros(0, np.int64), np.zeros(len(table), np.int32)
-    return Seen(False, none, (), unknown, unknown, (), (), none, none, none, none)
+    return ImageEvidence(False, none, (), unknown, unknown, (), (), none, none, none, none)
 
 
 def parts_of(table: Table) -> list[str]:
-    """The parts of the table's split that hold images, in order."""
+    """Return the parts of the table's split that hold images, in order."""
     return [part for part in SPLITS if (table.frame["split"] == part).any()]
 
 
@@ -74,12 +73,12 @@ def _without_split(table: Table) -> Notice | None:
     return None if len(parts_of(table)) > 1 else notice("no-split")
 
 
-def _without_images(seen: Seen) -> Notice | None:
+def _without_images(seen: ImageEvidence) -> Notice | None:
     return None if seen.looked else notice("no-image-there")
 
 
 def patients_across(table: Table) -> Check:
-    """Patients in more than one part."""
+    """Look for patients in more than one part."""
     parts = table.frame["split"].to_numpy(str)
     issues = [
         Issue(
@@ -92,7 +91,7 @@ def patients_across(table: Table) -> Check:
             ),
             tuple(rows.tolist()),
         )
-        for rows in across(pd.factorize(patients(table))[0], parts)
+        for rows in across(pd.factorize(table.patient_keys)[0], parts)
     ]
     skipped = _without_split(table)
     if not skipped and table.num_patients == len(table):
@@ -110,8 +109,8 @@ def patients_across(table: Table) -> Check:
     )
 
 
-def same_pictures(table: Table, seen: Seen) -> tuple[Check, ...]:
-    """The same picture in several parts, patients or rows, and under different labels."""
+def duplicate_images(table: Table, seen: ImageEvidence) -> tuple[Check, ...]:
+    """Look for the same picture in several parts, patients or rows, and under different labels."""
     found = _Duplicates(table, seen).issues()
     how = (
         "Found are equal files, equal pixels, and pictures that were re-encoded, resized, turned by up to 5 degrees or "
@@ -160,8 +159,8 @@ def same_pictures(table: Table, seen: Seen) -> tuple[Check, ...]:
     )
 
 
-def single_pictures(table: Table, seen: Seen) -> tuple[Check, ...]:
-    """What is odd in a picture by itself."""
+def single_images(table: Table, seen: ImageEvidence) -> tuple[Check, ...]:
+    """Look for what is odd in a picture by itself."""
     names = table.frame["image"].to_numpy(object)
     skipped = _without_images(seen)
     unread = np.setdiff1d(np.arange(len(table)), seen.rows) if seen.looked else seen.rows
@@ -230,7 +229,7 @@ def single_pictures(table: Table, seen: Seen) -> tuple[Check, ...]:
 
 
 def ages(table: Table) -> Check:
-    """Ages that nobody has, those that a reader met included."""
+    """Look for ages that nobody has, those that a reader met included."""
     age = table.frame["age"].to_numpy()
     names = table.frame["image"].to_numpy(object)
     noted = [Issue(notice("ages-not-read", note=note)) for note in table.notes if " ages " in note]
@@ -252,8 +251,8 @@ def ages(table: Table) -> Check:
     )
 
 
-def differences(table: Table, comparisons: Sequence[Comparison]) -> Check:
-    """Views, sexes, ages and prevalences that differ between parts."""
+def differences(table: Table, comparisons: Sequence[SplitComparison]) -> Check:
+    """Look for views, sexes, ages and prevalences that differ between parts."""
     issues = [
         Issue(
             notice(
@@ -279,7 +278,7 @@ def differences(table: Table, comparisons: Sequence[Comparison]) -> Check:
 
 
 def predictable(found: Sequence[Association]) -> Check:
-    """Labels that can be told without looking at the picture."""
+    """Look for labels that can be told without looking at the picture."""
     issues = [
         Issue(
             notice(
@@ -310,17 +309,17 @@ def predictable(found: Sequence[Association]) -> Check:
 class _Duplicates:
     """The groups of rows that hold the same picture."""
 
-    def __init__(self, table: Table, seen: Seen) -> None:
+    def __init__(self, table: Table, seen: ImageEvidence) -> None:
         frame = table.frame
         self._names = frame["image"].to_numpy(object)
         self._values: Mapping[str, NDArray[np.object_]] = {
             "parts": frame["split"].to_numpy(object),
-            "patients": patients(table),
+            "patients": table.patient_keys.astype(object),
         }
         self._findings, self._labels = table.findings, table.labels(table.findings)
         group = groups(seen.pairs, len(table))
         self._same_file = dict(zip(seen.pairs, seen.same_file, strict=True))
-        self._pairs: dict[int, list[Pair]] = {}
+        self._pairs: dict[int, list[DuplicatePair]] = {}
         for pair in seen.pairs:
             self._pairs.setdefault(int(group[pair.first]), []).append(pair)
 
@@ -347,7 +346,7 @@ class _Duplicates:
         }
 
     def _issue(
-        self, pairs: Sequence[Pair], values: Mapping[int, object], clashing: Sequence[str] = ()
+        self, pairs: Sequence[DuplicatePair], values: Mapping[int, object], clashing: Sequence[str] = ()
     ) -> Issue:
         """Tell of a group by two of its rows: two whose values differ where there are any, the most alike first.
 
@@ -375,7 +374,7 @@ class _Duplicates:
         )
         return Issue(duplicate, (*ends, *others), min(pair.correlation for pair in pairs))
 
-    def _relation(self, pair: Pair | None) -> str:
+    def _relation(self, pair: DuplicatePair | None) -> str:
         if pair is None:
             return "indirect"
         if self._same_file[pair]:
