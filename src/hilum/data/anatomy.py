@@ -149,7 +149,7 @@ class Canvas:
         return self.soften(self.fill(*outlines).astype(np.float32) / np.float32(255), blur)
 
     def rounded(self, outlines: list[Points], radius: float, blur: float = 0.01) -> Map:
-        """Return thickness of bodies with these outlines and round edges of `radius`: float32 (size, size) in [0, 1]."""
+        """Return the thickness of bodies with round edges of `radius`: float32 (size, size) in [0, 1]."""
         inside = cv2.threshold(self.fill(*outlines), 127, 255, cv2.THRESH_BINARY)[1]
         distance = cv2.distanceTransform(inside, cv2.DIST_L2, 3)
         depth = 1 - np.minimum(distance / np.float32(radius * self.unit), 1)

@@ -22,6 +22,7 @@ from hilum.stats.curves import Curve, Reliability, precision_recall_curve, relia
 from hilum.stats.intervals import Estimate
 from hilum.stats.metrics import METRICS
 from hilum.stats.recalibration import SlopeAndIntercept, falls, recalibrate_classes, recalibrate_findings
+from hilum.stats.resampling import Resampling
 from hilum.stats.scores import (
     ClassScores,
     FindingScores,
@@ -45,6 +46,7 @@ __all__ = [
     "McNemar",
     "ModelComparison",
     "Reliability",
+    "Resampling",
     "Scores",
     "SlopeAndIntercept",
     "Spread",

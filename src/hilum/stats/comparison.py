@@ -1,7 +1,7 @@
 """Two models on the same images -> differences with intervals and paired tests; seeds -> their spread."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from hilum.stats.inputs import Booleans, Floats, Inputs, Integers, check
 from hilum.stats.intervals import Estimate
 from hilum.stats.metrics import METRICS, Tally, weigh
 from hilum.stats.reasons import WithReason
+from hilum.stats.resampling import BY_IMAGE, Resampling
 from hilum.stats.scores import (
     Settings,
     bootstrap_estimate,
@@ -121,12 +122,9 @@ def compare(
     *,
     first_thresholds: ArrayLike = 0.5,
     second_thresholds: ArrayLike = 0.5,
-    clusters: ArrayLike | None = None,
     findings: Sequence[str] | None = None,
     prevalence: float | None = None,
-    replicates: int = 2000,
-    seed: int = 0,
-    confidence: float = 0.95,
+    resampling: Resampling = BY_IMAGE,
 ) -> ModelComparison:
     """Compare two models on the same images, each resample of patients serving both.
 
@@ -136,12 +134,9 @@ def compare(
         second: Probabilities of the second model, the same shape.
         first_thresholds: (findings,) or one for all.
         second_thresholds: (findings,) or one for all.
-        clusters: (images,) the patient of each image; None: every image is its own patient.
         findings: One name a column.
         prevalence: In (0, 1), for predictive values at that prevalence.
-        replicates: Bootstrap resamples of patients.
-        seed: Makes the resamples repeatable.
-        confidence: Of the intervals.
+        resampling: Whose images belong together, and how intervals are made; its method is the recommended one.
 
     Returns:
         Differences, first minus second; positive means the first is larger (worse for Brier and ECE).
@@ -150,11 +145,10 @@ def compare(
         UsageError: Shapes differ, or a setting is out of range.
         DataError: A value is no label or no probability.
     """
-    units = "images" if clusters is None else "patients"
-    settings = Settings.of(prevalence, replicates, seed, confidence, "recommended", units)
+    settings = Settings.of(replace(resampling, method="recommended"), prevalence)
     pair: list[tuple[Inputs, Booleans]] = []
     for probabilities, thresholds in ((first, first_thresholds), (second, second_thresholds)):
-        inputs = check(labels, probabilities, clusters=clusters, findings=findings)
+        inputs = check(labels, probabilities, clusters=resampling.clusters, findings=findings)
         cuts = check_thresholds(thresholds, num_findings=len(inputs.findings))
         pair.append((inputs, inputs.probabilities >= cuts))
     (one, first_calls), (two, second_calls) = pair
@@ -166,7 +160,13 @@ def compare(
     differences = resampled[: len(names)] - resampled[len(names) :]
 
     tests = [
-        _tests(one.labels[:, i], (one, two), (first_calls, second_calls), column=i, confidence=confidence)
+        _tests(
+            one.labels[:, i],
+            (one, two),
+            (first_calls, second_calls),
+            column=i,
+            confidence=settings.confidence,
+        )
         for i in range(len(names))
     ]
     delong_holm = _holm_known([p for p, _, _ in tests])

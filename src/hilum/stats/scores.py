@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hilum.errors import DataError, UsageError, nearest
+from hilum.errors import DataError, UsageError
 from hilum.notices import Notice, notice
 from hilum.stats.inputs import (
     Booleans,
@@ -15,7 +15,6 @@ from hilum.stats.inputs import (
     Inputs,
     Integers,
     check,
-    check_confidence,
     columns,
     sum_by_cluster,
 )
@@ -30,8 +29,8 @@ from hilum.stats.intervals import (
     resamples,
 )
 from hilum.stats.metrics import METRICS, Tally, block_width, weigh
+from hilum.stats.resampling import BY_IMAGE, Method, Resampling
 
-Method = Literal["recommended", "percentile", "bca"]
 # Below this many patients with, or without, the finding bootstrap intervals miss the truth too often; the
 # simulations behind it are in docs/statistics.md.
 MIN_PATIENTS = 10
@@ -179,15 +178,11 @@ def evaluate(
     probabilities: ArrayLike,
     *,
     thresholds: ArrayLike = 0.5,
-    clusters: ArrayLike | None = None,
     findings: Sequence[str] | None = None,
     level: str = "image",
     prevalence: float | None = None,
     rare_below: int = MIN_PATIENTS,
-    replicates: int = 2000,
-    seed: int = 0,
-    confidence: float = 0.95,
-    method: Method = "recommended",
+    resampling: Resampling = BY_IMAGE,
 ) -> Scores:
     """Score a binary or multi-label task.
 
@@ -195,16 +190,11 @@ def evaluate(
         labels: (images, findings) or (images,), 1 present, 0 absent, NaN unknown: masked per finding.
         probabilities: The same shape, in [0, 1].
         thresholds: (findings,) or one for all; a finding is called present from its threshold on.
-        clusters: (images,) the patient of each image; None: every image is its own patient.
         findings: One name a column.
-        level: What one row is, for the output; see `levels.aggregate`.
+        level: What one row is, for the output; see `stats.aggregate`.
         prevalence: In (0, 1), for predictive values at that prevalence beside the ones of this set.
         rare_below: Findings with fewer positive patients are rare.
-        replicates: Bootstrap resamples of patients.
-        seed: Makes the resamples repeatable.
-        confidence: Of the intervals.
-        method: "recommended" (per metric what held best in simulation: docs/statistics.md), or "percentile"
-            or "bca" for all.
+        resampling: Whose images belong together, and how intervals are made.
 
     Returns:
         Estimates; one that cannot be had is None with a reason.
@@ -213,11 +203,9 @@ def evaluate(
         UsageError: Shapes differ, or a setting is out of range.
         DataError: A value is no label or no probability.
     """
-    inputs = check(labels, probabilities, clusters=clusters, findings=findings)
+    inputs = check(labels, probabilities, clusters=resampling.clusters, findings=findings)
     cuts = check_thresholds(thresholds, num_findings=len(inputs.findings))
-    settings = Settings.of(
-        prevalence, replicates, seed, confidence, method, "images" if clusters is None else "patients"
-    )
+    settings = Settings.of(resampling, prevalence)
     return _score(
         inputs, inputs.probabilities >= cuts, cuts, level=level, rare_below=rare_below, settings=settings
     )
@@ -227,30 +215,22 @@ def evaluate_classes(
     classes: ArrayLike,
     probabilities: ArrayLike,
     *,
-    clusters: ArrayLike | None = None,
     names: Sequence[str] | None = None,
     level: str = "image",
     prevalence: float | None = None,
     rare_below: int = MIN_PATIENTS,
-    replicates: int = 2000,
-    seed: int = 0,
-    confidence: float = 0.95,
-    method: Method = "recommended",
+    resampling: Resampling = BY_IMAGE,
 ) -> ClassScores:
     """Score a task with exactly one class a row; the most probable class is the decision.
 
     Args:
         classes: (images,) whole numbers from 0.
         probabilities: (images, classes), rows summing to 1.
-        clusters: As in `evaluate`, like the settings after `level`.
         names: One name a class.
         level: What one row is, for the output.
         prevalence: As in `evaluate`.
         rare_below: As in `evaluate`.
-        replicates: As in `evaluate`.
-        seed: As in `evaluate`.
-        confidence: As in `evaluate`.
-        method: As in `evaluate`.
+        resampling: As in `evaluate`.
 
     Raises:
         UsageError: Shapes differ, or a setting is out of range.
@@ -261,7 +241,7 @@ def evaluate_classes(
     if len(truth) != len(predicted):
         raise UsageError(f"{len(truth)} classes for {len(predicted)} rows of probabilities; give one a row")
     everyone = np.arange(predicted.shape[1])
-    inputs = check(truth[:, None] == everyone, predicted, clusters=clusters, findings=names)
+    inputs = check(truth[:, None] == everyone, predicted, clusters=resampling.clusters, findings=names)
     off = np.abs(predicted.sum(axis=1) - 1) > 1e-3
     if off.any():
         row = int(np.argmax(off))
@@ -269,9 +249,7 @@ def evaluate_classes(
             f"the probabilities of image {row} sum to {predicted[row].sum():g} ({off.sum()} such in all); "
             "expected 1: use evaluate for findings that do not exclude each other"
         )
-    settings = Settings.of(
-        prevalence, replicates, seed, confidence, method, "images" if clusters is None else "patients"
-    )
+    settings = Settings.of(resampling, prevalence)
     called = predicted.argmax(axis=1)
     scores = _score(
         inputs, called[:, None] == everyone, None, level=level, rare_below=rare_below, settings=settings
@@ -316,30 +294,24 @@ class Settings:
     units: str
 
     @classmethod
-    def of(
-        cls,
-        prevalence: float | None,
-        replicates: int,
-        seed: int,
-        confidence: float,
-        method: Method,
-        units: str,
-    ) -> "Settings":
-        """Check them.
+    def of(cls, resampling: Resampling, prevalence: float | None) -> "Settings":
+        """Take the settings of the resamples and the stated prevalence.
 
         Raises:
-            UsageError: One is out of range.
+            UsageError: The prevalence is out of range.
         """
-        check_confidence(confidence)
-        if replicates < 100:
-            raise UsageError(f"replicates is {replicates}; an interval needs at least 100, better 2000")
         if prevalence is not None and not 0 < prevalence < 1:
             raise UsageError(
                 f"prevalence is {prevalence}; expected a share between 0 and 1, for example 0.05"
             )
-        if method not in get_args(Method):
-            raise UsageError(f"unknown method {method!r}; known: {nearest(method, get_args(Method))}")
-        return cls(prevalence, replicates, seed, confidence, method, units)
+        return cls(
+            prevalence,
+            resampling.replicates,
+            resampling.seed,
+            resampling.confidence,
+            resampling.method,
+            resampling.units,
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
