@@ -98,7 +98,7 @@ class Together:
 
 
 @dataclass(frozen=True)
-class Distribution:
+class ClassQuartiles:
     """How one number is spread over the images of a class.
 
     Attributes:
@@ -129,7 +129,7 @@ class Sizes:
     sides: NDArray[np.int64]
     counts: NDArray[np.int64]
     told: bool
-    megapixels: tuple[Distribution, ...]
+    megapixels: tuple[ClassQuartiles, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +146,7 @@ class Ages:
     sexes: tuple[str, ...]
     patients: NDArray[np.int64]
     quartiles: tuple[float, float, float]
-    years: tuple[Distribution, ...]
+    years: tuple[ClassQuartiles, ...]
 
     @property
     def num_known(self) -> int:
@@ -265,7 +265,7 @@ class LabelledTable:
             groups={name: rows for name, rows in groups.items() if rows.any()},
         )
 
-    def spreads(self, values: NDArray[np.float64]) -> tuple[Distribution, ...]:
+    def spreads(self, values: NDArray[np.float64]) -> tuple[ClassQuartiles, ...]:
         """Return the spreads of (rows,) values, NaN unknown: of all images, then of each class."""
         known = ~np.isnan(values)
         found = [_spread(ALL, values[known], None)]
@@ -440,11 +440,11 @@ def _parts(subject: LabelledTable) -> Iterator[tuple[str, Rows]]:
             yield part, rows
 
 
-def _spread(name: str, values: NDArray[np.float64], alone: Estimate | None) -> Distribution:
+def _spread(name: str, values: NDArray[np.float64], alone: Estimate | None) -> ClassQuartiles:
     if not len(values):
-        return Distribution(name, 0, None, alone)
+        return ClassQuartiles(name, 0, None, alone)
     first, second, third = (float(value) for value in np.percentile(values, [25, 50, 75]))
-    return Distribution(name, len(values), (first, second, third), alone)
+    return ClassQuartiles(name, len(values), (first, second, third), alone)
 
 
 def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:

@@ -145,7 +145,7 @@ def compare(
         UsageError: Shapes differ, or a setting is out of range.
         DataError: A value is no label or no probability.
     """
-    settings = Settings.of(replace(resampling, method="recommended"), prevalence)
+    settings = Settings(replace(resampling, method="recommended"), prevalence)
     pair: list[tuple[Inputs, Booleans]] = []
     for probabilities, thresholds in ((first, first_thresholds), (second, second_thresholds)):
         inputs = check(labels, probabilities, clusters=resampling.clusters, findings=findings)
@@ -165,7 +165,7 @@ def compare(
             (one, two),
             (first_calls, second_calls),
             column=i,
-            confidence=settings.confidence,
+            confidence=settings.resampling.confidence,
         )
         for i in range(len(names))
     ]
@@ -275,7 +275,7 @@ def _tests(
 
 
 def _differences(values: Floats, replicates: Floats, tally: Tally, settings: Settings) -> dict[str, Estimate]:
-    few = few_patients(tally, settings.units)
+    few = few_patients(tally, settings.resampling.units)
     return {
         name: _difference(
             name, values[i], replicates[i], few=few, patients=min(tally.patients), settings=settings
@@ -291,7 +291,9 @@ def _macro(
     for name in settings.names:
         position = METRICS.index(name)
         used = np.flatnonzero(np.isfinite(values[:, position])).tolist()
-        few = next((reason for i in used if (reason := few_patients(tallies[i], settings.units))), None)
+        few = next(
+            (reason for i in used if (reason := few_patients(tallies[i], settings.resampling.units))), None
+        )
         patients = min((min(tallies[i].patients) for i in used), default=0)
         mean = values[used, position].mean() if len(used) else np.nan
         estimates[name] = _difference(

@@ -29,7 +29,7 @@ from hilum.stats.intervals import (
     resamples,
 )
 from hilum.stats.metrics import METRICS, Tally, block_width, weigh
-from hilum.stats.resampling import BY_IMAGE, Method, Resampling
+from hilum.stats.resampling import BY_IMAGE, Resampling
 
 # Below this many patients with, or without, the finding bootstrap intervals miss the truth too often; the
 # simulations behind it are in docs/statistics.md.
@@ -63,15 +63,8 @@ class FindingScores:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the form of metrics.json."""
-        return {
-            "positives": self.positives,
-            "negatives": self.negatives,
-            "unknown": self.unknown,
-            "positive_patients": self.positive_patients,
-            "negative_patients": self.negative_patients,
-            "threshold": self.threshold,
-            **{name: estimate.to_dict() for name, estimate in self.metrics.items()},
-        }
+        counts = {name: value for name, value in vars(self).items() if name != "metrics"}
+        return {**counts, **_to_dict(self.metrics)}
 
 
 @dataclass(frozen=True)
@@ -88,10 +81,7 @@ class Summary:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the form of metrics.json."""
-        return {
-            "findings": list(self.findings),
-            **{name: estimate.to_dict() for name, estimate in self.metrics.items()},
-        }
+        return {"findings": list(self.findings), **_to_dict(self.metrics)}
 
 
 @dataclass(frozen=True)
@@ -132,22 +122,16 @@ class Scores:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the form of metrics.json: nothing but dicts, lists, text, numbers and None."""
-        return {
-            "level": self.level,
-            "num_images": self.num_images,
-            "num_patients": self.num_patients,
-            "confidence": self.confidence,
-            "replicates": self.replicates,
-            "seed": self.seed,
-            "method": self.method,
-            "prevalence": self.prevalence,
-            "rare": list(self.rare),
-            "findings": {name: scores.to_dict() for name, scores in self.findings.items()},
-            "macro": self.macro.to_dict(),
-            "micro": self.micro.to_dict(),
-            "macro_without_rare": self.macro_without_rare.to_dict(),
-            "micro_without_rare": self.micro_without_rare.to_dict(),
-        }
+        return {name: _to_dict(value) for name, value in vars(self).items()}
+
+
+def _to_dict(value: Any) -> Any:
+    """Return a field in the form of metrics.json."""
+    if isinstance(value, Mapping):
+        return {name: entry.to_dict() for name, entry in value.items()}
+    if isinstance(value, tuple):
+        return list(value)
+    return value.to_dict() if isinstance(value, Summary) else value
 
 
 @dataclass(frozen=True)
@@ -205,7 +189,7 @@ def evaluate(
     """
     inputs = check(labels, probabilities, clusters=resampling.clusters, findings=findings)
     cuts = check_thresholds(thresholds, num_findings=len(inputs.findings))
-    settings = Settings.of(resampling, prevalence)
+    settings = Settings(resampling, prevalence)
     return _score(
         inputs, inputs.probabilities >= cuts, cuts, level=level, rare_below=rare_below, settings=settings
     )
@@ -249,7 +233,7 @@ def evaluate_classes(
             f"the probabilities of image {row} sum to {predicted[row].sum():g} ({off.sum()} such in all); "
             "expected 1: use evaluate for findings that do not exclude each other"
         )
-    settings = Settings.of(resampling, prevalence)
+    settings = Settings(resampling, prevalence)
     called = predicted.argmax(axis=1)
     scores = _score(
         inputs, called[:, None] == everyone, None, level=level, rare_below=rare_below, settings=settings
@@ -284,34 +268,16 @@ def confusion(labels: ArrayLike, probabilities: ArrayLike, *, thresholds: ArrayL
 
 @dataclass(frozen=True)
 class Settings:
-    """How estimates are made; the units are what is resampled, for the words of methods and reasons."""
+    """How estimates are made; raise UsageError where the stated prevalence is out of range."""
 
+    resampling: Resampling
     prevalence: float | None
-    replicates: int
-    seed: int
-    confidence: float
-    method: Method
-    units: str
 
-    @classmethod
-    def of(cls, resampling: Resampling, prevalence: float | None) -> "Settings":
-        """Take the settings of the resamples and the stated prevalence.
-
-        Raises:
-            UsageError: The prevalence is out of range.
-        """
-        if prevalence is not None and not 0 < prevalence < 1:
+    def __post_init__(self) -> None:
+        if self.prevalence is not None and not 0 < self.prevalence < 1:
             raise UsageError(
-                f"prevalence is {prevalence}; expected a share between 0 and 1, for example 0.05"
+                f"prevalence is {self.prevalence}; expected a share between 0 and 1, for example 0.05"
             )
-        return cls(
-            prevalence,
-            resampling.replicates,
-            resampling.seed,
-            resampling.confidence,
-            resampling.method,
-            resampling.units,
-        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -324,8 +290,8 @@ class Settings:
             tallies,
             resamples(
                 tallies[0].sums.shape[1],
-                replicates=self.replicates,
-                seed=self.seed,
+                replicates=self.resampling.replicates,
+                seed=self.resampling.seed,
                 width=block_width(tallies),
             ),
         )
@@ -441,10 +407,10 @@ def _score(
         level=level,
         num_images=len(inputs.labels),
         num_patients=inputs.num_clusters,
-        confidence=settings.confidence,
-        replicates=settings.replicates,
-        seed=settings.seed,
-        method=settings.method,
+        confidence=settings.resampling.confidence,
+        replicates=settings.resampling.replicates,
+        seed=settings.resampling.seed,
+        method=settings.resampling.method,
         prevalence=settings.prevalence,
         rare=tuple(names[i] for i in everyone if i not in common),
         findings=findings,
@@ -473,11 +439,11 @@ class _Table:
     def of(cls, tallies: Sequence[Tally], settings: Settings) -> "_Table":
         num_clusters = tallies[0].sums.shape[1]
         jackknife = None
-        if settings.method == "bca":
+        if settings.resampling.method == "bca":
             groups = min(num_clusters, JACKKNIFE_GROUPS)
             width = block_width(tallies)
             jackknife = weigh(
-                tallies, leave_out(num_clusters, groups=groups, seed=settings.seed, width=width)
+                tallies, leave_out(num_clusters, groups=groups, seed=settings.resampling.seed, width=width)
             )
         values = weigh(tallies, [np.ones((num_clusters, 1))])[:, :, 0]
         return cls(tallies, values, settings.resample(tallies), jackknife, settings)
@@ -493,9 +459,9 @@ class _Table:
                 estimates[name] = Estimate(None, notice=_why_not(name, tally))
             elif name == "ece":
                 estimates[name] = Estimate(value, notice=notice("binned-error"))
-            elif name in counts and self.settings.method == "recommended":
+            elif name in counts and self.settings.resampling.method == "recommended":
                 estimates[name] = _proportion(value, *counts[name], self.settings)
-            elif few := few_patients(tally, self.settings.units):
+            elif few := few_patients(tally, self.settings.resampling.units):
                 estimates[name] = Estimate(value, notice=few)
             else:
                 jackknife = None if self.jackknife is None else self.jackknife[index, position]
@@ -518,7 +484,9 @@ class _Table:
                 estimates[name] = Estimate(None, notice=notice("no-finding-has-value"))
                 continue
             value = float(self.values[used, position].mean())
-            few = [rare for i in used if (rare := few_patients(self.tallies[i], self.settings.units))]
+            few = [
+                rare for i in used if (rare := few_patients(self.tallies[i], self.settings.resampling.units))
+            ]
             if name == "ece":
                 estimates[name] = Estimate(value, notice=notice("binned-error"))
             elif few:
@@ -575,16 +543,16 @@ def bootstrap_estimate(
     defined = float(np.isfinite(replicates).mean())
     if defined < MIN_DEFINED:
         return Estimate(value, notice=notice("few-resamples-defined", share=defined))
-    confidence = settings.confidence
-    method = f"bootstrap of {settings.replicates} resamples of {settings.units}, "
-    if settings.method == "bca" and jackknife is not None:
+    confidence = settings.resampling.confidence
+    method = f"bootstrap of {settings.resampling.replicates} resamples of {settings.resampling.units}, "
+    if settings.resampling.method == "bca" and jackknife is not None:
         method += "BCa"
         ends = bca(np.asarray(value), replicates, jackknife, confidence=confidence)
-    elif settings.method == "recommended" and name == "auroc" and 0 < value < 1:
+    elif settings.resampling.method == "recommended" and name == "auroc" and 0 < value < 1:
         method += "normal on the logit scale"
         spread = expansion(patients, confidence=confidence)
         ends = logit_normal(np.asarray(value), replicates, confidence=confidence, spread=spread)
-    elif settings.method == "recommended":
+    elif settings.resampling.method == "recommended":
         method += "percentile widened for few patients"
         ends = percentile(
             replicates, confidence=confidence, spread=expansion(patients, confidence=confidence)
@@ -601,9 +569,9 @@ def bootstrap_estimate(
 def _proportion(value: float, successes: Floats, trials: Floats, settings: Settings) -> Estimate:
     taking_part = int((trials > 0).sum())
     if taking_part < 2:
-        return Estimate(value, notice=notice("single-unit", unit=settings.units[:-1]))
-    low, high = clustered_wilson(successes, trials, confidence=settings.confidence)
-    return Estimate(value, low, high, f"Wilson with {settings.units} as clusters")
+        return Estimate(value, notice=notice("single-unit", unit=settings.resampling.units[:-1]))
+    low, high = clustered_wilson(successes, trials, confidence=settings.resampling.confidence)
+    return Estimate(value, low, high, f"Wilson with {settings.resampling.units} as clusters")
 
 
 def _why_not(name: str, tally: Tally) -> Notice:
