@@ -83,8 +83,9 @@ class Contender:
         if self.table is None:
             return pd.Index([]), frozenset()
         frame = self.table.frame
-        frame = frame[frame["split"].isin(TUNED)]
-        return _keys(frame["source"], frame["image"]), frozenset(frame["source"] + ":" + frame["patient"])
+        tuned = frame["split"].isin(TUNED)
+        images = _keys(frame["source"][tuned], frame["image"][tuned])
+        return images, frozenset(self.table.patient_keys[tuned].tolist())
 
 
 @dataclass(frozen=True)

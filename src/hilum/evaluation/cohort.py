@@ -10,7 +10,7 @@ import pandas as pd
 
 from hilum.bundle import Bundle
 from hilum.bundle.manifest import Manifest
-from hilum.data.audit import same_pictures
+from hilum.data.audit import same_images
 from hilum.data.audit.duplicates import digests
 from hilum.data.examples import Examples, prepare
 from hilum.data.split import split as divide, split_hash
@@ -110,7 +110,7 @@ def choose(table: Table, bundle: Bundle, split: str | None, *, watch: Watcher) -
         )
     if len(bundle.calibrated_on):
         # Who calibrated is known by pictures, and a patient's may stand in several parts.
-        inside = np.isin(patients(table), patients(table)[inside])
+        inside = np.isin(table.patient_keys, table.patient_keys[inside])
     examples = prepare(table.select(inside), manifest.input, watch=watch)
     part = Part(examples, examples.rows(name), name, description, divided is not None, outside=outside)
     if not len(part.rows):
@@ -181,10 +181,12 @@ def _divided_anew(table: Table, manifest: Manifest, watch: Watcher) -> Table | N
     if split_hash(examples.table) == training.split_hash:
         return examples.table
     # Bundles of before copies were kept together were divided without looking at the pictures.
-    for pictures in (same_pictures(examples.cached.pixels, examples.cached.slots), None):
+    for image_numbers in (same_images(examples.cached.pixels, examples.cached.slots), None):
         try:
             recipe = parse_recipe(manifest.recipe)
-            divided = divide(examples.table, recipe.split, findings=manifest.findings, pictures=pictures)
+            divided = divide(
+                examples.table, recipe.split, findings=manifest.findings, image_numbers=image_numbers
+            )
         except HilumError:
             return None
         if divided.hash == training.split_hash:
@@ -198,11 +200,6 @@ def run(
     """Run the prepared squares of some rows; the maps come empty."""
     batches = (examples.cached.images(rows[start : start + BLOCK]) for start in range(0, len(rows), BLOCK))
     return predictor.run_squares(batches, lambda done: on_progress(done, len(rows)))
-
-
-def patients(table: Table) -> np.ndarray:
-    """Returns each row's patient, str (rows,); the same number in two sources is two patients."""
-    return np.asarray((table.frame["source"] + ":" + table.frame["patient"]).to_numpy(str))
 
 
 def fingerprints(examples: Examples, rows: np.ndarray) -> np.ndarray:
@@ -221,7 +218,7 @@ def _without_calibrating(part: Part, bundle: Bundle) -> Part:
     hit = np.array([row.tobytes() in used for row in fingerprints(part.examples, every)], bool)
     if not hit.any():
         return part
-    whose = patients(part.examples.table)
+    whose = part.examples.table.patient_keys
     kept = part.rows[~np.isin(whose[part.rows], whose[hit])]
     if not len(kept):
         raise DataError(

@@ -329,19 +329,15 @@ def score(
         return stats.evaluate_classes(
             labels.argmax(axis=1),
             probabilities,
-            clusters=patients,
             names=task.findings,
-            replicates=replicates,
-            seed=seed,
+            resampling=stats.Resampling(clusters=patients, replicates=replicates, seed=seed),
         )
     return stats.evaluate(
         labels,
         probabilities,
         thresholds=decision.array,
-        clusters=patients,
         findings=task.findings,
-        replicates=replicates,
-        seed=seed,
+        resampling=stats.Resampling(clusters=patients, replicates=replicates, seed=seed),
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from hilum import files
 from hilum.bundle import Bundle, read_bundle
-from hilum.data import audit
+from hilum.data.audit import leaks, same_images
 from hilum.data.examples import Examples, load
 from hilum.data.split import split, split_hash
 from hilum.data.table import Table
@@ -191,9 +191,9 @@ def _leaks_of_kept_test(
     """Return in sentences what the source's own test shares with the folds; refuse what is not allowed."""
     if recipe.split.method == "patient":
         return ()
-    pictures = audit.same_pictures(examples.cached.pixels, examples.cached.slots)
-    parted = split(examples.table, recipe.split, findings=recipe.task.findings, pictures=pictures)
-    kept = audit.leaks(parted.table, pictures)
+    image_numbers = same_images(examples.cached.pixels, examples.cached.slots)
+    parted = split(examples.table, recipe.split, findings=recipe.task.findings, image_numbers=image_numbers)
+    kept = tuple(leak.text for leak in leaks(parted.table, image_numbers))
     if not allow and not set(kept) <= set(allowed):
         raise DataError(
             f"the source's own test leaks: {'; '.join(kept)}. `hilum data audit` lists them all, and with "

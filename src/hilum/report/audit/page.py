@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from hilum import files, images
-from hilum.data.audit import SEVERITIES, Audit, Case, Check, severities
+from hilum.data.audit import SEVERITIES, Audit, Check, Issue, severities
 from hilum.data.audit.association import FACTORS, PREDICTABLE, TOGETHER
 from hilum.errors import ImageError
 from hilum.images.geometry import resize
@@ -71,7 +71,7 @@ def write(folder: Path, audit: Audit) -> Path:
 
 def _page(audit: Audit) -> Page:
     title = ", ".join(source.name for source in audit.table.sources)
-    checks = tuple(_check(audit, check) for check in audit.checks if check.cases)
+    checks = tuple(_check(audit, check) for check in audit.checks if check.issues)
     sections = (_summary(audit), *checks, _drawings(audit), _limits(audit))
     return Page(
         title=f"{title}: data audit",
@@ -89,17 +89,17 @@ def _summary(audit: Audit) -> Section:
         Tile(PLURALS[severity], f"{counts[severity]:,}", remark=REMARKS[severity]) for severity in SEVERITIES
     )
     rows = [(check.title, (Cell(check.severity), _number_found(check))) for check in audit.checks]
-    anchors = [(check.title, check.name) for check in audit.checks if check.cases]
+    anchors = [(check.title, check.name) for check in audit.checks if check.issues]
     heads = (Column("Kind", numeric=False), Column("Found"))
     grid = make_grid("All checks", "Looked for", heads, rows, anchors=anchors)
-    blocks = (Verdict(audit.verdict, bad=bool(audit.leaks)), Tiles(tiles, columns=3), Tables((grid,)))
+    blocks = (Verdict(audit.verdict.text, bad=bool(audit.leaks)), Tiles(tiles, columns=3), Tables((grid,)))
     return Section("summary", "Summary", blocks)
 
 
 def _number_found(check: Check) -> Cell:
     if check.skipped:
         return Cell(f"not looked for: {check.skipped}", missing=True)
-    return Cell(f"{len(check.cases):,}", bold=bool(check.cases))
+    return Cell(f"{len(check.issues):,}", bold=bool(check.issues))
 
 
 def _lead(audit: Audit) -> str:
@@ -114,19 +114,19 @@ def _lead(audit: Audit) -> str:
 
 def _check(audit: Audit, check: Check) -> Section:
     """Return pictures where a case is about one or two of them, words where it is about many or none."""
-    in_words = check.name in WORDS_ALONE or not all(case.rows for case in check.cases)
-    shown = check.cases[: LINES if in_words else PICTURES]
-    cases: Block = Bullets(tuple(case.words for case in shown))
+    in_words = check.name in WORDS_ALONE or not all(issue.rows for issue in check.issues)
+    shown = check.issues[: LINES if in_words else PICTURES]
+    block: Block = Bullets(tuple(issue.notice.text for issue in shown))
     if not in_words:
-        cases = Images(tuple(_row(audit, case) for case in shown), "copies")
-    blocks: tuple[Block, ...] = (Paragraph(check.mend, strong="To mend it:"), cases)
-    if more := len(check.cases) - len(shown):
+        block = Images(tuple(_row(audit, issue) for issue in shown), "copies")
+    blocks: tuple[Block, ...] = (Paragraph(check.mend, strong="To mend it:"), block)
+    if more := len(check.issues) - len(shown):
         blocks = (*blocks, Paragraph(f"And {more:,} more, in audit.json.", small=True))
-    return Section(check.name, f"{check.title}: {len(check.cases):,}", blocks, check.meaning)
+    return Section(check.name, f"{check.title}: {len(check.issues):,}", blocks, check.meaning)
 
 
-def _row(audit: Audit, case: Case) -> ImageRow:
-    return ImageRow(tuple(_picture(audit, row) for row in case.rows[:2]), case.brief)
+def _row(audit: Audit, issue: Issue) -> ImageRow:
+    return ImageRow(tuple(_picture(audit, row) for row in issue.rows[:2]), issue.brief)
 
 
 def _picture(audit: Audit, row: int) -> Picture:
