@@ -89,7 +89,7 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
 
 
 def architecture(name: str, engine: str | None = None) -> Architecture:
-    """Looks an architecture up by name.
+    """Look an architecture up by name.
 
     Args:
         name: As a recipe spells it: one of ARCHITECTURES, or `timm:NAME` with or without timm's tag, for example
@@ -100,9 +100,9 @@ def architecture(name: str, engine: str | None = None) -> Architecture:
         UsageError: Unknown, or not offered by that engine; the message lists what is, nearest first.
     """
     if name.startswith(TIMM):
-        found = _of_timm(name)
-        if engine in (None, *found.engines):
-            return found
+        model = _of_timm(name)
+        if engine in (None, *model.engines):
+            return model
     offered = {n: a for n, a in ARCHITECTURES.items() if engine is None or engine in a.engines}
     if name not in offered:
         if engine and (name in ARCHITECTURES or name.startswith(TIMM)):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from hilum.recipe import architectures
-from hilum.recipe.values import InputSpec, Section, Task
+from hilum.recipe.values import InputSpec, RecipeSection, Task
 
 Monitor = Literal[
     "val_loss", "val_auroc", "val_average_precision", "val_accuracy", "val_precision", "val_recall", "val_f1"
@@ -23,7 +23,7 @@ class DataSettings(InputSpec):
     """How many synthetic radiographs to make where no data are given; 0 means that data must be given."""
 
 
-class SplitSettings(Section):
+class SplitSettings(RecipeSection):
     """Which images train, which steer (validation), and which are kept for the test."""
 
     method: Literal["patient", "folders", "official", "given", "list", "image"] = "patient"
@@ -60,7 +60,7 @@ class SplitSettings(Section):
         return self
 
 
-class BalanceSettings(Section):
+class BalanceSettings(RecipeSection):
     """What is done about rare classes, on the training split only."""
 
     method: Literal["none", "class-weights", "positive-weights", "oversample", "downsample"] = "none"
@@ -79,7 +79,7 @@ class BalanceSettings(Section):
         return self
 
 
-class AugmentSettings(Section):
+class AugmentSettings(RecipeSection):
     """Random changes to training images; 0 is none. The geometric ones are one warp."""
 
     rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
@@ -102,7 +102,7 @@ class AugmentSettings(Section):
     """Images and labels of a batch are blended in pairs, the share drawn from Beta(mixup, mixup)."""
 
 
-class ModelSettings(Section):
+class ModelSettings(RecipeSection):
     """The network."""
 
     architecture: str = "densenet121"
@@ -164,7 +164,7 @@ class ModelSettings(Section):
         return {"backbone": 1.0, "none": 0.0}[self.freeze] if isinstance(self.freeze, str) else self.freeze
 
 
-class TrainSettings(Section):
+class TrainSettings(RecipeSection):
     """How it learns."""
 
     epochs: Whole = 20
@@ -244,7 +244,7 @@ class TrainSettings(Section):
         return self
 
 
-class CalibrateSettings(Section):
+class CalibrateSettings(RecipeSection):
     """What is fitted on validation after training, through the sealed graph."""
 
     temperature: bool = True
@@ -256,7 +256,7 @@ class CalibrateSettings(Section):
     """For threshold = `sensitivity`: the sensitivity wanted on validation."""
 
 
-class Recipe(Section):
+class Recipe(RecipeSection):
     """Everything that a run needs, but the data."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -308,7 +308,7 @@ class Recipe(Section):
         return bool(self.train.stored_versions) and stays
 
     def flat(self) -> dict[str, Any]:
-        """Every key but name and description, as `section.key` -> its value, of the types that JSON has."""
+        """Return every key but name and description, as `section.key` -> its value, of the types that JSON has."""
         return {
             f"{section}.{key}": value
             for section, values in self.model_dump(mode="json").items()
@@ -317,7 +317,7 @@ class Recipe(Section):
         }
 
     def to_toml(self) -> str:
-        """The recipe as a TOML file with every key in it."""
+        """Return the recipe as a TOML file with every key in it."""
         values = self.model_dump(mode="json")
         top = [f"{key} = {toml_value(value)}" for key, value in values.items() if not isinstance(value, dict)]
         parts = ["\n".join(top)]
