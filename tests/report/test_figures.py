@@ -7,6 +7,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from hilum.report.drawing import curves, style
+from hilum.report.drawing.forest import ForestLayout, ForestRow, Mark, forest, ranked
+from hilum.stats import Estimate
 
 NOTHING = np.zeros(0)
 
@@ -222,12 +224,14 @@ def test_the_words_of_learning_curves_do_not_touch_each_other(name: str) -> None
 
 def test_forest_is_sorted_and_the_unknown_come_last() -> None:
     rows = [
-        curves.Interval("low", 5, 0.6, 0.5, 0.7, "0.6"),
-        curves.Interval("none", 0, None, None, None, "not estimable"),
-        curves.Interval("high", 5, 0.9, None, None, "0.9"),
+        ForestRow("low", (Mark(Estimate(0.6, 0.5, 0.7)),), "0.6"),
+        ForestRow("none", (Mark(Estimate(None)),), "not estimable"),
+        ForestRow("high", (Mark(Estimate(0.9)),), "0.9"),
     ]
+    mean = ForestRow("Mean", (Mark(Estimate(0.75, 0.7, 0.8)),), "0.75", gap=0.35)
 
-    drawing = curves.forest(rows, title="t", summary=curves.Interval("Mean", 0, 0.75, 0.7, 0.8, "0.75"))
+    layout = ForestLayout(pitch=0.25, top=0.7, left=2, width=3)
+    drawing = forest([*ranked(rows), mean], layout, title="t", axis="AUROC")
 
     height = {text.get_text(): text.get_position()[1] for text in drawing.texts}
     assert height["high"] > height["low"] > height["none"] > height["Mean"]

@@ -107,12 +107,9 @@ def _range(comparison: Comparison, metric: str, name: str) -> str:
 def metrics(comparison: Comparison) -> Plot:
     """Return every metric of every model."""
     key = comparison.overall
-    rows = [
-        overlays.Row(short(name), tuple(model.figures[key][name] for model in comparison.models))
-        for name in FIGURES
-    ]
+    rows = [(short(name), tuple(model.figures[key][name] for model in comparison.models)) for name in FIGURES]
     title = _range(comparison, "auroc", "AUROC")
-    drawing = overlays.forest(
+    drawing = overlays.model_forest(
         rows,
         _names(comparison),
         title=title,
@@ -136,7 +133,7 @@ def differences(comparison: Comparison) -> Plot:
         keys = [(finding, finding, "auroc") for finding in (*comparison.findings, MEAN)]
         what = "AUROC"
     rows = [
-        overlays.Row(name, (None, *(found[model.name, finding].metrics[metric] for model in others)))
+        (name, (None, *(found[model.name, finding].metrics[metric] for model in others)))
         for name, finding, metric in keys
     ]
     tests = [one.delong_holm for one in comparison.differences if one.delong_holm is not None]
@@ -146,7 +143,7 @@ def differences(comparison: Comparison) -> Plot:
         only = comparison.differences[0]
         told = formatting.estimate(only.metrics["auroc"].to_dict())
         title = f"AUROC difference {told}, p {formatting.p_text(only.delong_holm)}"
-    drawing = overlays.forest(
+    drawing = overlays.model_forest(
         rows,
         _names(comparison),
         title=title,
@@ -168,10 +165,10 @@ def _curves(comparison: Comparison, name: str, metric: str, called: str) -> Plot
     title = _range(comparison, metric, called)
     if len(comparison.findings) > FEW:
         rows = [
-            overlays.Row(finding, tuple(model.figures[finding][metric] for model in comparison.models))
+            (finding, tuple(model.figures[finding][metric] for model in comparison.models))
             for finding in (*comparison.findings, MEAN)
         ]
-        drawing = overlays.forest(
+        drawing = overlays.model_forest(
             rows,
             _names(comparison),
             title=title,

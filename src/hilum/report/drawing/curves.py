@@ -139,27 +139,6 @@ class Confusion(Panel):
         return not self.counts.any()
 
 
-@dataclass(frozen=True)
-class Interval:
-    """One row of a forest plot: a value with its interval, all None where it cannot be estimated.
-
-    Attributes:
-        name: The finding.
-        positives: Images with it.
-        value: The estimate.
-        low: Lower end.
-        high: Upper end.
-        text: The estimate in words, or why there is none.
-    """
-
-    name: str
-    positives: int
-    value: float | None
-    low: float | None
-    high: float | None
-    text: str
-
-
 @style.styled
 def roc(curves: Sequence[Curve], *, title: str, subtitle: str = "") -> "Figure":
     """Draws sensitivity against 1 - specificity, with band, operating point and the line of chance."""
@@ -353,61 +332,6 @@ def learning_curves(
             _draw_learning_rate(foot, epochs, learning_rate, named=column == 0)
             _set_whole_ticks(foot, epochs)
         foot.set_xlabel("Epoch", labelpad=2)
-    return drawing
-
-
-@style.styled
-def forest(
-    rows: Sequence[Interval], *, title: str, subtitle: str = "", summary: Interval | None = None
-) -> "Figure":
-    """Draws AUROC with intervals, the highest on top, findings without an estimate last.
-
-    Args:
-        rows: One a finding, in any order.
-        title: The finding of the figure.
-        subtitle: What it rests on.
-        summary: The mean, drawn as a diamond below.
-    """
-    ordered = sorted(rows, key=lambda row: (row.value is None, -(row.value or 0), row.name))
-    pitch, top, left, width = 0.255, 0.78, 2.15, 3.0
-    count = len(ordered) + (1.35 if summary is not None else 0)
-    height = pitch * count
-    drawing = style.figure(style.FULL, top + height + 0.5)
-    style.heading(drawing, title, subtitle)
-    frame = style.axes(drawing, left=left, top=top, width=width, height=height)
-    style.write(drawing, "Positives", left=left - 0.12, top=top - 0.08, colour=style.FAINT, align="right")
-    style.write(drawing, "AUROC (interval)", left=left + width + 0.15, top=top - 0.08, colour=style.FAINT)
-    places: list[tuple[float, Interval]] = [(float(place), row) for place, row in enumerate(ordered)]
-    if summary is not None:
-        places.append((len(ordered) + 0.35, summary))
-    estimated = [row for row in ordered if row.value is not None]
-    for place, row in places:
-        line = top + pitch * (place + 0.5) + 0.045
-        bold = row is summary or (len(estimated) > 1 and row in (estimated[0], estimated[-1]))
-        style.write(drawing, _short(row.name, 20), left=style.MARGIN, top=line, bold=bold)
-        if row is not summary:
-            style.write(drawing, f"{row.positives:,}", left=left - 0.12, top=line, align="right")
-        colour = style.INK if row.value is not None else style.FAINT
-        style.write(drawing, row.text, left=left + width + 0.15, top=line, colour=colour, bold=bold)
-        if row.value is None:
-            continue
-        if row.low is not None and row.high is not None:
-            frame.plot([row.low, row.high], [place, place], color=style.BLUE, linewidth=1.4)
-        marker, size = ("D", 6.5) if row is summary else ("o", 5)
-        frame.plot(
-            [row.value], [place], marker, color=style.BLUE, markersize=size, markeredgewidth=0, clip_on=False
-        )
-    frame.axvline(0.5, color=style.SLATE, linewidth=0.7, linestyle=DASHES, zorder=0)
-    ends = [end for _, row in places for end in (row.value, row.low) if end is not None]
-    low = np.floor(min([0.5, *ends]) * 10 + 1e-9) / 10
-    frame.set_xlim(low - 0.015, 1.0)
-    frame.set_ylim(count - 0.5, -0.5)
-    frame.set_yticks([])
-    frame.spines["left"].set_visible(False)
-    frame.set_xticks(np.arange(round(low * 10), 11) / 10)
-    frame.grid(axis="x", color=style.HAIR, linewidth=0.6)
-    frame.set_axisbelow(True)
-    frame.set_xlabel("AUROC (0.5 is chance)", labelpad=2)
     return drawing
 
 

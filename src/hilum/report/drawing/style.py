@@ -129,6 +129,8 @@ def write(
     align: str = "left",
 ) -> None:
     """Writes one line of text whose baseline lies at `left`, `top` inches from the upper left corner."""
+    if not words:
+        return
     across, down = drawing.get_size_inches()
     drawing.text(
         left / across,
@@ -238,7 +240,12 @@ def _clean_text(drawing: "Figure", *, known_letters_only: bool) -> None:
             text.set_text(clean)
 
 
-def rows_of_shares(frame: "Axes", count: int, *, lowest: float, axis: str) -> None:
+def dot(frame: "Axes", x: float, y: float, colour: str, *, marker: str = "o", size: float = 5.0) -> None:
+    """Draw a dot that the frame does not cut off."""
+    frame.plot([x], [y], marker, color=colour, markersize=size, markeredgewidth=0, clip_on=False)
+
+
+def rows_of_shares(frame: "Axes", count: float, *, lowest: float, axis: str) -> None:
     """Lays out rows of figures between 0 and 1, the first on top, from the tenth below the lowest on."""
     low = float(np.floor(lowest * 10 + 1e-9) / 10)
     frame.set_xlim(low - 0.015, 1.005)

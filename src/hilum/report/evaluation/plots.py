@@ -1,6 +1,7 @@
 """An Evaluation -> the plots of its report, each with the words that stand beside it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ from hilum import stats
 from hilum.evaluation.evaluate import Evaluation
 from hilum.report import formatting
 from hilum.report.drawing import curves
+from hilum.report.drawing.forest import ForestLayout, ForestRow, Mark, forest, ranked
 from hilum.report.section import Plot
+from hilum.stats import Estimate
 
 Floats = NDArray[np.float64]
 # Columns of the history -> names of their lines.
@@ -25,9 +28,18 @@ def discrimination(evaluation: Evaluation) -> Iterator[Plot]:
     level = confidence(evaluation)
     title = _headline(evaluation, "auroc", "AUROC")
     if len(columns) > 1:
-        rows = [_interval(finding, scores_of(evaluation, finding)) for finding in evaluation.findings]
-        summary = _interval("Mean", evaluation.metrics["macro"])
-        drawing = curves.forest(rows, title=title, subtitle=subtitle, summary=summary)
+        rows = ranked([_forest_row(name, scores_of(evaluation, name)) for name in evaluation.findings])
+        mean = _forest_row("Mean", evaluation.metrics["macro"])
+        marks = tuple(replace(mark, marker="D", size=6.5) for mark in mean.marks)
+        rows.append(replace(mean, bold=True, gap=0.35, count="", marks=marks))
+        drawing = forest(
+            rows,
+            ForestLayout(pitch=0.255, top=0.78, left=2.15, width=3.0, counts=2.03),
+            title=title,
+            subtitle=subtitle,
+            axis="AUROC (0.5 is chance)",
+            heads={2.03: "Positives", 5.3: "AUROC (interval)"},
+        )
         caption = f"AUROC with its {level} interval, highest first. Bold: highest and lowest."
         yield Plot("auroc_by_finding", drawing, title, caption)
         title = _range(evaluation)
@@ -214,14 +226,14 @@ def _range(evaluation: Evaluation) -> str:
     return f"AUROC from {lower} to {higher}"
 
 
-def _interval(name: str, entries: dict[str, Any]) -> curves.Interval:
+def _forest_row(name: str, entries: Mapping[str, Any]) -> ForestRow:
     entry = entries["auroc"]
     value, low, high = (
         None if entry.get(key) is None else float(entry[key]) for key in ("value", "low", "high")
     )
-    return curves.Interval(
-        name, int(entries.get("positives", 0)), value, low, high, formatting.estimate(entry)
-    )
+    count = f"{int(entries.get('positives', 0)):,}"
+    marks = (Mark(Estimate(value, low, high)),)
+    return ForestRow(name, marks, formatting.estimate(entry), count, faint=value is None)
 
 
 def _known(evaluation: Evaluation, column: int) -> tuple[NDArray[np.bool_], Floats, NDArray[np.str_]]:
