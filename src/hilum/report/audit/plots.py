@@ -26,7 +26,7 @@ GAP = 0.2
 
 @style.styled
 def shares(comparisons: Sequence[Comparison], *, title: str, subtitle: str) -> "Figure":
-    """Draws the share of each view, sex and finding by part, with 95 % intervals; rows that differ are bold."""
+    """Draw the share of each view, sex and finding by part, with 95 % intervals; rows that differ are bold."""
     rows = [one for one in comparisons if one.name != "age" and one.parts]
     drawing, frame = _frame(
         len(rows), title=title, subtitle=subtitle, left=LEFT, width=style.FULL - LEFT - 0.15
@@ -56,7 +56,7 @@ def shares(comparisons: Sequence[Comparison], *, title: str, subtitle: str) -> "
 def associations(
     found: Sequence[Association], factors: Sequence[str], *, limit: float, title: str, subtitle: str
 ) -> "Figure":
-    """Draws the AUROC of each factor by finding, one panel a factor.
+    """Draw the AUROC of each factor by finding, one panel a factor.
 
     Args:
         found: With and without an estimate.

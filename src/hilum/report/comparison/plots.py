@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from hilum import stats
 from hilum.comparison.compare import FIGURES, Compared, Comparison
 from hilum.evaluation.external import ACCURACY, MEAN
+from hilum.progress import count
 from hilum.report import formatting
 from hilum.report.drawing import model_panels, overlays
 from hilum.report.section import Plot
@@ -35,7 +36,7 @@ _SHORT = {"average_precision": "AP", "ppv": "PPV (precision)", "sensitivity": "S
 
 
 def verdicts(comparison: Comparison) -> Iterator[str]:
-    """Yields what can be said of the models, a sentence each."""
+    """Yield what can be said of the models, a sentence each."""
     key, reference = comparison.overall, comparison.models[0].name
     what = "mean AUROC" if key == MEAN else "AUROC"
     for one in comparison.differences:
@@ -57,7 +58,7 @@ def verdicts(comparison: Comparison) -> Iterator[str]:
         if one.mcnemar:
             mine, theirs = one.mcnemar.first_only, one.mcnemar.second_only
             line += (
-                f" It alone is right on {formatting.count(mine, 'image')}, {reference} alone on {theirs:,}"
+                f" It alone is right on {count(mine, 'image')}, {reference} alone on {theirs:,}"
                 f" (p\N{NO-BREAK SPACE}{formatting.p_text(one.mcnemar_holm)})."
             )
         yield line
@@ -78,14 +79,14 @@ def _names(comparison: Comparison) -> list[str]:
 
 
 def _cohort(comparison: Comparison) -> str:
-    images = formatting.count(len(comparison.images), "image")
-    patients = formatting.count(len(set(comparison.patients)), "patient")
+    images = count(len(comparison.images), "image")
+    patients = count(len(set(comparison.patients)), "patient")
     if len(comparison.findings) == 1:
         return (
             f"{images} of {patients}, {int((comparison.labels[:, 0] == 1).sum()):,} positive; intervals 95 %"
         )
     noun = comparison.task.noun
-    return f"{images} of {patients}, {formatting.count(len(comparison.findings), noun)}; intervals 95 %"
+    return f"{images} of {patients}, {count(len(comparison.findings), noun)}; intervals 95 %"
 
 
 def _range(comparison: Comparison, metric: str, name: str) -> str:
@@ -138,7 +139,7 @@ def differences(comparison: Comparison) -> Plot:
     ]
     tests = [one.delong_holm for one in comparison.differences if one.delong_holm is not None]
     sure = sum(p < LEVEL for p in tests)
-    title = f"{sure} of {formatting.count(len(tests), 'AUROC difference')} beyond chance (p < 0.05, Holm)"
+    title = f"{sure} of {count(len(tests), 'AUROC difference')} beyond chance (p < 0.05, Holm)"
     if len(comparison.differences) == 1:
         only = comparison.differences[0]
         told = formatting.estimate(only.metrics["auroc"].to_dict())
@@ -287,9 +288,9 @@ def learning_curves(comparison: Comparison) -> Iterator[Plot]:
             panels.append((label, lines))
     counts = [len(history) for history in known]
     title = (
-        f"{min(counts)} to {formatting.count(max(counts), 'epoch')} of training"
+        f"{min(counts)} to {count(max(counts), 'epoch')} of training"
         if min(counts) < max(counts)
-        else f"{formatting.count(counts[0], 'epoch')} of training"
+        else f"{count(counts[0], 'epoch')} of training"
     )
     whose: dict[str, list[str]] = {}
     for model in comparison.models:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hilum.report.drawing import style
-from hilum.report.drawing.label_placement import Room
+from hilum.report.drawing.label_placement import LabelSpace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,7 +52,7 @@ PanelT = TypeVar("PanelT", bound=Panel)
 
 
 @dataclass(frozen=True)
-class Curve(Panel):
+class CurvePanel(Panel):
     """One finding's ROC or precision-recall curve.
 
     Attributes:
@@ -60,7 +60,7 @@ class Curve(Panel):
         y: Ordinate, (points,).
         band: Abscissa, lower and upper end of the interval, (places,) each, or None.
         point: Where the threshold stands on the curve, or None.
-        point_label: What stands beside the point, one string a line; shown where there is room.
+        point_label: What stands beside the point, one string a line; shown where there is space.
         reference: Ordinate of the level to beat on a precision-recall plot: the prevalence.
     """
 
@@ -78,7 +78,7 @@ class Curve(Panel):
 
 
 @dataclass(frozen=True)
-class Reliability(Panel):
+class ReliabilityPanel(Panel):
     """One finding's calibration in bins of probability.
 
     Attributes:
@@ -102,7 +102,7 @@ class Reliability(Panel):
 
 
 @dataclass(frozen=True)
-class Distribution(Panel):
+class DistributionPanel(Panel):
     """One finding's probabilities by what is true.
 
     Attributes:
@@ -122,7 +122,7 @@ class Distribution(Panel):
 
 
 @dataclass(frozen=True)
-class Confusion(Panel):
+class ConfusionPanel(Panel):
     """A confusion matrix.
 
     Attributes:
@@ -140,32 +140,32 @@ class Confusion(Panel):
 
 
 @style.styled
-def roc(curves: Sequence[Curve], *, title: str, subtitle: str = "") -> "Figure":
-    """Draws sensitivity against 1 - specificity, with band, operating point and the line of chance."""
+def roc(curves: Sequence[CurvePanel], *, title: str, subtitle: str = "") -> "Figure":
+    """Draw sensitivity against 1 - specificity, with band, operating point and the line of chance."""
 
-    def draw(frame: "Axes", curve: Curve, large: bool) -> None:
+    def draw(frame: "Axes", curve: CurvePanel, large: bool) -> None:
         frame.plot([0, 1], [0, 1], color=style.SLATE, linewidth=0.7, linestyle=DASHES)
-        room = _draw_curve(frame, curve, large=large)
-        room.line([0, 1], [0, 1])
+        space = _draw_curve(frame, curve, large=large)
+        space.line([0, 1], [0, 1])
         if large:
-            room.write("dashed: chance", near=(0.98, 0.0), colour=style.FAINT)
-            _label_point(room, curve)
+            space.write("dashed: chance", near=(0.98, 0.0), colour=style.FAINT)
+            _label_point(space, curve)
 
     return _figure(curves, draw, title=title, subtitle=subtitle, labels=("1 − specificity", "Sensitivity"))
 
 
 @style.styled
-def precision_recall(curves: Sequence[Curve], *, title: str, subtitle: str = "") -> "Figure":
-    """Draws precision (PPV) against recall (sensitivity), with operating point and prevalence."""
+def precision_recall(curves: Sequence[CurvePanel], *, title: str, subtitle: str = "") -> "Figure":
+    """Draw precision (PPV) against recall (sensitivity), with operating point and prevalence."""
 
-    def draw(frame: "Axes", curve: Curve, large: bool) -> None:
+    def draw(frame: "Axes", curve: CurvePanel, large: bool) -> None:
         frame.axhline(curve.reference, color=style.SLATE, linewidth=0.7, linestyle=DASHES)
-        room = _draw_curve(frame, curve, large=large, steps=True)
-        room.line([0, 1], [curve.reference, curve.reference])
+        space = _draw_curve(frame, curve, large=large, steps=True)
+        space.line([0, 1], [curve.reference, curve.reference])
         if large:
-            _label_point(room, curve)
+            _label_point(space, curve)
             words = f"dashed: prevalence {curve.reference:.3f}"
-            room.write(words, near=(0.0, curve.reference), colour=style.FAINT)
+            space.write(words, near=(0.0, curve.reference), colour=style.FAINT)
 
     return _figure(
         curves, draw, title=title, subtitle=subtitle, labels=("Recall (sensitivity)", "Precision (PPV)")
@@ -173,10 +173,10 @@ def precision_recall(curves: Sequence[Curve], *, title: str, subtitle: str = "")
 
 
 @style.styled
-def reliability(panels: Sequence[Reliability], *, title: str, subtitle: str = "") -> "Figure":
-    """Draws the observed share against the mean probability a bin, with intervals and a histogram below."""
+def reliability(panels: Sequence[ReliabilityPanel], *, title: str, subtitle: str = "") -> "Figure":
+    """Draw the observed share against the mean probability a bin, with intervals and a histogram below."""
 
-    def draw(frame: "Axes", panel: Reliability, large: bool) -> None:
+    def draw(frame: "Axes", panel: ReliabilityPanel, large: bool) -> None:
         limit = _reliability_limit(panel)
         frame.plot([0, limit], [0, limit], color=style.SLATE, linewidth=0.7, linestyle=DASHES)
         if large:
@@ -208,10 +208,10 @@ def reliability(panels: Sequence[Reliability], *, title: str, subtitle: str = ""
 
 
 @style.styled
-def distributions(panels: Sequence[Distribution], *, title: str, subtitle: str = "") -> "Figure":
-    """Draws histograms of probability, with the finding upward and without it downward, each in per cent."""
+def distributions(panels: Sequence[DistributionPanel], *, title: str, subtitle: str = "") -> "Figure":
+    """Draw histograms of probability, with the finding upward and without it downward, each in per cent."""
 
-    def draw(frame: "Axes", panel: Distribution, large: bool) -> None:
+    def draw(frame: "Axes", panel: DistributionPanel, large: bool) -> None:
         top = 0.0
         for values, sign, colour in ((panel.present, 1, style.VERMILLION), (panel.absent, -1, style.SLATE)):
             counts, edges = np.histogram(values, bins=HISTOGRAM_BINS, range=(0, 1))
@@ -260,8 +260,8 @@ def distributions(panels: Sequence[Distribution], *, title: str, subtitle: str =
 
 
 @style.styled
-def confusion(panels: Sequence[Confusion], *, title: str, subtitle: str = "") -> "Figure":
-    """Draws confusion matrices: counts with per cent of the row, right calls blue and wrong ones orange."""
+def confusion(panels: Sequence[ConfusionPanel], *, title: str, subtitle: str = "") -> "Figure":
+    """Draw confusion matrices: counts with per cent of the row, right calls blue and wrong ones orange."""
     if len(panels) == 1:
         panel = panels[0]
         slanted = _is_slanted(panel)
@@ -275,7 +275,7 @@ def confusion(panels: Sequence[Confusion], *, title: str, subtitle: str = "") ->
         frame.set_ylabel("Truth", labelpad=112 if slanted else 18)
         return drawing
 
-    def draw(frame: "Axes", panel: Confusion, large: bool) -> None:
+    def draw(frame: "Axes", panel: ConfusionPanel, large: bool) -> None:
         _draw_confusion(frame, panel, large)
 
     return _figure(panels, draw, title=title, subtitle=subtitle, labels=("Called", "Truth"))
@@ -292,7 +292,7 @@ def learning_curves(
     title: str,
     subtitle: str = "",
 ) -> "Figure":
-    """Draws what each epoch did: losses, validation scores and, where it moved, the learning rate in a strip below.
+    """Draw what each epoch did: losses, validation scores and, where it moved, the learning rate in a strip below.
 
     Args:
         epochs: (epochs,), rising.
@@ -312,7 +312,7 @@ def learning_curves(
     for column, (label, lines, looks, scale) in enumerate(panels):
         known = {name: values for name, values in lines.items() if np.isfinite(values).any()}
         # Names of lines stand to the right of each panel.
-        # Room for ticks of four digits, `0.675`, and the axis' name.
+        # LabelSpace for ticks of four digits, `0.675`, and the axis' name.
         place = {"left": 0.72 + column * (style.FULL / 2 + 0.12), "width": 2.0 if len(panels) > 1 else 5.4}
         frame = foot = style.axes(drawing, top=top, height=height, **place)
         for name, values in known.items():
@@ -343,7 +343,7 @@ def _figure(
     subtitle: str,
     labels: tuple[str, str],
 ) -> "Figure":
-    """Draws one panel large with its axis labels, or many small under one pair of labels."""
+    """Draw one panel large with its axis labels, or many small under one pair of labels."""
     if len(panels) == 1:
         drawing = style.figure(style.HALF, 3.72)
         style.heading(drawing, title, subtitle)
@@ -385,31 +385,31 @@ def _figure(
     return drawing
 
 
-def _draw_curve(frame: "Axes", curve: Curve, *, large: bool, steps: bool = False) -> Room:
-    """Draws a curve with its band and its operating point; returns the room that they leave."""
+def _draw_curve(frame: "Axes", curve: CurvePanel, *, large: bool, steps: bool = False) -> LabelSpace:
+    """Draw a curve with its band and its operating point; return the space that they leave free."""
     _set_square(frame, 1.0)
-    room = Room(frame)
+    space = LabelSpace(frame)
     if curve.band is not None:
         frame.fill_between(*curve.band, color=style.BLUE, alpha=0.16, linewidth=0)
-        room.area(*curve.band)
+        space.area(*curve.band)
     look: dict[str, Any] = {"drawstyle": "steps-pre"} if steps else {}
     frame.plot(curve.x, curve.y, color=style.BLUE, linewidth=1.6 if large else 1.2, **look)
-    room.line(curve.x, curve.y, steps=steps)
+    space.line(curve.x, curve.y, steps=steps)
     if curve.point is not None:
         size = 6 if large else 4
         frame.plot(*curve.point, "o", color=style.INK, markersize=size, markeredgewidth=0, clip_on=False)
-        room.spot(*curve.point)
-    return room
+        space.spot(*curve.point)
+    return space
 
 
-def _label_point(room: Room, curve: Curve) -> None:
-    """Writes what the operating point amounts to, below it if that is free."""
+def _label_point(space: LabelSpace, curve: CurvePanel) -> None:
+    """Write what the operating point amounts to, below it if that is free."""
     if curve.point is not None and curve.point_label:
         near = (curve.point[0] + (0.2 if curve.point[0] < 0.5 else -0.2), curve.point[1] - 0.15)
-        room.write(*curve.point_label, near=near, colour=style.INK)
+        space.write(*curve.point_label, near=near, colour=style.INK)
 
 
-def _draw_confusion(frame: "Axes", panel: Confusion, large: bool) -> None:
+def _draw_confusion(frame: "Axes", panel: ConfusionPanel, large: bool) -> None:
     from matplotlib.patches import Rectangle
 
     size = len(panel.classes)
@@ -461,7 +461,7 @@ def _draw_confusion(frame: "Axes", panel: Confusion, large: bool) -> None:
         frame.axhline(line, color=style.PAPER, linewidth=1.5)
 
 
-def _is_slanted(panel: Confusion) -> bool:
+def _is_slanted(panel: ConfusionPanel) -> bool:
     """Whether the names are too many or too long to stand along the sides."""
     return len(panel.classes) > 3 or max(map(len, panel.classes)) > 11
 
@@ -469,7 +469,7 @@ def _is_slanted(panel: Confusion) -> bool:
 def _draw_line(
     frame: "Axes", epochs: NDArray[np.integer], values: Floats, best_epoch: int | None, **look: Any
 ) -> None:
-    """Draws a line that breaks where nothing is known, with a dot at the epoch that was kept."""
+    """Draw a line that breaks where nothing is known, with a dot at the epoch that was kept."""
     marker = "o" if len(epochs) < 20 else ""
     look |= {"markeredgewidth": 0, "clip_on": False}
     frame.plot(epochs, values, marker=marker, markersize=3, **look)
@@ -477,7 +477,7 @@ def _draw_line(
 
 
 def _draw_learning_rate(frame: "Axes", epochs: NDArray[np.integer], rates: Floats, *, named: bool) -> None:
-    """Draws the learning rate as a grey area, with its highest and its last value written in it."""
+    """Draw the learning rate as a grey area, with its highest and its last value written in it."""
     known = np.isfinite(rates)
     epochs, rates = epochs[known], rates[known]
     frame.fill_between(epochs, rates, step="mid", color=style.SLATE, alpha=0.35, linewidth=0)
@@ -497,7 +497,7 @@ def _draw_learning_rate(frame: "Axes", epochs: NDArray[np.integer], rates: Float
 
 
 def _scale_losses(frame: "Axes", values: Floats) -> None:
-    """Chooses a logarithmic axis where the loss falls so far that its end would lie flat, and never a tiny range."""
+    """Choose a logarithmic axis where the loss falls so far that its end would lie flat, and never a tiny range."""
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     if low > 0 and high / low > 40:
         frame.set_yscale("log")
@@ -508,7 +508,7 @@ def _scale_losses(frame: "Axes", values: Floats) -> None:
 
 
 def _scale_scores(frame: "Axes", values: Floats) -> None:
-    """Lets the axis end at 1 and begin at a round number: closer, ripples would look like waves."""
+    """Let the axis end at 1 and begin at a round number: closer, ripples would look like waves."""
     low = min(0.9, max(0.0, float(np.floor(np.nanmin(values) * 10 + 1e-9) / 10)))
     step = next(step for step in (0.02, 0.05, 0.1, 0.2) if (1 - low) / step < 5.5)
     ticks = np.arange(round(np.ceil(low / step - 1e-9)), round(1 / step) + 1) * step
@@ -517,7 +517,7 @@ def _scale_scores(frame: "Axes", values: Floats) -> None:
 
 
 def _label_ends(frame: "Axes", lines: Mapping[str, Floats], colours: Mapping[str, str]) -> None:
-    """Names lines at the height of their right ends, moved apart where they would touch, within the frame."""
+    """Name lines at the height of their right ends, moved apart where they would touch, within the frame."""
     frame.get_ylim()  # brings the limits up to what is drawn
     to_frame = frame.transData + frame.transAxes.inverted()
     ends = {
@@ -545,7 +545,7 @@ def _write_beside(
     across: str = "axes fraction",
     **look: Any,
 ) -> None:
-    """Writes words some points off a place: its ordinate in shares of the frame's height, its abscissa as said."""
+    """Write words some points off a place: its ordinate in shares of the frame's height, its abscissa as said."""
     frame.annotate(
         words, place, offset, xycoords=(across, "axes fraction"), textcoords="offset points", **look
     )
@@ -566,11 +566,11 @@ def _set_whole_ticks(frame: "Axes", epochs: NDArray[np.integer]) -> None:
         step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 10**6) if (last - first) / step <= 6
     )
     frame.set_xticks([epoch for epoch in range(first, last + 1) if epoch % step == 0 or step == 1])
-    room = max(0.3, 0.03 * (last - first))
-    frame.set_xlim(first - room, last + room)
+    margin = max(0.3, 0.03 * (last - first))
+    frame.set_xlim(first - margin, last + margin)
 
 
-def _reliability_limit(panel: Reliability) -> float:
+def _reliability_limit(panel: ReliabilityPanel) -> float:
     """A rare finding's probabilities fill a corner of [0, 1]; its axes end where the bins do."""
     reached = float(np.max(np.concatenate([panel.predicted, panel.high]), initial=0.0))
     return next((limit for limit in (0.1, 0.2, 0.4) if reached <= limit), 1.0)

@@ -76,7 +76,7 @@ def curves(
     subtitle: str,
     labels: tuple[str, str],
 ) -> "Figure":
-    """Draws ROC or precision-recall curves of all models in one frame, or in one frame a finding.
+    """Draw ROC or precision-recall curves of all models in one frame, or in one frame a finding.
 
     Args:
         panels: One a finding.
@@ -180,7 +180,7 @@ def epochs(
     title: str,
     subtitle: str,
 ) -> "Figure":
-    """Draws what each epoch did to each model, a dot at the epoch whose weights were kept.
+    """Draw what each epoch did to each model, a dot at the epoch whose weights were kept.
 
     Args:
         panels: Name of a figure, and epochs and values of each model, (epochs,), or None.
@@ -241,7 +241,7 @@ def epochs(
 
 
 def turns(lines: Sequence[tuple[Floats, Floats] | None], *, close: bool = False) -> list[Any]:
-    """Returns a line style a curve: where several coincide the longest is whole and the others are dashes over it.
+    """Return a line style a curve: where several coincide the longest is whole and the others are dashes over it.
 
     Args:
         lines: Of one frame.
@@ -324,7 +324,7 @@ def _larger(
 
 
 def _widen(frame: "Axes") -> None:
-    """Lets the axis of a score end at round numbers, not closer than a hundredth: ripples would look like waves."""
+    """Let the axis of a score end at round numbers, not closer than a hundredth: ripples would look like waves."""
     low, high = frame.dataLim.intervaly
     for step in (0.1, 0.05, 0.02, 0.01):
         start, end = step * np.floor(low / step + 1e-9), step * np.ceil(high / step - 1e-9)
@@ -342,7 +342,7 @@ def key(
     left: float = style.MARGIN,
     only: Sequence[int] | None = None,
 ) -> None:
-    """Writes the models' names beside their colour and marker, in as many lines as it takes."""
+    """Write the models' names beside their colour and marker, in as many lines as it takes."""
     chosen = range(len(names)) if only is None else only
     for line, members in enumerate(_lines([names[place] for place in chosen])):
         across = left
@@ -358,7 +358,7 @@ def key_height(names: Sequence[str]) -> float:
 
 
 def entry(drawing: "Figure", name: str, place: int, *, left: float, top: float, bold: bool = False) -> None:
-    """Writes one model's name beside a line of its colour with its marker."""
+    """Write one model's name beside a line of its colour with its marker."""
     from matplotlib.lines import Line2D
 
     across, down = drawing.get_size_inches()
@@ -438,7 +438,7 @@ def _scale(frame: "Axes", ends: Sequence[float], *, zero: bool) -> None:
 
 
 def _name_axes(drawing: "Figure", labels: tuple[str, str], *, left: float, top: float, height: float) -> None:
-    """Names the axes that several frames share."""
+    """Name the axes that several frames share."""
     middle = left + (style.FULL - left) / 2
     style.write(drawing, labels[0], left=middle, top=top + height + 0.16, align="center")
     centre = 1 - (top + height / 2) / drawing.get_size_inches()[1]

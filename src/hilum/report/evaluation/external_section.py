@@ -6,6 +6,7 @@ import numpy as np
 
 from hilum.evaluation.evaluate import Evaluation
 from hilum.evaluation.external import ACCURACY, MEAN, METRICS, Contrast, External, Unseen
+from hilum.progress import count
 from hilum.report import formatting
 from hilum.report.drawing import style
 from hilum.report.drawing.forest import CHANCE, ForestLayout, ForestRow, Mark, forest
@@ -24,20 +25,20 @@ RESPECTS = {
 
 
 def section(evaluation: Evaluation) -> Section | None:
-    """Returns the section, None where the data are the model's own."""
+    """Return the section, None where the data are the model's own."""
     external = evaluation.external
     if external is None:
         return None
-    here = f"{formatting.count(len(evaluation.images), 'image')} of {evaluation.data}"
+    here = f"{count(len(evaluation.images), 'image')} of {evaluation.data}"
     unseen = _unseen(external.unseen)
     if external.internal is None:
         lead = f"These are {here}, {_strange(external)}. Its own test is not beside them: "
         return _section(f"{lead}{external.reason}.", unseen)
     own = external.internal
-    patients = formatting.count(len(own.patients), "patient")
+    patients = count(len(own.patients), "patient")
     lead = (
         f"Here: {here}, {_strange(external)}. Own test: "
-        f"{formatting.count(own.images, 'image')} of {patients} of {own.data}, held out of training."
+        f"{count(own.images, 'image')} of {patients} of {own.data}, held out of training."
     )
     how = (
         f"Difference: here minus own test, with the {confidence(evaluation)} interval for two sets of patients that "
@@ -96,8 +97,8 @@ def _plot(evaluation: Evaluation) -> Plot:
         headline, name = contrasts[MEAN]["auroc"], "Mean AUROC"
     values = [formatting.value(one.to_dict()) for one in (headline.external, headline.internal)]
     title = f"{name} {values[0]} here, {values[1]} on the model's own test"
-    own = f"{formatting.count(external.internal.images, 'image')} of {external.internal.data}"
-    subtitle = f"{formatting.count(len(evaluation.images), 'image')} of {evaluation.data}; own test: {own}"
+    own = f"{count(external.internal.images, 'image')} of {external.internal.data}"
+    subtitle = f"{count(len(evaluation.images), 'image')} of {evaluation.data}; own test: {own}"
     what = "" if len(evaluation.findings) == 1 else "AUROC by finding. "
     caption = (
         f"{what}Grey diamond: the model's own test. Blue dot: here. Lines: {confidence(evaluation)} intervals. "

@@ -4,6 +4,7 @@ import numpy as np
 
 from hilum.evaluation.evaluate import Evaluation
 from hilum.evaluation.folds import Fold, Folds
+from hilum.progress import count
 from hilum.report import formatting
 from hilum.report.drawing import style
 from hilum.report.drawing.forest import ForestLayout, ForestRow, Mark, forest
@@ -13,7 +14,7 @@ from hilum.report.table import Cell, Grid, Notes, make_grid
 
 
 def section(evaluation: Evaluation) -> Section | None:
-    """Returns the section, None where there are no folds."""
+    """Return the section, None where there are no folds."""
     folds = evaluation.folds
     if folds is None:
         return None
@@ -42,7 +43,7 @@ def section(evaluation: Evaluation) -> Section | None:
 
 
 def table(folds: Folds) -> Grid:
-    """Returns a row a fold, each repeat as a whole, and their means and standard deviations."""
+    """Return a row a fold, each repeat as a whole, and their means and standard deviations."""
     notes = Notes()
     rows: list[tuple[str, list[str | Cell]]] = []
     for row in folds.rows:
@@ -62,7 +63,7 @@ def table(folds: Folds) -> Grid:
 
 
 def name(row: Fold, folds: Folds) -> str:
-    """Names a row: `Fold 2`, `All folds`, with the repeat where there are several."""
+    """Name a row: `Fold 2`, `All folds`, with the repeat where there are several."""
     fold = f"Fold {row.fold}" if row.fold else "All folds"
     return fold if folds.repeats == 1 else f"Repeat {row.repeat}, {fold.lower()}"
 
@@ -74,8 +75,8 @@ def _plot(evaluation: Evaluation, folds: Folds) -> Plot:
     title = f"{several} {formatting.value(whole)} out of fold"
     if known:
         title += f", {formatting.number(min(known))} to {formatting.number(max(known))} in single folds"
-    people = formatting.count(len(np.unique(evaluation.patients)), "patient")
-    subtitle = f"{formatting.count(len(evaluation.images), 'image')} of {people}, {evaluation.data}"
+    people = count(len(np.unique(evaluation.patients)), "patient")
+    subtitle = f"{count(len(evaluation.images), 'image')} of {people}, {evaluation.data}"
     caption = (
         f"Dots: single folds. Diamonds: all folds of a repeat together. Lines: {confidence(evaluation)} intervals by "
         "patient. Folds are not independent of each other."

@@ -7,6 +7,7 @@ from typing import Any
 from hilum.evaluation.evaluate import Evaluation
 from hilum.evaluation.subgroups import Baseline, Factor, Level, Subgroups
 from hilum.files import spreadsheet_safe
+from hilum.progress import count
 from hilum.report import formatting
 from hilum.report.drawing import style
 from hilum.report.drawing.forest import ForestLayout, ForestRow, Mark, forest
@@ -29,7 +30,7 @@ CHANCE: dict[str, Any] = {"color": style.SLATE, "linewidth": 1.4, "linestyle": (
 
 
 def section(evaluation: Evaluation) -> Section | None:
-    """Returns the section, None where no subgroups were made."""
+    """Return the section, None where no subgroups were made."""
     found = evaluation.subgroups
     if found is None:
         return None
@@ -41,7 +42,7 @@ def section(evaluation: Evaluation) -> Section | None:
         same = ", ".join(f"{name} ({level})" for name, level in found.same.items())
         lead += f" The same for all of them, so that nothing can be compared: {same}."
     corrected = (
-        f" p: of no difference, by Holm's correction over the {formatting.count(found.comparisons, 'comparison')} of "
+        f" p: of no difference, by Holm's correction over the {count(found.comparisons, 'comparison')} of "
         "this section."
     )
     how = (
@@ -84,7 +85,7 @@ def section(evaluation: Evaluation) -> Section | None:
 
 
 def table(evaluation: Evaluation, found: Subgroups) -> Grid:
-    """Returns a row a level: how many, AUROC, difference from the rest, and the decisions."""
+    """Return a row a level: how many, AUROC, difference from the rest, and the decisions."""
     single = evaluation.findings[0] if len(evaluation.findings) == 1 else None
     notes = Notes()
     rows = []
@@ -116,7 +117,7 @@ def table(evaluation: Evaluation, found: Subgroups) -> Grid:
 
 
 def baseline(evaluation: Evaluation, found: Subgroups) -> Grid | None:
-    """Returns what metadata alone tell beside the model, a row a finding or, of one finding, a row each.
+    """Return what metadata alone tell beside the model, a row a finding or, of one finding, a row each.
 
     Metadata that tell nothing of any finding are left out; without any there is no table.
     """
@@ -153,7 +154,7 @@ def _told(one: Baseline, unknown: Sequence[str]) -> dict[str, Estimate]:
 
 
 def to_csv(found: Subgroups) -> str:
-    """Returns one line a level and finding, and a line with the level's mean where there are several findings."""
+    """Return one line a level and finding, and a line with the level's mean where there are several findings."""
     head = ["factor", "level", "finding", "images", "patients", *COUNTS]
     head += [column for name in FIGURES for column in (name, f"{name}_low", f"{name}_high")]
     rows = [
@@ -291,7 +292,7 @@ def _forest_row(level: Level, whole: float | None) -> ForestRow:
 
 
 def _methods(evaluation: Evaluation, found: Subgroups) -> str:
-    """Says so where AUROC's intervals of the levels and of all images are made in two ways."""
+    """Say so where AUROC's intervals of the levels and of all images are made in two ways."""
     levels = {level.auroc.method for factor in found.factors for level in factor.levels if level.auroc.method}
     of_all = evaluation.metrics.get("macro" if len(evaluation.findings) > 1 else "findings", {})
     if len(evaluation.findings) == 1:
