@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from hilum.report import formatting
 from hilum.report.drawing import style
 from hilum.report.drawing.label_placement import LabelSpace
 
@@ -369,7 +370,7 @@ def _figure(
     for place, panel in enumerate(panels):
         row, column = divmod(place, columns)
         start, upper = left + column * (side + gap), top + row * pitch
-        style.write(drawing, _short(panel.name, 20), left=start, top=upper + 0.18, bold=True)
+        style.write(drawing, formatting.cut(panel.name, 20), left=start, top=upper + 0.18, bold=True)
         style.write(drawing, panel.headline, left=start, top=upper + 0.34, colour=style.FAINT)
         frame = style.axes(drawing, left=start, top=upper + above, width=side, height=side)
         if panel.empty:
@@ -435,7 +436,7 @@ def _draw_confusion(frame: "Axes", panel: ConfusionPanel, large: bool) -> None:
     frame.set_xticks([])
     frame.set_yticks([])
     slanted = _is_slanted(panel)
-    for place, name in enumerate(_short(name, 20) for name in panel.classes):
+    for place, name in enumerate(formatting.cut(name, 20) for name in panel.classes):
         frame.annotate(
             name,
             (place + 0.5, size),
@@ -574,7 +575,3 @@ def _reliability_limit(panel: ReliabilityPanel) -> float:
     """A rare finding's probabilities fill a corner of [0, 1]; its axes end where the bins do."""
     reached = float(np.max(np.concatenate([panel.predicted, panel.high]), initial=0.0))
     return next((limit for limit in (0.1, 0.2, 0.4) if reached <= limit), 1.0)
-
-
-def _short(name: str, length: int) -> str:
-    return name if len(name) <= length else f"{name[: length - 1]}…"
