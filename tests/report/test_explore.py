@@ -314,8 +314,9 @@ def test_sentences_follow_from_the_numbers(tmp_path: Path) -> None:
         sentences.imbalance(found)
         == "Effusion is in 100 images and Edema in 30, 3.3 to 1; No Finding in 295."
     )
-    assert "Effusion differs most between the parts: 50.0\N{NO-BREAK SPACE}% of train" in sentences.shift(
-        found
+    assert (
+        "Effusion differs most between the parts: 50.0\N{NO-BREAK SPACE}% of train"
+        in sentences.split_difference(found)
     )
     assert sentences.pair_title(found) == "Effusion and Edema go together"
     assert sentences.several(found).startswith("3.3 times as often as by chance; 25 images")

@@ -125,7 +125,7 @@ class Bullets(Block):
 
 @dataclass(frozen=True)
 class Facts(Block):
-    """Names and values."""
+    """Name and values."""
 
     pairs: tuple[tuple[str, str], ...]
 

@@ -49,7 +49,7 @@ class Column:
 
 @dataclass
 class Notes:
-    """Gives each reason a letter, the same one each time."""
+    """Give each reason a letter, the same one each time."""
 
     letters: dict[str, str] = field(default_factory=dict)
 

@@ -8,6 +8,7 @@ from hilum import files
 from hilum.comparison import gallery, speed
 from hilum.comparison.compare import FIGURES, Comparison, Difference, Exhibit
 from hilum.evaluation.external import MEAN
+from hilum.progress import count
 from hilum.report import formatting
 from hilum.report.comparison import plots
 from hilum.report.drawing import maps, model_panels, overlays, style
@@ -218,14 +219,14 @@ def _names(comparison: Comparison) -> list[str]:
 
 
 def _lead(comparison: Comparison) -> str:
-    patients = formatting.count(len(set(comparison.patients)), "patient")
+    patients = count(len(set(comparison.patients)), "patient")
     positive = ""
     if len(comparison.findings) == 1:
         number = int((comparison.labels[:, 0] == 1).sum())
         positive = f", {number:,} with {comparison.findings[0]}"
-    images = formatting.count(len(comparison.images), "test image")
+    images = count(len(comparison.images), "test image")
     return (
-        f"{formatting.count(len(comparison.models), 'model')} on the same {images} "
+        f"{count(len(comparison.models), 'model')} on the same {images} "
         f"of {patients} ({comparison.data}){positive}. Reference: {comparison.models[0].name}, the first named. "
         f"{comparison.matched}"
     )

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from hilum import stats
 from hilum.comparison.compare import FIGURES, Compared, Comparison
 from hilum.evaluation.external import ACCURACY, MEAN
+from hilum.progress import count
 from hilum.report import formatting
 from hilum.report.drawing import model_panels, overlays
 from hilum.report.section import Plot
@@ -35,7 +36,7 @@ _SHORT = {"average_precision": "AP", "ppv": "PPV (precision)", "sensitivity": "S
 
 
 def verdicts(comparison: Comparison) -> Iterator[str]:
-    """Yields what can be said of the models, a sentence each."""
+    """Yield what can be said of the models, a sentence each."""
     key, reference = comparison.overall, comparison.models[0].name
     what = "mean AUROC" if key == MEAN else "AUROC"
     for one in comparison.differences:
@@ -57,7 +58,7 @@ def verdicts(comparison: Comparison) -> Iterator[str]:
         if one.mcnemar:
             mine, theirs = one.mcnemar.first_only, one.mcnemar.second_only
             line += (
-                f" It alone is right on {formatting.count(mine, 'image')}, {reference} alone on {theirs:,}"
+                f" It alone is right on {count(mine, 'image')}, {reference} alone on {theirs:,}"
                 f" (p\N{NO-BREAK SPACE}{formatting.p_text(one.mcnemar_holm)})."
             )
         yield line
@@ -78,14 +79,14 @@ def _names(comparison: Comparison) -> list[str]:
 
 
 def _cohort(comparison: Comparison) -> str:
-    images = formatting.count(len(comparison.images), "image")
-    patients = formatting.count(len(set(comparison.patients)), "patient")
+    images = count(len(comparison.images), "image")
+    patients = count(len(set(comparison.patients)), "patient")
     if len(comparison.findings) == 1:
         return (
             f"{images} of {patients}, {int((comparison.labels[:, 0] == 1).sum()):,} positive; intervals 95 %"
         )
     noun = comparison.task.noun
-    return f"{images} of {patients}, {formatting.count(len(comparison.findings), noun)}; intervals 95 %"
+    return f"{images} of {patients}, {count(len(comparison.findings), noun)}; intervals 95 %"
 
 
 def _range(comparison: Comparison, metric: str, name: str) -> str:
@@ -107,12 +108,9 @@ def _range(comparison: Comparison, metric: str, name: str) -> str:
 def metrics(comparison: Comparison) -> Plot:
     """Return every metric of every model."""
     key = comparison.overall
-    rows = [
-        overlays.Row(short(name), tuple(model.figures[key][name] for model in comparison.models))
-        for name in FIGURES
-    ]
+    rows = [(short(name), tuple(model.figures[key][name] for model in comparison.models)) for name in FIGURES]
     title = _range(comparison, "auroc", "AUROC")
-    drawing = overlays.forest(
+    drawing = overlays.model_forest(
         rows,
         _names(comparison),
         title=title,
@@ -136,17 +134,17 @@ def differences(comparison: Comparison) -> Plot:
         keys = [(finding, finding, "auroc") for finding in (*comparison.findings, MEAN)]
         what = "AUROC"
     rows = [
-        overlays.Row(name, (None, *(found[model.name, finding].metrics[metric] for model in others)))
+        (name, (None, *(found[model.name, finding].metrics[metric] for model in others)))
         for name, finding, metric in keys
     ]
     tests = [one.delong_holm for one in comparison.differences if one.delong_holm is not None]
     sure = sum(p < LEVEL for p in tests)
-    title = f"{sure} of {formatting.count(len(tests), 'AUROC difference')} beyond chance (p < 0.05, Holm)"
+    title = f"{sure} of {count(len(tests), 'AUROC difference')} beyond chance (p < 0.05, Holm)"
     if len(comparison.differences) == 1:
         only = comparison.differences[0]
         told = formatting.estimate(only.metrics["auroc"].to_dict())
         title = f"AUROC difference {told}, p {formatting.p_text(only.delong_holm)}"
-    drawing = overlays.forest(
+    drawing = overlays.model_forest(
         rows,
         _names(comparison),
         title=title,
@@ -168,10 +166,10 @@ def _curves(comparison: Comparison, name: str, metric: str, called: str) -> Plot
     title = _range(comparison, metric, called)
     if len(comparison.findings) > FEW:
         rows = [
-            overlays.Row(finding, tuple(model.figures[finding][metric] for model in comparison.models))
+            (finding, tuple(model.figures[finding][metric] for model in comparison.models))
             for finding in (*comparison.findings, MEAN)
         ]
-        drawing = overlays.forest(
+        drawing = overlays.model_forest(
             rows,
             _names(comparison),
             title=title,
@@ -290,9 +288,9 @@ def learning_curves(comparison: Comparison) -> Iterator[Plot]:
             panels.append((label, lines))
     counts = [len(history) for history in known]
     title = (
-        f"{min(counts)} to {formatting.count(max(counts), 'epoch')} of training"
+        f"{min(counts)} to {count(max(counts), 'epoch')} of training"
         if min(counts) < max(counts)
-        else f"{formatting.count(counts[0], 'epoch')} of training"
+        else f"{count(counts[0], 'epoch')} of training"
     )
     whose: dict[str, list[str]] = {}
     for model in comparison.models:

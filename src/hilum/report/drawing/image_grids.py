@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hilum.data.exploration import Atlas
 from hilum.data.pixel_statistics import Look, Sample
+from hilum.progress import count
 from hilum.report import formatting
 from hilum.report.drawing import maps, style
 
@@ -53,7 +54,7 @@ class PictureTile:
 
 
 def samples(looks: Mapping[str, Look], *, number: int) -> tuple[PictureTile, ...]:
-    """Returns up to `number` samples of each class, in the shape of their files."""
+    """Return up to `number` samples of each class, in the shape of their files."""
     return tuple(
         PictureTile(
             name,
@@ -65,7 +66,7 @@ def samples(looks: Mapping[str, Look], *, number: int) -> tuple[PictureTile, ...
 
 
 def means(looks: Mapping[str, Look], *, reference: str, aspect: float) -> tuple[PictureTile, ...]:
-    """Returns each class's mean image and, where there is a reference, what it has more or less than that.
+    """Return each class's mean image and, where there is a reference, what it has more or less than that.
 
     Args:
         looks: Class -> its look.
@@ -86,7 +87,7 @@ def means(looks: Mapping[str, Look], *, reference: str, aspect: float) -> tuple[
 
 
 def mean_range(looks: Mapping[str, Look]) -> tuple[float, float]:
-    """Returns the grey values that are drawn black and white in mean images, the same for all of them.
+    """Return the grey values that are drawn black and white in mean images, the same for all of them.
 
     A mean is flat: drawn from 0 to 1, that of dark films would be nearly black.
     """
@@ -96,7 +97,7 @@ def mean_range(looks: Mapping[str, Look]) -> tuple[float, float]:
 
 
 def difference_limit(looks: Mapping[str, Look], *, reference: str) -> float:
-    """Returns the grey value at which the scale of differences ends, the same for all classes."""
+    """Return the grey value at which the scale of differences ends, the same for all classes."""
     base = looks.get(reference)
     if base is None:
         return SMALLEST_DIFFERENCE
@@ -120,7 +121,7 @@ def atlas(boxes: Sequence[Atlas], *, aspect: float) -> tuple[PictureTile, ...]:
         peak = float(each.cover.max())
         opacity = 0.8 * np.clip(cover / peak, 0, 1)[..., None]
         picture = np.rint((1 - opacity) * grey + opacity * maps.colours(cover, peak)).astype(np.uint8)
-        remark = f"{formatting.count(each.boxes, 'box')}, peak {100 * peak:.0f} %"
+        remark = f"{count(each.boxes, 'box')}, peak {100 * peak:.0f} %"
         tiles.append(PictureTile(each.finding, remark, ((f"Where boxes of {each.finding} lie", picture),)))
     return tuple(tiles)
 
@@ -135,7 +136,7 @@ def mosaic(
     upright: bool = False,
     foot: tuple[str, float] | None = None,
 ) -> "Figure":
-    """Draws tiles in rows, each with its name above.
+    """Draw tiles in rows, each with its name above.
 
     Args:
         tiles: In reading order.
@@ -191,7 +192,7 @@ def mosaic(
 
 @style.styled
 def scale(kind: str, limit: float) -> "Figure":
-    """Draws a scale alone, for a page that lays out the pictures itself."""
+    """Draw a scale alone, for a page that lays out the pictures itself."""
     drawing = style.figure(5.8, 0.36)
     _draw_scale(drawing, kind, limit, left=0.02, top=0.02)
     return drawing
@@ -224,7 +225,7 @@ def _grey(levels: NDArray[np.floating], aspect: float, drawn: tuple[float, float
 
 
 def _fit(levels: NDArray[np.floating], aspect: float) -> NDArray[np.float32]:
-    """Gives a square the shape of its original again."""
+    """Give a square the shape of its original again."""
     from hilum.images.geometry import resize
 
     return resize(

@@ -1,22 +1,21 @@
 """An Evaluation -> its section on subgroups: figures by level, what differs, and what metadata alone tell."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 from hilum.evaluation.evaluate import Evaluation
 from hilum.evaluation.subgroups import Baseline, Factor, Level, Subgroups
 from hilum.files import spreadsheet_safe
+from hilum.progress import count
 from hilum.report import formatting
 from hilum.report.drawing import style
+from hilum.report.drawing.forest import ForestLayout, ForestRow, Mark, forest
 from hilum.report.evaluation.disparities import named
 from hilum.report.evaluation.plots import cohort, confidence
 from hilum.report.section import Block, Paragraph, Plot, Plots, Section, Tables
 from hilum.report.table import Cell, Grid, Notes, csv_number, csv_text, make_grid
 from hilum.stats import Estimate
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 FACTORS = {"source": "Source", "view": "View", "sex": "Sex", "age": "Age, years"}
 TOO_SMALL = "too small"
@@ -27,32 +26,11 @@ DECISIONS = ("sensitivity", "specificity")
 COUNTS = ("positives", "negatives", "positive_patients", "negative_patients")
 FIGURES = ("auroc", *DECISIONS, "accuracy", "difference")
 """Columns of subgroups.csv."""
-
-
-CHANCE: dict[str, Any] = {"color": style.SLATE, "linewidth": 1.4, "linestyle": (0, (3, 2))}
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of the figure: the heading of a factor, or one of its levels.
-
-    Attributes:
-        name: Of the factor or level.
-        estimate: None for a heading.
-        images: How many; 0 for a heading.
-        whole: Of all images of the factor.
-        same: Words where these are the images of a level above, whose figure stands there; else empty.
-    """
-
-    name: str
-    estimate: Estimate | None
-    images: int
-    whole: float | None
-    same: str = ""
+CHANCE: dict[str, Any] = {"color": style.SLATE, "linewidth": 1.4, "linestyle": (0, (3, 2)), "zorder": 0.9}
 
 
 def section(evaluation: Evaluation) -> Section | None:
-    """Returns the section, None where no subgroups were made."""
+    """Return the section, None where no subgroups were made."""
     found = evaluation.subgroups
     if found is None:
         return None
@@ -64,7 +42,7 @@ def section(evaluation: Evaluation) -> Section | None:
         same = ", ".join(f"{name} ({level})" for name, level in found.same.items())
         lead += f" The same for all of them, so that nothing can be compared: {same}."
     corrected = (
-        f" p: of no difference, by Holm's correction over the {formatting.count(found.comparisons, 'comparison')} of "
+        f" p: of no difference, by Holm's correction over the {count(found.comparisons, 'comparison')} of "
         "this section."
     )
     how = (
@@ -107,7 +85,7 @@ def section(evaluation: Evaluation) -> Section | None:
 
 
 def table(evaluation: Evaluation, found: Subgroups) -> Grid:
-    """Returns a row a level: how many, AUROC, difference from the rest, and the decisions."""
+    """Return a row a level: how many, AUROC, difference from the rest, and the decisions."""
     single = evaluation.findings[0] if len(evaluation.findings) == 1 else None
     notes = Notes()
     rows = []
@@ -139,7 +117,7 @@ def table(evaluation: Evaluation, found: Subgroups) -> Grid:
 
 
 def baseline(evaluation: Evaluation, found: Subgroups) -> Grid | None:
-    """Returns what metadata alone tell beside the model, a row a finding or, of one finding, a row each.
+    """Return what metadata alone tell beside the model, a row a finding or, of one finding, a row each.
 
     Metadata that tell nothing of any finding are left out; without any there is no table.
     """
@@ -176,7 +154,7 @@ def _told(one: Baseline, unknown: Sequence[str]) -> dict[str, Estimate]:
 
 
 def to_csv(found: Subgroups) -> str:
-    """Returns one line a level and finding, and a line with the level's mean where there are several findings."""
+    """Return one line a level and finding, and a line with the level's mean where there are several findings."""
     head = ["factor", "level", "finding", "images", "patients", *COUNTS]
     head += [column for name in FIGURES for column in (name, f"{name}_low", f"{name}_high")]
     rows = [
@@ -265,16 +243,15 @@ def _number(estimate: Estimate) -> Cell:
 
 
 def _plot(evaluation: Evaluation, found: Subgroups) -> Plot:
+    from matplotlib.lines import Line2D
+
     name = "AUROC" if len(evaluation.findings) == 1 else "Mean AUROC"
     rows, known = [], []
     for factor in found.factors:
         own = [level for level in factor.levels if level.auroc.value is not None and not level.same_as]
-        whole = factor.whole if own else None
-        rows.append(Row(_heading(factor, evaluation), None, 0, whole))
-        for level in factor.levels:
-            rows.append(Row(level.name, level.auroc, level.images, whole, _same(level)))
-            if level.auroc.value is not None and not level.same_as:
-                known.append((level.auroc.value, named(factor, level)))
+        rows.append(ForestRow(_heading(factor, evaluation), bold=True))
+        rows += [_forest_row(level, factor.whole if own else None) for level in factor.levels]
+        known += [(level.auroc.value, named(factor, level)) for level in own if level.auroc.value is not None]
     title = f"{name} by subgroup: every level is too small"
     if len(known) == 1:
         title = f"{name} by subgroup: only {formatting.ends(known[0][1], 21)} can be scored"
@@ -285,17 +262,37 @@ def _plot(evaluation: Evaluation, found: Subgroups) -> Plot:
         f"{name} of the images of each level with its {confidence(evaluation)} interval by patient. Black line, where "
         "a level can be scored: all images together; dashes: chance."
     )
-    drawing = forest(rows, title=title, subtitle=cohort(evaluation), axis=f"{name} (0.5 is chance)")
+    # Many sites still fit a page when their lines stand closer.
+    pitch, right = 0.25 if len(rows) <= 30 else 0.19, style.FULL - style.MARGIN
+    drawing = forest(
+        rows,
+        ForestLayout(pitch=pitch, top=0.72, left=1.75, width=3.05, letters=22, counts=right),
+        title=title,
+        subtitle=cohort(evaluation),
+        axis=f"{name} (0.5 is chance)",
+        heads={1.89: "all images together", 3.34: "chance", right: "images"},
+        chance=CHANCE,
+    )
+    # The key stands above the frame, where nothing else is.
+    width, height = drawing.get_size_inches()
+    for left, look in ((1.81, {"color": style.INK, "linewidth": 0.9}), (3.26, CHANCE)):
+        segment = [1 - 0.65 / height, 1 - 0.53 / height]
+        drawing.add_artist(Line2D([left / width] * 2, segment, **look))
     return Plot("subgroups", drawing, title, caption)
 
 
-def _same(level: Level) -> str:
-    """Says which level above has the very same images; empty where none has."""
-    return f"same as {' '.join(level.same_as)}" if level.same_as else ""
+def _forest_row(level: Level, whole: float | None) -> ForestRow:
+    level_name, count = formatting.ends(level.name, 22), f"{level.images:,}"
+    if level.same_as:
+        same = formatting.ends(f"same as {' '.join(level.same_as)}", 22)
+        return ForestRow(level_name, (), same, count, faint=True, indent=0.1)
+    small = level.auroc.value is None
+    text = TOO_SMALL if small else formatting.estimate(level.auroc.to_dict())
+    return ForestRow(level_name, (Mark(level.auroc),), text, count, faint=small, indent=0.1, reference=whole)
 
 
 def _methods(evaluation: Evaluation, found: Subgroups) -> str:
-    """Says so where AUROC's intervals of the levels and of all images are made in two ways."""
+    """Say so where AUROC's intervals of the levels and of all images are made in two ways."""
     levels = {level.auroc.method for factor in found.factors for level in factor.levels if level.auroc.method}
     of_all = evaluation.metrics.get("macro" if len(evaluation.findings) > 1 else "findings", {})
     if len(evaluation.findings) == 1:
@@ -313,71 +310,3 @@ def _heading(factor: Factor, evaluation: Evaluation) -> str:
     if len(evaluation.findings) == 1:
         return FACTORS[factor.name]
     return f"{FACTORS[factor.name]} (mean of {len(factor.common)})"
-
-
-@style.styled
-def forest(rows: Sequence[Row], *, title: str, subtitle: str, axis: str) -> "Figure":
-    """Draws the AUROC of each level with its interval, below the name of its factor.
-
-    Args:
-        rows: From top to bottom.
-        title: The finding of the figure.
-        subtitle: What it rests on.
-        axis: What the abscissa is.
-    """
-    # Many sites still fit a page when their lines stand closer.
-    pitch = 0.25 if len(rows) <= 30 else 0.19
-    top, left, width = 0.72, 1.75, 3.05
-    beside = left + width + 0.15
-    height = pitch * len(rows)
-    drawing = style.figure(style.FULL, top + height + 0.5)
-    style.heading(drawing, title, subtitle)
-    style.write(
-        drawing, "images", left=style.FULL - style.MARGIN, top=top - 0.09, colour=style.FAINT, align="right"
-    )
-    frame = style.axes(drawing, left=left, top=top, width=width, height=height)
-    # The key stands above the frame, where nothing else is.
-    for start, meaning, look in (
-        (0.0, "all images together", {"color": style.INK, "linewidth": 0.9}),
-        (1.45, "chance", CHANCE),
-    ):
-        frame.plot(
-            [(start + 0.06) / width] * 2, [1 + 0.07 / height, 1 + 0.19 / height], **look,
-            transform=frame.transAxes, clip_on=False,
-        )  # fmt: skip
-        style.write(drawing, meaning, left=left + start + 0.14, top=top - 0.09, colour=style.FAINT)
-    lows = [0.5]
-    for place, row in enumerate(rows):
-        line = top + pitch * (place + 0.5) + 0.045
-        if row.estimate is None:
-            style.write(drawing, row.name, left=style.MARGIN, top=line, bold=True)
-            continue
-        style.write(drawing, formatting.ends(row.name, 22), left=style.MARGIN + 0.1, top=line)
-        style.write(
-            drawing,
-            f"{row.images:,}",
-            left=style.FULL - style.MARGIN,
-            top=line,
-            colour=style.FAINT,
-            align="right",
-        )
-        estimate = row.estimate
-        if row.same:
-            style.write(drawing, formatting.ends(row.same, 22), left=beside, top=line, colour=style.FAINT)
-            continue
-        if row.whole is not None:
-            frame.plot([row.whole] * 2, [place - 0.5, place + 0.5], color=style.INK, linewidth=0.9, zorder=1)
-        if estimate.value is None:
-            style.write(drawing, TOO_SMALL, left=beside, top=line, colour=style.FAINT)
-            continue
-        style.write(drawing, formatting.estimate(estimate.to_dict()), left=beside, top=line)
-        lows.append(estimate.value)
-        if estimate.low is not None and estimate.high is not None:
-            frame.plot([estimate.low, estimate.high], [place] * 2, color=style.BLUE, linewidth=1.5)
-            lows.append(estimate.low)
-        frame.plot(
-            [estimate.value], [place], "o", color=style.BLUE, markersize=5, markeredgewidth=0, clip_on=False
-        )  # fmt: skip
-    frame.axvline(0.5, **CHANCE, zorder=0.9)
-    style.rows_of_shares(frame, len(rows), lowest=min(lows), axis=axis)
-    return drawing

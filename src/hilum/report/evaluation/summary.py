@@ -3,6 +3,7 @@
 import numpy as np
 
 from hilum.evaluation.evaluate import Evaluation
+from hilum.progress import count
 from hilum.report import formatting
 from hilum.report.evaluation import plots
 from hilum.report.evaluation.disparities import disparity_sentences
@@ -31,8 +32,8 @@ def what(evaluation: Evaluation) -> str:
 
 def whom(evaluation: Evaluation) -> str:
     """Say on which images it was evaluated."""
-    images = formatting.count(len(evaluation.images), "image")
-    patients = formatting.count(len(np.unique(evaluation.patients)), "patient")
+    images = count(len(evaluation.images), "image")
+    patients = count(len(np.unique(evaluation.patients)), "patient")
     text = f"{images} of {patients}, {evaluation.data}, {formatting.part(evaluation.split)}."
     if len(evaluation.findings) > 1:
         return text
@@ -142,7 +143,7 @@ def _not_estimable(evaluation: Evaluation) -> list[str]:
 
 
 def _miscalibrated(evaluation: Evaluation) -> list[str]:
-    """Names findings whose calibration slope differs from 1 beyond its interval."""
+    """Name findings whose calibration slope differs from 1 beyond its interval."""
     extreme, timid = [], []
     for finding in evaluation.findings:
         slope = plots.scores_of(evaluation, finding)["calibration_slope"]

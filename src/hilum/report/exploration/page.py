@@ -8,6 +8,7 @@ from hilum import files
 from hilum.data.exploration import Exploration
 from hilum.data.label_statistics import ALL, CONFIDENCE
 from hilum.data.pixel_statistics import SIDE
+from hilum.progress import count
 from hilum.report import formatting
 from hilum.report.exploration import plots, sentences
 from hilum.report.rendering import render_page, write_json, write_plots
@@ -72,7 +73,7 @@ def left_out(found: Exploration) -> dict[str, tuple[str, ...]]:
     sizes = found.sizes
     one_size = sizes is not None and len(sizes.counts) == 1
     side = " × ".join(f"{int(side):,}" for side in sizes.sides[0]) if sizes is not None else ""
-    images = formatting.count(int(sizes.counts.sum()), "image") if sizes is not None else ""
+    images = count(int(sizes.counts.sum()), "image") if sizes is not None else ""
     views = found.views.values if found.views else ()
     few_boxes = found.atlas and all(each.boxes < sentences.FEWEST_BOXES for each in found.atlas)
     told: dict[str, dict[str, object]] = {
@@ -110,7 +111,7 @@ def notable(found: Exploration) -> list[str]:
     said = [
         sentences.joined(found),
         sentences.imbalance(found),
-        sentences.shift(found),
+        sentences.split_difference(found),
         sentences.unknowns(found),
     ]
     if found.views and "AP" in found.views.values and len(found.views.values) > 1:
@@ -185,18 +186,18 @@ def _warnings(found: Exploration) -> Iterator[str]:
     if found.unreadable:
         reason, number = Counter(found.unreadable.values()).most_common(1)[0]
         yield (
-            f"{formatting.count(len(found.unreadable), 'file')} of "
+            f"{count(len(found.unreadable), 'file')} of "
             f"{len(found.unreadable) + found.num_read:,} could not be read and are left out of all pictures "
             f"(most often: {reason}, {number:,}). explore.json lists them."
         )
     if found.num_missing and found.num_read:
-        yield f"{formatting.count(found.num_missing, 'image')} of the table have no file here; their rows are counted."
+        yield f"{count(found.num_missing, 'image')} of the table have no file here; their rows are counted."
 
 
 def _tiles(found: Exploration) -> Iterator[Tile]:
     yield Tile("Images", f"{found.num_images:,}", "", ", ".join(source.name for source in found.sources))
     most = found.follow_ups.most if found.follow_ups else 1
-    yield Tile("Patients", f"{found.num_patients:,}", "", f"up to {formatting.count(most, 'image')} each")
+    yield Tile("Patients", f"{found.num_patients:,}", "", f"up to {count(most, 'image')} each")
     present = sorted((each for each in found.findings if each.present), key=lambda each: -each.present)
     if present:
         most_often = present[0]
@@ -247,7 +248,7 @@ def _people(found: Exploration) -> Grid | None:
 
 
 def _one_view(found: Exploration) -> str:
-    """Says of the only view how it came to be, as far as that is known."""
+    """Say of the only view how it came to be, as far as that is known."""
     view = found.views.values[0] if found.views else ""
     if view == "AP" and found.taken_ap and found.taken_ap.children > found.taken_ap.images / 2:
         return "Every view is AP, as small children are filmed, sick or not."
@@ -258,9 +259,9 @@ def _facts(found: Exploration) -> Iterator[tuple[str, str]]:
     for source in found.sources:
         yield source.name, source.terms or "terms of use are not known"
     for part, (images, patients) in found.splits.items():
-        yield part, f"{formatting.count(images, 'image')} of {formatting.count(patients, 'patient')}"
+        yield part, f"{count(images, 'image')} of {count(patients, 'patient')}"
     if found.num_read:
-        read = f"{formatting.count(found.num_read, 'image')} were read, at most {found.limit:,} of each class"
+        read = f"{count(found.num_read, 'image')} were read, at most {found.limit:,} of each class"
         how = f"drawn with seed {found.seed}, and squashed to {SIDE} × {SIDE} pixels"
         yield "Pixels", f"{read}, {how}. All else is counted over every row."
     if found.reference:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hilum import files
+from hilum.progress import count
 from hilum.report import formatting
 from hilum.report.rendering import render_page, write_plots
 from hilum.report.section import Block, Bullets, Facts, Heading, Page, Plots, Section, Tables, Tile, Tiles
@@ -80,7 +81,7 @@ def _warnings(study: Study) -> Iterator[str]:
         yield f"{why}: {done} of {study.planned} trials are done. The same command goes on."
     failed = int((study.trials["state"] == "failed").sum())
     if failed:
-        yield f"{formatting.count(failed, 'trial')} of {done} failed; the reasons stand below the table."
+        yield f"{count(failed, 'trial')} of {done} failed; the reasons stand below the table."
     for each in study.dimensions:
         best = study.ranked.iloc[0][each.key]
         numbers = [corner for corner in each.corners if isinstance(corner, int | float)]
@@ -108,9 +109,7 @@ def _tiles(study: Study) -> Iterator[Tile]:
     remark = ", ".join([f"of {study.planned} planned", *others])
     yield Tile("Complete trials", f"{counts['complete']:,}", "", remark)
     images, patients = study.images["val"]
-    yield Tile(
-        "Compared on", f"{images:,}", "", f"validation images of {formatting.count(patients, 'patient')}"
-    )
+    yield Tile("Compared on", f"{images:,}", "", f"validation images of {count(patients, 'patient')}")
     seconds = float(study.trials["seconds"].sum())
     yield Tile("Training", _duration(seconds), "", "all trials together, validation left out")
 
@@ -156,7 +155,7 @@ def _facts(study: Study) -> Iterator[tuple[str, str]]:
     yield "Compared by", f"{study.monitor}, at each trial's best epoch"
     yield "Network", f"{study.recipe.model.architecture}, trained by {study.engine}"
     for part, (images, patients) in study.images.items():
-        yield part, f"{formatting.count(images, 'image')} of {formatting.count(patients, 'patient')}"
+        yield part, f"{count(images, 'image')} of {count(patients, 'patient')}"
     yield "Beside this page", "best.toml (train it with hilum train), trials.csv, plots/"
 
 
