@@ -8,10 +8,9 @@ from pathlib import Path
 from hilum.engines.contract import InitialWeights
 from hilum.engines.registry import REGISTRY
 from hilum.errors import RecipeError, TrainingError
+from hilum.recipe.architectures import ARCHITECTURES
 
 RANDOM = InitialWeights("random", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), licence="none")
-NO_HUB = "custom_cnn"
-"""The architecture that no hub has weights for."""
 
 
 def check_weights(source: str, *, engine: str, architecture: str) -> None:
@@ -25,7 +24,8 @@ def check_weights(source: str, *, engine: str, architecture: str) -> None:
     Raises:
         RecipeError: The file is not there, not of a kind that the engine reads, or no hub has such weights.
     """
-    if source == "imagenet" and architecture == NO_HUB:
+    known = ARCHITECTURES.get(architecture)
+    if source == "imagenet" and known and not known.pretrained:
         raise RecipeError(f"{architecture} has no ImageNet weights; set model.weights=none")
     if source in ("imagenet", "none"):
         return

@@ -1,16 +1,21 @@
 """One TOML file <-> a Recipe: everything a run needs, checked before anything is read or trained."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from hilum.recipe import architectures
+from hilum.recipe.losses import LOSSES
+from hilum.recipe.validation_metrics import METRICS
 from hilum.recipe.values import InputSpec, RecipeSection, Task
 
-Monitor = Literal[
-    "val_loss", "val_auroc", "val_average_precision", "val_accuracy", "val_precision", "val_recall", "val_f1"
-]
+if TYPE_CHECKING:
+    Monitor = str
+    LossName = str
+else:  # the names are in one place each, and a type checker reads no dict
+    Monitor = Literal["val_loss", *METRICS]
+    LossName = Literal["auto", *LOSSES]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Whole = Annotated[int, Field(ge=1)]
@@ -186,7 +191,7 @@ class TrainSettings(RecipeSection):
     ema: Fraction = 0.0
     """Decay a step of an exponential moving average of the weights, which is then what is validated and kept; 0 is
     none."""
-    loss: Literal["auto", "bce", "softmax", "focal", "asymmetric"] = "auto"
+    loss: LossName = "auto"
     """`auto`: binary cross-entropy per finding, softmax cross-entropy for `multiclass`. `focal` weighs down what is
     easy (either task); `asymmetric` what is easily absent (not for `multiclass`)."""
     focal_gamma: Annotated[float, Field(ge=0)] = 2.0
@@ -284,13 +289,13 @@ class Recipe(RecipeSection):
             raise ValueError(
                 "balance.method = 'positive-weights' does not go with task.kind = 'multiclass'; use 'class-weights'"
             )
-        if kind == "multiclass" and loss in ("bce", "asymmetric"):
+        if kind == "multiclass" and loss != "auto" and LOSSES[loss].classes is None:
             raise ValueError(
                 f"train.loss = {loss!r} does not go with task.kind = 'multiclass'; use 'softmax' or 'focal'"
             )
-        if kind != "multiclass" and loss == "softmax":
+        if kind != "multiclass" and loss != "auto" and LOSSES[loss].findings is None:
             raise ValueError(
-                f"train.loss = 'softmax' is for exactly one class an image, not for task.kind = {kind!r}; "
+                f"train.loss = {loss!r} is for exactly one class an image, not for task.kind = {kind!r}; "
                 "use 'bce', or task.kind = 'multiclass'"
             )
         if self.train.unfreeze_after and self.model.freeze == "none":

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 
 from hilum.engines.keras import export, models
-from hilum.engines.keras.backbones import CUSTOM_CNN, FAMILIES, layers
+from hilum.engines.keras.backbones import FAMILIES, OWN, layers
 from hilum.errors import UsageError
 from hilum.recipe import load_recipe
 from hilum.recipe.architectures import ARCHITECTURES
@@ -141,7 +141,7 @@ def _modules(config):
 def test_the_engine_has_what_the_registry_says_and_no_more():
     named = {ARCHITECTURES[name].engines["keras"] for name in KERAS}
 
-    assert named == {*FAMILIES, CUSTOM_CNN}
+    assert named == {*FAMILIES, *OWN}
 
 
 def test_an_architecture_of_the_other_engine_is_refused_with_what_there_is():

@@ -8,7 +8,6 @@ from typing import Any
 
 import keras
 
-CUSTOM_CNN = "custom_cnn"
 MOMENTUM = (
     0.9  # of batch norm's statistics, as PyTorch's 0.1 has it; the library's 0.99 needs thousands of steps
 )
@@ -62,7 +61,7 @@ def make_backbone(
     """Makes a backbone that ends at its feature map.
 
     Args:
-        name: `custom_cnn` or a name in `keras.applications`.
+        name: One of `OWN` or a name in `keras.applications`.
         size: Side of the images in pixels.
         pretrained: Whether to fetch the library's ImageNet weights.
         load: Fills the network with weights while it is still as the library has it.
@@ -73,8 +72,8 @@ def make_backbone(
         A functional `keras.Model`: (batch, size, size, 3) -> (batch, h, w, channels).
     """
     with seeded(seed):
-        if name == CUSTOM_CNN:
-            network = _custom_cnn(size, dropout)
+        if name in OWN:
+            network = OWN[name](size, dropout)
         else:
             network = getattr(keras.applications, name)(
                 include_top=False,
@@ -85,7 +84,7 @@ def make_backbone(
             )
         if load is not None:
             load(network)
-        if name != CUSTOM_CNN:
+        if name not in OWN:
             network = _adapted(network, FAMILIES[name])
     for layer in layers(network):
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -154,7 +153,11 @@ def _custom_cnn(size: int, dropout: float) -> Any:
         features = keras.layers.ReLU(name=f"block{number}_relu")(features)
         features = keras.layers.MaxPooling2D(2, name=f"block{number}_pool")(features)
         features = keras.layers.SpatialDropout2D(dropout, name=f"block{number}_dropout")(features)
-    return keras.Model(image, features, name=CUSTOM_CNN)
+    return keras.Model(image, features, name="custom_cnn")
+
+
+OWN: dict[str, Callable[[int, float], Any]] = {"custom_cnn": _custom_cnn}
+"""Name -> a function of size and dropout that makes a network: (batch, size, size, 3) -> (batch, h, w, channels)."""
 
 
 @contextlib.contextmanager

@@ -40,7 +40,7 @@ import tensorflow
 
 from hilum.engines.contract import InitialWeights
 from hilum.engines.keras import weight_exchange
-from hilum.engines.keras.backbones import CUSTOM_CNN, FAMILIES, layers
+from hilum.engines.keras.backbones import FAMILIES, OWN, layers
 from hilum.engines.weight_sources import RANDOM, check_weights, misfit, named, triple, unfetched
 from hilum.errors import TrainingError
 
@@ -57,7 +57,7 @@ def initialise(
     """Makes a backbone and loads its weights.
 
     Args:
-        name: The name in `keras.applications`, or `custom_cnn`.
+        name: The name in `keras.applications`, or one of `backbones.OWN`.
         source: `imagenet`, `none` or a path.
         make: Makes the bare backbone: `backbones.make_backbone`, its size given.
         images: uint8 (n, size, size), for unfolding batch norm.
@@ -115,7 +115,7 @@ def _from_hdf5(name: str, path: Path, make: Make) -> tuple[Any, InitialWeights]:
 
 def _initial(name: str, path: Path) -> InitialWeights:
     """Of a file that says nothing of its normalisation: the library's."""
-    usual = RANDOM if name == CUSTOM_CNN else FAMILIES[name]
+    usual = RANDOM if name in OWN else FAMILIES[name]
     return InitialWeights(named(path), usual.mean, usual.std)
 
 

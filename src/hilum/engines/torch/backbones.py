@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from hilum.errors import TrainingError, UsageError
 
-CUSTOM_CNN = "custom_cnn"
 LIBRARY = "timm."  # before the library's names of weights in a FeatureMap's
 
 
@@ -45,7 +44,7 @@ def make_backbone(
     """Makes a backbone that ends at its feature map.
 
     Args:
-        name: `custom_cnn` or timm's name, with or without its tag.
+        name: One of `OWN`, or timm's name, with or without its tag.
         pretrained: Whether to fetch timm's weights for that tag; or such weights, under timm's names, which are
             brought to this size (position embeddings are resampled).
         same_padding: TensorFlow's padding, for weights that were trained with it; batch norm's eps is then 1e-3.
@@ -56,8 +55,8 @@ def make_backbone(
         UsageError: timm has no such model, it gives no feature map, or it cannot read images of that size.
         TrainingError: The architecture cannot have that padding.
     """
-    if name == CUSTOM_CNN:
-        return CustomCNN(dropout=dropout)
+    if name in OWN:
+        return OWN[name](dropout=dropout)
     config = timm_config(name)
     size = size or config.input_size[-1]
     options: dict[str, Any] = {"num_classes": 0}
@@ -175,6 +174,10 @@ class CustomCNN(nn.Module):
             if isinstance(block, nn.MaxPool2d):
                 features = self.dropout(features)
         return features
+
+
+OWN: dict[str, Callable[..., nn.Module]] = {"custom_cnn": CustomCNN}
+"""Name -> a network of Hilum's own: (batch, 3, size, size) -> (batch, channels, h, w), made with `dropout`."""
 
 
 def _grid(tokens: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ from torch import Tensor, nn
 
 from hilum.engines.contract import InitialWeights
 from hilum.engines.torch import weight_exchange
-from hilum.engines.torch.backbones import CUSTOM_CNN, LIBRARY, timm_config
+from hilum.engines.torch.backbones import LIBRARY, OWN, timm_config
 from hilum.engines.weight_sources import RANDOM, check_weights, misfit, named, triple, unfetched
 from hilum.errors import HilumError, TrainingError
 
@@ -57,7 +57,7 @@ def initialise(
     """Makes a backbone and loads its weights.
 
     Args:
-        name: timm's name, with its tag or without, or `custom_cnn`.
+        name: timm's name, with its tag or without, or one of `backbones.OWN`.
         source: `imagenet`, `none` or a path.
         make: Makes the bare backbone: `backbones.make_backbone`.
         images: Float (n, size, size) in [0, 1], for unfolding batch norm.
@@ -89,7 +89,7 @@ def check_initial_weights(name: str, source: str) -> None:
         TrainingError: There are no such weights.
     """
     check_weights(source, engine="torch", architecture=name)
-    if name != CUSTOM_CNN and not timm_config(name).has_weights and source == "imagenet":
+    if name not in OWN and not timm_config(name).has_weights and source == "imagenet":
         raise TrainingError(
             f"timm has no weights for {name}; give model.weights the path of a .safetensors or .npz file, or "
             "model.weights=none"
@@ -152,7 +152,7 @@ def _from_safetensors(name: str, path: Path, make: Make) -> tuple[nn.Module, Ini
         raise TrainingError(f"{path.name} is not a readable .safetensors file: {error}") from None
     make = partial(make, same_padding=notes.get("padding") == "same")
     backbone = _load(name, path, _of_backbone(tensors), make)
-    config = RANDOM if name == CUSTOM_CNN else timm_config(name)
+    config = RANDOM if name in OWN else timm_config(name)
     mean = triple(notes["mean"], path) if "mean" in notes else config.mean
     std = triple(notes["std"], path) if "std" in notes else config.std
     return backbone, InitialWeights(
@@ -176,7 +176,7 @@ def _load(name: str, path: Path, tensors: dict[str, Tensor], make: Make) -> nn.M
     extra = [key for key in tensors if key not in expected and not key.startswith(left_out)]
     missing = [key for key in expected if key not in tensors and not key.endswith("num_batches_tracked")]
     misshapen = [key for key in expected if key in tensors and tensors[key].shape != expected[key].shape]
-    if misshapen and not (extra or missing) and name != CUSTOM_CNN and timm_config(name).fixed_input_size:
+    if misshapen and not (extra or missing) and name not in OWN and timm_config(name).fixed_input_size:
         # Position embeddings may be of another image size. timm resamples them, and raises anything if it is not that.
         with contextlib.suppress(Exception):
             return make(name, pretrained=tensors)
