@@ -304,7 +304,7 @@ def _boxed(finding: str) -> str:
 
 
 def _listed(values: NDArray[np.float64]) -> list[Any]:
-    """Lists of an array's numbers; JSON has no NaN."""
+    """Return lists of an array's numbers; JSON has no NaN."""
     return np.where(np.isnan(values), None, values).tolist()  # type: ignore[no-any-return,call-overload]
 
 

@@ -88,7 +88,7 @@ class Policy:
         )
 
     def step(self, figures: Mapping[str, float]) -> Decision:
-        """Takes the figures of the epoch that has just ended.
+        """Take the figures of the epoch that has just ended.
 
         Args:
             figures: `val_loss` and those of `figures.validation_figures`, NaN where there is none.

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from hilum.recipe.validation_metrics import METRICS, FindingScores
+from hilum.recipe.validation_metrics import METRICS, ScoredFinding
 
 
 def validation_figures(labels: np.ndarray, logits: np.ndarray, *, multiclass: bool) -> dict[str, float]:
@@ -33,10 +33,10 @@ def validation_figures(labels: np.ndarray, logits: np.ndarray, *, multiclass: bo
     return figures
 
 
-def _finding(labels: np.ndarray, logits: np.ndarray, called: np.ndarray) -> FindingScores | None:
+def _finding(labels: np.ndarray, logits: np.ndarray, called: np.ndarray) -> ScoredFinding | None:
     """Return one finding's scores; None where a class is missing or a logit is not a number."""
     known = ~np.isnan(labels)
     present = labels[known] == 1
     if present.all() or not present.any() or not np.isfinite(logits[known]).all():
         return None
-    return FindingScores(present, logits[known], called[known])
+    return ScoredFinding(present, logits[known], called[known])

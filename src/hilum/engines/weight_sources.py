@@ -14,7 +14,7 @@ RANDOM = InitialWeights("random", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), licence="
 
 
 def check_weights(source: str, *, engine: str, architecture: str) -> None:
-    """Refuses initial weights that cannot be had, as far as no framework is needed to tell.
+    """Refuse initial weights that cannot be had, as far as no framework is needed to tell.
 
     Args:
         source: `imagenet`, `none` or a path.
@@ -44,7 +44,7 @@ def check_weights(source: str, *, engine: str, architecture: str) -> None:
 
 
 def unfetched(weights: str, error: Exception, *, files: str) -> TrainingError:
-    """Says in words that ImageNet weights could not be had.
+    """Say in words that ImageNet weights could not be had.
 
     Args:
         weights: Their name.
@@ -69,7 +69,7 @@ def named(path: Path) -> str:
 def misfit(
     file: str, name: str, key: str, *, arrived: Sequence[int] | None, expected: Sequence[int] | None
 ) -> TrainingError:
-    """Says of weights of another network what does not fit first.
+    """Say of weights of another network what does not fit first.
 
     Args:
         file: The file's name.

@@ -70,7 +70,7 @@ class Prepared:
 
 
 def prepare(source: Source, size: int, fit: str = "squash") -> Prepared:
-    """Reads an image as a square: the only way from a file to what a network sees, and always the same.
+    """Read an image as a square: the only way from a file to what a network sees, and always the same.
 
     Args:
         source: The image.
@@ -105,7 +105,7 @@ def prepare_and_read(source: Source, size: int, fit: str = "squash") -> tuple[Pr
 
 
 def read(source: Source) -> Radiograph:
-    """Reads an image at full resolution, for pictures.
+    """Read an image at full resolution, for pictures.
 
     Args:
         source: The image.

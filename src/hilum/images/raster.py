@@ -39,7 +39,7 @@ _UPRIGHT: dict[int, Callable[[Any], Any]] = {
 def decode(
     data: bytes, decoder_messages: Sequence[str], *, scaled: Scaled | None = None, whole: bool = False
 ) -> Decoded:
-    """Decodes a raster image to grey.
+    """Decode a raster image to grey.
 
     Colour becomes grey by ITU-R BT.601 luma (0.299 R + 0.587 G + 0.114 B), exact where R = G = B. Transparent
     pixels lie on black. 16-bit files keep their precision: 0 to the largest value that their bits can hold

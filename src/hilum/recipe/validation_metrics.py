@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class FindingScores:
+class ScoredFinding:
     """One finding over the images of validation whose label is known; some have it and some do not.
 
     Attributes:
@@ -27,7 +27,7 @@ class FindingScores:
         return int((self.called & self.present).sum())
 
 
-def auroc(scores: FindingScores) -> float:
+def auroc(scores: ScoredFinding) -> float:
     """Compute the area under the ROC curve as Mann and Whitney's statistic, ties counting half."""
     from scipy.stats import rankdata  # takes long to import, and only training needs it
 
@@ -36,35 +36,35 @@ def auroc(scores: FindingScores) -> float:
     return float(above / (positives * negatives))
 
 
-def average_precision(scores: FindingScores) -> float:
+def average_precision(scores: ScoredFinding) -> float:
     """Compute the average precision."""
     from sklearn.metrics import average_precision_score
 
     return float(average_precision_score(scores.present, scores.logits))
 
 
-def accuracy(scores: FindingScores) -> float:
+def accuracy(scores: ScoredFinding) -> float:
     """Compute the share of images that are called rightly."""
     return float(np.mean(scores.called == scores.present))
 
 
-def precision(scores: FindingScores) -> float:
+def precision(scores: ScoredFinding) -> float:
     """Compute the share of the called that have the finding; 0 where nothing is called."""
     return scores.true_positives / max(int(scores.called.sum()), 1)
 
 
-def recall(scores: FindingScores) -> float:
+def recall(scores: ScoredFinding) -> float:
     """Compute the share of those with the finding that are called."""
     return scores.true_positives / int(scores.present.sum())
 
 
-def f1(scores: FindingScores) -> float:
+def f1(scores: ScoredFinding) -> float:
     """Compute the harmonic mean of precision and recall."""
     both = precision(scores), recall(scores)
     return 2 * both[0] * both[1] / max(sum(both), 1e-12)
 
 
-METRICS: dict[str, Callable[[FindingScores], float]] = {
+METRICS: dict[str, Callable[[ScoredFinding], float]] = {
     "val_auroc": auroc,
     "val_average_precision": average_precision,
     "val_accuracy": accuracy,

@@ -239,7 +239,7 @@ def _watched(
 
 @contextlib.contextmanager
 def _sigterm() -> Iterator[Callable[[], bool]]:
-    """Takes SIGTERM as a wish instead of an end, for a while; yields what tells whether it came."""
+    """Take SIGTERM as a wish instead of an end, for a while; yields what tells whether it came."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked.is_set
@@ -294,7 +294,7 @@ def _allowed_leaks(folder: Path) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def _folder(folder: Path, recipe: Recipe, examples: Examples, leaks: Sequence[str]) -> Iterator[None]:
-    """Sets up the run's folder; if nothing worth keeping comes of it and it was new, it goes again."""
+    """Set up the run's folder; if nothing worth keeping comes of it and it was new, it goes again."""
     new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -314,7 +314,7 @@ def _folder(folder: Path, recipe: Recipe, examples: Examples, leaks: Sequence[st
 
 @contextlib.contextmanager
 def _logged(path: Path) -> Iterator[None]:
-    """Sends what the library logs to a file."""
+    """Send what the library logs to a file."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root = logging.getLogger("hilum")

@@ -58,11 +58,11 @@ class Trainer:
     watch: Watcher
 
     def check(self) -> None:
-        """Refuses, before the first trial, labels from which nothing can be learned."""
+        """Refuse, before the first trial, labels from which nothing can be learned."""
         self._data(self.job.recipe).check()
 
     def train(self, queue: Trials, taken: Taken) -> None:
-        """Trains a trial to its end, whatever that is."""
+        """Train a trial to its end, whatever that is."""
         settings = self.job.recipe.train
         monitor, state = settings.monitor, self.job.folder / STATES / str(taken.number)
         history = pd.DataFrame()
@@ -122,7 +122,7 @@ class _Pruned(Exception):  # noqa: N818 (it is no error)
 
 
 def work(queue: Trials, trainer: Trainer, tell: Callable[[], None] = lambda: None) -> None:
-    """Takes trial after trial, and waits while others work, whose trials may have to be begun again."""
+    """Take trial after trial, and wait while others work, whose trials may have to be begun again."""
     while True:
         queue.requeue_dead()
         taken = queue.take()
@@ -136,7 +136,7 @@ def work(queue: Trials, trainer: Trainer, tell: Callable[[], None] = lambda: Non
 
 
 def supervise(queue: Trials, job: SearchJob, workers: int, tell: Callable[[], None]) -> None:
-    """Starts workers, others in the place of those that died, and waits until nothing is left to do."""
+    """Start workers, others in the place of those that died, and wait until nothing is left to do."""
     crew: dict[int, tuple[BaseProcess, Connection]] = {}
     fruitless = 0
     try:
@@ -173,7 +173,7 @@ def supervise(queue: Trials, job: SearchJob, workers: int, tell: Callable[[], No
 
 
 def _start(job: SearchJob, place: int, workers: int) -> tuple[BaseProcess, Connection]:
-    """Starts a worker that Ctrl-C does not reach: this process ends it."""
+    """Start a worker that Ctrl-C does not reach: this process ends it."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=_worker, args=(job, there), name=f"hilum-tune-{place}", daemon=True)
@@ -207,7 +207,7 @@ def _worker(job: SearchJob, connection: Connection) -> None:
 
 
 def _end_with_parent() -> None:
-    """Ends this process with the one that started it, in the middle of whatever it does."""
+    """End this process with the one that started it, in the middle of whatever it does."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -215,7 +215,7 @@ def _end_with_parent() -> None:
 
 
 def _raise_told(connection: Connection) -> None:
-    """Raises what a worker said before it ended, if it did."""
+    """Raise what a worker said before it ended, if it did."""
     with contextlib.suppress(EOFError):
         if connection.poll():
             raise TrainingError(str(connection.recv()))
@@ -232,7 +232,7 @@ def threads(workers: int) -> int:
 
 @contextlib.contextmanager
 def _environment(place: int, workers: int) -> Iterator[None]:
-    """Sets, for a worker that is started meanwhile, how many threads it has and which of several GPUs."""
+    """Set, for a worker that is started meanwhile, how many threads it has and which of several GPUs."""
     share = str(threads(workers))
     settings = {"OMP_NUM_THREADS": share, "TF_NUM_INTRAOP_THREADS": share}
     gpus = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]

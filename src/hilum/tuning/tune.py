@@ -148,11 +148,11 @@ class _Teller:
         self._told = {outcome.number for outcome in queue.outcomes()}
 
     def begin(self) -> None:
-        """Begins the stage in which several workers train."""
+        """Begin the stage in which several workers train."""
         self._watch.stage("Trials", self._queue.planned)
 
     def tell(self, *, stays: bool) -> None:
-        """Tells of what is new; `stays` says that the stage goes on."""
+        """Tell of what is new; `stays` says that the stage goes on."""
         outcomes = self._queue.outcomes()
         for outcome in outcomes:
             if outcome.number not in self._told:
@@ -207,7 +207,7 @@ def check(
 
 
 def _without_test(examples: Examples) -> Examples:
-    """Sets the test part aside, so that nothing after this can read it."""
+    """Set the test part aside, so that nothing after this can read it."""
     kept = examples.table.frame["split"].to_numpy() != "test"
     cached = examples.cached
     part = replace(cached, slots=cached.slots[kept], width=cached.width[kept], height=cached.height[kept])
@@ -241,7 +241,7 @@ def _exact(dimension: Dimension) -> str:
 
 
 def _begin(plan: Plan, definition: Mapping[str, Any], folder: Path, watch: Watcher) -> Trials:
-    """Opens the study, refuses one that was begun otherwise, and says where it stands."""
+    """Open the study, refuse one that was begun otherwise, and say where it stands."""
     stored = folder / DEFINITION
     if stored.exists():
         _refuse_changes(_read_definition(stored), definition, str(folder))
@@ -272,7 +272,7 @@ def _read_definition(path: Path) -> dict[str, Any]:
 
 
 def _refuse_changes(before: Mapping[str, Any], wanted: Mapping[str, Any], where: str, mend: str = "") -> None:
-    """Names the first thing in which a study was begun otherwise."""
+    """Name the first thing in which a study was begun otherwise."""
     if not before:
         return
     for key in dict.fromkeys([*before, *wanted]):
@@ -298,8 +298,8 @@ def _line(outcome: Outcome, recipe: Recipe, planned: int) -> str:
 
 
 def _finish(queue: Trials, job: SearchJob, examples: Examples, *, interrupted: bool) -> Study:
-    """Writes what there is."""
-    from hilum.report.tuning import page as page
+    """Write what there is."""
+    from hilum.report.tuning import page
 
     outcomes = queue.outcomes()
     study = Study(

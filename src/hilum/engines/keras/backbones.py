@@ -58,7 +58,7 @@ def make_backbone(
     dropout: float = 0.0,
     seed: int = 0,
 ) -> Any:
-    """Makes a backbone that ends at its feature map.
+    """Make a backbone that ends at its feature map.
 
     Args:
         name: One of `OWN` or a name in `keras.applications`.
@@ -93,7 +93,7 @@ def make_backbone(
 
 
 def _adapted(network: Any, family: Family) -> Any:
-    """Cuts a normalisation inside the network away, and writes grouped convolutions so that they run on a CPU."""
+    """Cut a normalisation inside the network away, and write grouped convolutions so that they run on a CPU."""
     if family.first:
         network = keras.Model(network.get_layer(family.first).input, network.output, name=network.name)
     if not any(map(_grouped, network.layers)):
@@ -162,7 +162,7 @@ OWN: dict[str, Callable[[int, float], Any]] = {"custom_cnn": _custom_cnn}
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Makes what Keras draws follow from a seed, for a while: its seeds are drawn by Python's generator."""
+    """Make what Keras draws follow from a seed, for a while: its seeds are drawn by Python's generator."""
     before = random.getstate()
     random.seed(seed)
     try:

@@ -32,7 +32,7 @@ class _Erfc:
 
     @classmethod
     def version_9(cls, ctx: Any, node: Any, **_options: Any) -> None:
-        """Replaces the node; Erf came with opset 9."""
+        """Replace the node; Erf came with opset 9."""
         (values,), outputs = node.input, node.output
         shapes, dtypes = node.output_shapes, node.output_dtypes
         ctx.remove_node(node.name)
@@ -42,7 +42,7 @@ class _Erfc:
 
 
 def export_model(model: KerasClassifier, *, size: int, graph: Path, weights: Path) -> Sequence[Path]:
-    """Writes the graph and the native weights.
+    """Write the graph and the native weights.
 
     Args:
         model: At its best epoch, in full precision.
@@ -68,7 +68,7 @@ def export_model(model: KerasClassifier, *, size: int, graph: Path, weights: Pat
 
 
 def save(model: KerasClassifier, path: Path) -> None:
-    """Writes a `.keras` file for people who want plain `keras.models.load_model`.
+    """Write a `.keras` file for people who want plain `keras.models.load_model`.
 
     Grey (size, size) in [0, 1] in, uncalibrated probabilities out, built-in layers only, uncompiled. Hilum itself never
     loads one but for the arrays in it, and for a note of the first weights that Keras passes over.
@@ -80,7 +80,7 @@ def save(model: KerasClassifier, path: Path) -> None:
 
 
 def _tidy(proto: Any) -> None:
-    """Puts the outputs in the contract's order, and drops what tells of the machine that trained."""
+    """Put the outputs in the contract's order, and drops what tells of the machine that trained."""
     outputs = {value.name: value for value in proto.graph.output}
     ordered = [outputs[name] for name in OUTPUTS]
     del proto.graph.output[:]
@@ -93,7 +93,7 @@ def _tidy(proto: Any) -> None:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Keeps the exporter's own chatter off the terminal; its exceptions pass."""
+    """Keep the exporter's own chatter off the terminal; its exceptions pass."""
     loggers = [logging.getLogger(name) for name in ("tf2onnx", "tensorflow")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -61,7 +61,7 @@ class KerasHead:
         ]
 
     def connect(self, features: Any) -> Connected:
-        """Applies the head to a symbolic feature map (batch, h, w, channels)."""
+        """Apply the head to a symbolic feature map (batch, h, w, channels)."""
         features = self._block(features)
         pooled, shares = self._pool(features)
         units, sums = pooled, []
@@ -149,12 +149,12 @@ Pool = Callable[[Any], tuple[Any, Any]]
 
 
 def _no_block(_initial: InitialHead, _shape: Shape) -> Block:
-    """Leaves the feature map as it is."""
+    """Leave the feature map as it is."""
     return lambda features: features
 
 
 def _squeeze_excitation(initial: InitialHead, shape: Shape) -> Block:
-    """Weighs each channel by a sigmoid of all channels' means (Hu et al. 2018)."""
+    """Weigh each channel by a sigmoid of all channels' means (Hu et al. 2018)."""
     perceptron = _perceptron(initial)
     mean = keras.layers.GlobalAveragePooling2D(name="block_mean")
     sigmoid = keras.layers.Activation("sigmoid", name="block_channels")
@@ -168,7 +168,7 @@ def _squeeze_excitation(initial: InitialHead, shape: Shape) -> Block:
 
 
 def _cbam(initial: InitialHead, shape: Shape) -> Block:
-    """Weighs channels, then places, each by mean and maximum (Woo et al. 2018)."""
+    """Weigh channels, then places, each by mean and maximum (Woo et al. 2018)."""
     assert initial.spatial_attention is not None
     height, width, channels = shape
     perceptron = _perceptron(initial)

@@ -90,7 +90,7 @@ class KerasClassifier(keras.Model):
         return len(layers(self.backbone))
 
     def freeze(self, share: float) -> None:
-        """Keeps the first layers of the backbone as they are, batch-norm statistics included, and frees the others.
+        """Keep the first layers of the backbone as they are, batch-norm statistics included, and frees the others.
 
         Args:
             share: Of the layers, counted from the image; 1 is all of the backbone.
@@ -125,7 +125,7 @@ def to_float(images: Any) -> Any:
 def build(
     recipe: Recipe, *, images: np.ndarray, precision: str = "fp32", measure: bool = True
 ) -> tuple[KerasClassifier, InitialWeights]:
-    """Makes the classifier of a recipe, its initial weights loaded and its layers frozen.
+    """Make the classifier of a recipe, its initial weights loaded and its layers frozen.
 
     Args:
         recipe: Its task, data, model and train.seed are read.
@@ -199,7 +199,7 @@ def _through(normalisation: tuple[Any, ...], image: Any) -> Any:
 
 @contextlib.contextmanager
 def _policy(precision: str) -> Iterator[None]:
-    """Makes the layers that are made inside compute in a precision."""
+    """Make the layers that are made inside compute in a precision."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(POLICIES[precision])
     try:

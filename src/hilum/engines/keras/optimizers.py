@@ -40,7 +40,7 @@ class Adam(Layered):
         super().__init__(settings, scales, BETAS[0])
 
     def build(self, variables: Sequence[Any]) -> None:
-        """Makes the moments, and a count of steps for each variable: one that thaws late starts at its own zero."""
+        """Make the moments, and a count of steps for each variable: one that thaws late starts at its own zero."""
         if self.built:
             return
         super().build(variables)
@@ -51,7 +51,7 @@ class Adam(Layered):
         ]
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Moves one variable."""
+        """Move one variable."""
         index = self._get_variable_index(variable)
         rate = ops.cast(learning_rate, "float32") * self.scales[index]
         beta = ops.convert_to_tensor(self.momentum)
@@ -76,14 +76,14 @@ class SGD(Layered):
         super().__init__(settings, scales, settings.momentum)
 
     def build(self, variables: Sequence[Any]) -> None:
-        """Makes the buffers."""
+        """Make the buffers."""
         if self.built:
             return
         super().build(variables)
         self._buffers = self.add_optimizer_variables(variables, "buffer")
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Moves one variable."""
+        """Move one variable."""
         index = self._get_variable_index(variable)
         rate = ops.cast(learning_rate, "float32") * self.scales[index]
         momentum = ops.cast(self.momentum, "float32")
@@ -98,7 +98,7 @@ OPTIMIZERS: Mapping[str, type[Layered]] = {"adam": Adam, "adamw": Adam, "sgd": S
 
 
 def make_optimizer(model: KerasClassifier, settings: TrainSettings, *, most_frozen: float) -> Layered:
-    """Makes the optimizer.
+    """Make the optimizer.
 
     Args:
         model: Its variables are taken, but those of layers that stay frozen throughout.

@@ -101,6 +101,7 @@ class KerasSession(TrainingSession):
 
     @num_updates.setter
     def num_updates(self, number: int) -> None:
+        """Set it, for a run that goes on."""
         self._num_updates.assign(number)
 
     def train(self) -> None:

@@ -54,7 +54,7 @@ Make = Callable[..., Any]
 def initialise(
     name: str, source: str, *, make: Make, images: np.ndarray, measure: bool = True
 ) -> tuple[Any, InitialWeights]:
-    """Makes a backbone and loads its weights.
+    """Make a backbone and loads its weights.
 
     Args:
         name: The name in `keras.applications`, or one of `backbones.OWN`.
@@ -102,7 +102,7 @@ def _from_hub(name: str, make: Make) -> tuple[Any, InitialWeights]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps Keras from telling addresses."""
+    """Keep Keras from telling addresses."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield
 
@@ -160,7 +160,7 @@ def _holder(whole: h5py.File, expected: Mapping[str, Any]) -> h5py.Group:
 
 
 def _copy(group: h5py.Group, expected: Mapping[str, Any], path: Path) -> None:
-    """Writes what is expected and there to a file of its own."""
+    """Write what is expected and there to a file of its own."""
     with h5py.File(path, "w") as part:
         for key in expected:
             if isinstance(group.get(key), h5py.Dataset):
@@ -168,7 +168,7 @@ def _copy(group: h5py.Group, expected: Mapping[str, Any], path: Path) -> None:
 
 
 def _load(name: str, backbone: Any, *, path: Path, told: Path) -> None:
-    """Lets Keras read arrays by layer, if each is there with the shape that it should have."""
+    """Let Keras read arrays by layer, if each is there with the shape that it should have."""
     if path.name.endswith(".weights.h5"):
         found = _shapes(path)
         for key, shape in _own_shapes(backbone).items():
@@ -188,7 +188,7 @@ def _load(name: str, backbone: Any, *, path: Path, told: Path) -> None:
 
 
 def _check_layers(name: str, backbone: Any, *, path: Path, told: Path) -> None:
-    """Compares a file of Keras's older form, which has its layers in order; Keras alone would only count them."""
+    """Compare a file of Keras's older form, which has its layers in order; Keras alone would only count them."""
     with _readable(path, "HDF5"), h5py.File(path) as file:
         if "layer_names" not in file.attrs:
             return
@@ -233,7 +233,7 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _check_plain(file: h5py.File, path: Path) -> None:
-    """Refuses an HDF5 file that reaches outside itself or holds anything but numbers."""
+    """Refuse an HDF5 file that reaches outside itself or hold anything but numbers."""
 
     def look(group: h5py.Group) -> None:
         for key in group:
@@ -306,7 +306,7 @@ def _convolutions_with_norms(backbone: Any) -> list[tuple[Any, Any]]:
 
 
 def unfold(backbone: Any, images: np.ndarray, initial: InitialWeights) -> None:
-    """Gives each batch norm the statistics of its input, without changing what the network computes.
+    """Give each batch norm the statistics of its input, without changing what the network computes.
 
     With measured mean m and variance v of the input, gamma = sqrt(v + eps) and beta = bias + m: the layer still adds
     the bias, and batch statistics during training agree with the running ones. What is unfolded stays as it is.
@@ -350,7 +350,7 @@ def unfold(backbone: Any, images: np.ndarray, initial: InitialWeights) -> None:
 
 @contextlib.contextmanager
 def _readable(path: Path, kind: str) -> Iterator[None]:
-    """Says in words that a file is damaged."""
+    """Say in words that a file is damaged."""
     try:
         yield
     except (ValueError, OSError, BadZipFile, KeyError, TypeError, StopIteration) as error:

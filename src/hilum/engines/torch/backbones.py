@@ -41,7 +41,7 @@ def make_backbone(
     size: int | None = None,
     dropout: float = 0.0,
 ) -> nn.Module:
-    """Makes a backbone that ends at its feature map.
+    """Make a backbone that ends at its feature map.
 
     Args:
         name: One of `OWN`, or timm's name, with or without its tag.
@@ -213,7 +213,7 @@ def _describe(features: object) -> str:
 
 
 def _dry_run(model: Any, *, name: str, size: int) -> tuple[object, set[str], str]:
-    """Runs a black image.
+    """Run a black image.
 
     Returns:
         The library's features; the names of the modules that ran for them; and the name of the norm with which the
@@ -251,7 +251,7 @@ def _first_norm(model: nn.Module, head: Iterable[str]) -> str:
 
 
 def _take_out(module: nn.Module, needed: set[str], prefix: str = "") -> Iterator[str]:
-    """Replaces the parts that hold parameters and of which nothing is needed; gives their paths.
+    """Replace the parts that hold parameters and of which nothing is needed; give their paths.
 
     What lies inside a module that ran is kept: some use the weights of a part without calling it.
     """

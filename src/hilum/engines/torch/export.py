@@ -35,7 +35,7 @@ class ContractGraph(nn.Module):
 def export_model(
     model: TorchClassifier, initial: InitialWeights, *, size: int, graph: Path, weights: Path
 ) -> Sequence[Path]:
-    """Writes the graph and the native weights.
+    """Write the graph and the native weights.
 
     Args:
         model: At its best epoch.
@@ -81,7 +81,7 @@ def export_model(
 
 
 def _forget_where_it_was_made(proto: onnx.ModelProto) -> None:
-    """Drops the stack traces that the exporter leaves: they carry paths of the machine that trained."""
+    """Drop the stack traces that the exporter leaves: they carry paths of the machine that trained."""
     del proto.metadata_props[:]
     for holder in (proto.graph, *proto.functions):
         del holder.metadata_props[:]
@@ -100,7 +100,7 @@ def _same_padding(backbone: nn.Module) -> bool:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Keeps the exporter's own chatter off the terminal; its exceptions pass."""
+    """Keep the exporter's own chatter off the terminal; its exceptions pass."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -66,7 +66,7 @@ class TorchClassifier(nn.Module):
         return len(self.layers)
 
     def freeze(self, share: float) -> None:
-        """Keeps the first layers of the backbone as they are, batch-norm statistics included, and frees the others.
+        """Keep the first layers of the backbone as they are, batch-norm statistics included, and frees the others.
 
         Args:
             share: Of the layers, counted from the image; 1 is all of the backbone.
@@ -77,7 +77,7 @@ class TorchClassifier(nn.Module):
                 parameter.requires_grad_(index >= self.num_frozen)
 
     def train(self, mode: bool = True) -> "TorchClassifier":
-        """Switches between training and evaluation; frozen layers stay in evaluation."""
+        """Switch between training and evaluation; frozen layers stay in evaluation."""
         super().train(mode)
         if self.num_frozen == len(self.layers):
             self.backbone.eval()
@@ -93,7 +93,7 @@ def to_float(images: np.ndarray, device: Any = "cpu") -> Tensor:
 
 
 def build(recipe: Recipe, *, images: Tensor, measure: bool = True) -> tuple[TorchClassifier, InitialWeights]:
-    """Makes the classifier of a recipe, its initial weights loaded and its layers frozen.
+    """Make the classifier of a recipe, its initial weights loaded and its layers frozen.
 
     Args:
         recipe: Its task, data, model and train.seed are read.

@@ -15,7 +15,7 @@ ADAM_EPSILON = 1e-7  # Keras's; PyTorch's own is 1e-8
 def make_optimizer(
     model: TorchClassifier, settings: TrainSettings, *, most_frozen: float
 ) -> torch.optim.Optimizer:
-    """Makes the optimizer.
+    """Make the optimizer.
 
     Args:
         model: Its parameters are taken, but those of layers that stay frozen throughout.

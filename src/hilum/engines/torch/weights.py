@@ -33,7 +33,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from huggingface_hub import constants as hub, get_session
+from huggingface_hub import constants, get_session
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -54,7 +54,7 @@ Make = Callable[..., nn.Module]
 def initialise(
     name: str, source: str, *, make: Make, images: Tensor, measure: bool = True
 ) -> tuple[nn.Module, InitialWeights]:
-    """Makes a backbone and loads its weights.
+    """Make a backbone and loads its weights.
 
     Args:
         name: timm's name, with its tag or without, or one of `backbones.OWN`.
@@ -82,7 +82,7 @@ def initialise(
 
 
 def check_initial_weights(name: str, source: str) -> None:
-    """Refuses what needs no look at the weights: a name that timm does not know, weights that nobody has.
+    """Refuse what needs no look at the weights: a name that timm does not know, weights that nobody has.
 
     Raises:
         UsageError: timm has no such model.
@@ -123,21 +123,21 @@ def _quick_and_quiet() -> Iterator[None]:
     It would try each file six times, for half a minute, and tell of each try.
     """
     loggers = [logging.getLogger(name) for name in ("huggingface_hub", "timm")]
-    levels, offline = [logger.level for logger in loggers], hub.HF_HUB_OFFLINE
+    levels, offline = [logger.level for logger in loggers], constants.HF_HUB_OFFLINE
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
     try:
-        hub.HF_HUB_OFFLINE = offline or not _reachable()
+        constants.HF_HUB_OFFLINE = offline or not _reachable()
         yield
     finally:
-        hub.HF_HUB_OFFLINE = offline
+        constants.HF_HUB_OFFLINE = offline
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
 
 
 def _reachable() -> bool:
     try:
-        get_session().head(hub.ENDPOINT, timeout=PATIENCE)
+        get_session().head(constants.ENDPOINT, timeout=PATIENCE)
     except Exception:  # of its transport, whichever that is
         return False
     return True
@@ -169,7 +169,7 @@ def _of_backbone(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _load(name: str, path: Path, tensors: dict[str, Tensor], make: Make) -> nn.Module:
-    """Makes a backbone that holds the tensors."""
+    """Make a backbone that holds the tensors."""
     backbone = make(name)
     expected = {key.removeprefix(LIBRARY): value for key, value in backbone.state_dict().items()}
     left_out = tuple(f"{part}." for part in getattr(backbone, "left_out", ()))
@@ -240,7 +240,7 @@ def _from_npz(name: str, path: Path, make: Make, images: Tensor) -> tuple[nn.Mod
 def _check_shapes(
     name: str, path: Path, kernels: dict[str, np.ndarray], convolutions: list[nn.Conv2d]
 ) -> None:
-    """Refuses kernels of another network by the first whose shape differs."""
+    """Refuse kernels of another network by the first whose shape differs."""
     for (key, kernel), convolution in zip(kernels.items(), convolutions, strict=False):
         out, inputs, height, width = convolution.weight.shape
         fitting = (1, height, width, out) if convolution.groups > 1 else (out, height, width, inputs)
@@ -274,7 +274,7 @@ def _convolutions_with_norms(backbone: nn.Module, size: int) -> list[tuple[nn.Co
 
 
 def unfold(backbone: nn.Module, images: Tensor, initial: InitialWeights) -> None:
-    """Gives each batch norm the statistics of its input, without changing what the network computes.
+    """Give each batch norm the statistics of its input, without changing what the network computes.
 
     With measured mean m and variance v of the input, gamma = sqrt(v + eps) and beta = bias + m: the layer still adds
     the bias, and batch statistics during training agree with the running ones. What is unfolded stays as it is.

@@ -100,7 +100,7 @@ def distribution(
 
 @style.styled
 def cooccurrence(together: Together, *, title: str, subtitle: str) -> "Figure":
-    """Draws, for images with the row's finding, how many per cent have the column's, coloured by lift."""
+    """Draw, for images with the row's finding, how many per cent have the column's, coloured by lift."""
     from matplotlib.patches import Rectangle
 
     names, number = together.findings, len(together.findings)

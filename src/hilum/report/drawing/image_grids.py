@@ -107,7 +107,7 @@ def difference_limit(looks: Mapping[str, Look], *, reference: str) -> float:
 
 
 def atlas(boxes: Sequence[Atlas], *, aspect: float) -> tuple[PictureTile, ...]:
-    """Returns, for each finding with boxes, the share of them that covers each place, over the mean image.
+    """Return, for each finding with boxes, the share of them that covers each place, over the mean image.
 
     The colour is full at the finding's own peak: large boxes overlap and small ones hardly do, wherever they lie.
     """

@@ -196,7 +196,7 @@ def _level(evaluation: Evaluation) -> float:
 
 
 def _replicates(evaluation: Evaluation) -> int:
-    """Resamples behind a band: in a small panel nobody sees the difference that many more would make."""
+    """Resample behind a band: in a small panel nobody sees the difference that many more would make."""
     return 1000 if len(evaluation.findings) == 1 else 300
 
 

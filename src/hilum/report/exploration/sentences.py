@@ -33,7 +33,7 @@ def and_joined(found: Exploration) -> str:
 
 
 def between(found: Exploration) -> str:
-    """Says, behind a difference between classes, what else it may be; nothing of one data set."""
+    """Say, behind a difference between classes, what else it may be; nothing of one data set."""
     if len(found.sources) < 2:
         return ""
     # Of ages one data set may tell all.

@@ -405,7 +405,7 @@ def _mark(frame: "Axes", place: int, height: float, text: str, *, outside: bool)
 
 
 def _limits(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
-    """Ends of an axis with some room."""
+    """End of an axis with some room."""
     known = np.asarray(values, float)
     known = known[np.isfinite(known)]
     low, high = float(known.min()), float(known.max())
