@@ -97,7 +97,7 @@ class Together:
 
 
 @dataclass(frozen=True)
-class Spread:
+class ClassDistribution:
     """How one number is spread over the images of a class.
 
     Attributes:
@@ -128,7 +128,7 @@ class Sizes:
     sides: NDArray[np.int64]
     counts: NDArray[np.int64]
     told: bool
-    megapixels: tuple[Spread, ...]
+    megapixels: tuple[ClassDistribution, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +145,7 @@ class Ages:
     sexes: tuple[str, ...]
     patients: NDArray[np.int64]
     quartiles: tuple[float, float, float]
-    years: tuple[Spread, ...]
+    years: tuple[ClassDistribution, ...]
 
     @property
     def num_known(self) -> int:
@@ -223,7 +223,7 @@ class FollowUps:
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class LabelledTable:
     """A table taken apart once: what everything here is counted from.
 
     Attributes:
@@ -245,7 +245,7 @@ class Subject:
     groups: Mapping[str, Rows]
 
     @staticmethod
-    def of(table: Table) -> "Subject":
+    def of(table: Table) -> "LabelledTable":
         """Takes a table apart."""
         labels = table.labels(table.findings)
         no_finding = table.labels([NO_FINDING])[:, 0]
@@ -254,7 +254,7 @@ class Subject:
         name = f"{table.findings[0]} absent" if len(table.findings) == 1 else NO_FINDING
         groups = {name: nothing, **{each: labels[:, i] == 1 for i, each in enumerate(table.findings)}}
         patients = table.frame.groupby(["source", "patient"], sort=False).ngroup().to_numpy(np.int64)
-        return Subject(
+        return LabelledTable(
             frame=table.frame,
             findings=table.findings,
             labels=labels,
@@ -264,7 +264,7 @@ class Subject:
             groups={name: rows for name, rows in groups.items() if rows.any()},
         )
 
-    def spreads(self, values: NDArray[np.float64]) -> tuple[Spread, ...]:
+    def spreads(self, values: NDArray[np.float64]) -> tuple[ClassDistribution, ...]:
         """Returns the spreads of (rows,) values, NaN unknown: of all images, then of each class."""
         known = ~np.isnan(values)
         found = [_spread(ALL, values[known], None)]
@@ -292,12 +292,12 @@ class Subject:
         return Estimate(value, low, high, method="DeLong by patient")
 
 
-def splits(subject: Subject) -> dict[str, tuple[int, int]]:
+def splits(subject: LabelledTable) -> dict[str, tuple[int, int]]:
     """Returns part of the split -> (images, patients), for the parts that have any."""
     return {part: (int(rows.sum()), len(np.unique(subject.patients[rows]))) for part, rows in _parts(subject)}
 
 
-def classes(subject: Subject) -> tuple[Class, ...]:
+def classes(subject: LabelledTable) -> tuple[Class, ...]:
     """Counts the reference where there is one, then every finding of the table, whether it occurs or not."""
     labels = subject.labels
     told = {name: ~np.isnan(labels[:, column]) for column, name in enumerate(subject.findings)}
@@ -322,7 +322,7 @@ def classes(subject: Subject) -> tuple[Class, ...]:
     return tuple(found)
 
 
-def together(subject: Subject) -> Together | None:
+def together(subject: LabelledTable) -> Together | None:
     """Counts findings that occur together; None for fewer than two that occur."""
     present = (subject.labels == 1).astype(np.float64)
     columns = {finding: column for column, finding in enumerate(subject.findings)}
@@ -352,7 +352,7 @@ def together(subject: Subject) -> Together | None:
 
 
 def sizes(
-    subject: Subject, width: NDArray[np.int64], height: NDArray[np.int64], *, told: bool
+    subject: LabelledTable, width: NDArray[np.int64], height: NDArray[np.int64], *, told: bool
 ) -> Sizes | None:
     """Counts sizes.
 
@@ -370,7 +370,7 @@ def sizes(
     return Sizes(sides, counts.astype(np.int64), told, subject.spreads(megapixels))
 
 
-def ages(subject: Subject) -> Ages | None:
+def ages(subject: LabelledTable) -> Ages | None:
     """Spreads ages over patients and images."""
     frame = subject.frame
     age = frame["age"].to_numpy(np.float64)
@@ -385,7 +385,7 @@ def ages(subject: Subject) -> Ages | None:
     return Ages(sexes, np.stack(counts).astype(np.int64), (low, middle, high), subject.spreads(age))
 
 
-def shares(subject: Subject, column: str, values: tuple[str, ...]) -> Shares | None:
+def shares(subject: LabelledTable, column: str, values: tuple[str, ...]) -> Shares | None:
     """Counts a column's values by class; None where none is known.
 
     Args:
@@ -402,7 +402,7 @@ def shares(subject: Subject, column: str, values: tuple[str, ...]) -> Shares | N
     return Shares(there, tuple(everything), np.array(counts, np.int64))
 
 
-def taken_ap(subject: Subject) -> TakenAP | None:
+def taken_ap(subject: LabelledTable) -> TakenAP | None:
     """Counts AP images by the age of the patients; None where there is none."""
     frame = subject.frame
     ap = (frame["view"] == "AP").to_numpy(bool)
@@ -414,7 +414,7 @@ def taken_ap(subject: Subject) -> TakenAP | None:
     return TakenAP(int((ap & children).sum()), int((ap & adults).sum()), int(ap.sum()))
 
 
-def follow_ups(subject: Subject) -> FollowUps | None:
+def follow_ups(subject: LabelledTable) -> FollowUps | None:
     """Counts images a patient; None where no patient has a second."""
     images = np.bincount(subject.patients)
     most = int(images.max(initial=0))
@@ -432,18 +432,18 @@ def follow_ups(subject: Subject) -> FollowUps | None:
     return FollowUps(tuple(found), most)
 
 
-def _parts(subject: Subject) -> Iterator[tuple[str, Rows]]:
+def _parts(subject: LabelledTable) -> Iterator[tuple[str, Rows]]:
     for part in SPLITS:
         rows = (subject.frame["split"] == part).to_numpy(bool)
         if rows.any():
             yield part, rows
 
 
-def _spread(name: str, values: NDArray[np.float64], alone: Estimate | None) -> Spread:
+def _spread(name: str, values: NDArray[np.float64], alone: Estimate | None) -> ClassDistribution:
     if not len(values):
-        return Spread(name, 0, None, alone)
+        return ClassDistribution(name, 0, None, alone)
     first, second, third = (float(value) for value in np.percentile(values, [25, 50, 75]))
-    return Spread(name, len(values), (first, second, third), alone)
+    return ClassDistribution(name, len(values), (first, second, third), alone)
 
 
 def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.parquet
 from numpy.typing import ArrayLike, NDArray
 
 from hilum import files
@@ -475,18 +474,18 @@ def _check_boxes(boxes: pd.DataFrame, frame: pd.DataFrame, findings: tuple[str, 
 
 
 def _to_parquet(frame: pd.DataFrame, metadata: dict[str, Any]) -> bytes:
-    stored = pa.Table.from_pandas(frame, preserve_index=False)
+    stored = pyarrow.Table.from_pandas(frame, preserve_index=False)
     # pandas' own metadata would tie the file to a version of pandas.
     stored = stored.replace_schema_metadata({_METADATA: json.dumps(metadata).encode()})
     buffer = io.BytesIO()
-    pq.write_table(stored, buffer, compression="zstd")
+    pyarrow.parquet.write_table(stored, buffer, compression="zstd")
     return buffer.getvalue()
 
 
 def _from_parquet(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     try:
-        stored = pq.read_table(io.BytesIO(path.read_bytes()))
-    except (pa.ArrowException, OSError) as error:
+        stored = pyarrow.parquet.read_table(io.BytesIO(path.read_bytes()))
+    except (pyarrow.ArrowException, OSError) as error:
         raise DataError(
             f"{path} is no whole Parquet file ({str(error).splitlines()[0]}); make it again"
         ) from None
@@ -515,7 +514,7 @@ def _read_boxes(path: Path, sha256: str) -> pd.DataFrame:
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != sha256:
         raise DataError(f"{path} does not belong to the table beside it, or is damaged; make the table again")
-    return pq.read_table(io.BytesIO(content)).to_pandas()
+    return pyarrow.parquet.read_table(io.BytesIO(content)).to_pandas()
 
 
 def _repointed(table: Table, images: Path) -> Table:

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from hilum.errors import ImageError
 from hilum.notices import Notice
@@ -73,7 +73,7 @@ class Decoded:
         provenance: How it was read.
     """
 
-    levels: npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+    levels: NDArray[np.uint8] | NDArray[np.float32]
     width: int
     height: int
     provenance: Provenance

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import pydicom
+from numpy.typing import NDArray
 from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
@@ -167,7 +167,7 @@ def _refuse_other_pixels(dataset: Dataset) -> None:
         raise ImageError("DICOM without pixel data")
 
 
-def _stored_values(dataset: Dataset) -> npt.NDArray[np.integer]:
+def _stored_values(dataset: Dataset) -> NDArray[np.integer]:
     """The pixel data as stored, (rows, columns)."""
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax in _NATIVE:
@@ -216,7 +216,7 @@ def _stored_range(dataset: Dataset) -> tuple[int, int]:
     return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if dataset.PixelRepresentation else (0, 2**bits - 1)
 
 
-def _presented(dataset: Dataset, stored: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.float64], list[str]]:
+def _presented(dataset: Dataset, stored: NDArray[np.int64]) -> tuple[NDArray[np.float64], list[str]]:
     """Grey in [0, 1] of each possible stored value, and the path chosen."""
     steps = []
     if dataset.get("ModalityLUTSequence"):
@@ -264,8 +264,8 @@ def _filled(dataset: Dataset, keyword: str) -> bool:
 
 
 def _look_up(
-    dataset: Dataset, item: Dataset, values: npt.NDArray[np.number]
-) -> tuple[npt.NDArray[np.float64], float]:
+    dataset: Dataset, item: Dataset, values: NDArray[np.number]
+) -> tuple[NDArray[np.float64], float]:
     """The values' entries in the lookup table of a sequence's item, and the largest that an entry can be.
 
     Not by pydicom's functions: they keep the place in an 8-bit table in 8 bits, and cannot read tables packed
@@ -287,7 +287,7 @@ def _look_up(
     return entries[places].astype(np.float64), 2.0**bits - 1
 
 
-def _mask_shutter(dataset: Dataset, levels: npt.NDArray[np.float32]) -> bool:
+def _mask_shutter(dataset: Dataset, levels: NDArray[np.float32]) -> bool:
     """Blackens, in place, what lies outside of the declared shutter (PS3.3 C.7.6.11)."""
     shapes = dataset.get("ShutterShape") or ()
     shapes = [shapes] if isinstance(shapes, str) else list(shapes)

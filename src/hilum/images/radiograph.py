@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from hilum.errors import HilumError, ImageError
 from hilum.images import array, decoder_warnings, raster
@@ -42,7 +42,7 @@ class Radiograph:
         provenance: How it was read.
     """
 
-    grey: npt.NDArray[np.float32]
+    grey: NDArray[np.float32]
     provenance: Provenance
 
 
@@ -56,12 +56,12 @@ class Prepared:
         provenance: How it was read.
     """
 
-    pixels: npt.NDArray[np.uint8]
+    pixels: NDArray[np.uint8]
     geometry: Geometry
     provenance: Provenance
 
     @property
-    def grey(self) -> npt.NDArray[np.float32]:
+    def grey(self) -> NDArray[np.float32]:
         """float32 (size, size) in [0, 1]."""
         return np.divide(self.pixels, np.float32(255), dtype=np.float32)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from hilum.errors import ImageError
@@ -15,7 +15,7 @@ from hilum.notices import Notice, notice
 
 FORMATS = ("PNG", "JPEG", "TIFF")
 
-Levels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+Levels = NDArray[np.uint8] | NDArray[np.float32]
 Scaled = Callable[[int, int], tuple[int, int]]
 
 _BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # tags of TIFF files
@@ -113,7 +113,7 @@ def _jpeg(image: Image.Image, scaled: Scaled | None, steps: list[str]) -> Levels
         wanted = (_DRAFT_MARGIN * width, _DRAFT_MARGIN * height)
     full_width = image.width
     drafted = image.draft("L", wanted)
-    levels: npt.NDArray[np.uint8] = np.asarray(image.convert("L"))
+    levels: NDArray[np.uint8] = np.asarray(image.convert("L"))
     if drafted is None or drafted[1][2] == full_width:
         return levels
     # libjpeg rounds the reduced shape up, so that the last column and row may lie partly outside of the

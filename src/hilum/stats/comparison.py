@@ -65,7 +65,7 @@ class FindingComparison:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedComparison:
     """First minus second model on the same images.
 
     Attributes:
@@ -126,7 +126,7 @@ def compare(
     replicates: int = 2000,
     seed: int = 0,
     confidence: float = 0.95,
-) -> Comparison:
+) -> PairedComparison:
     """Compares two models on the same images, each resample of patients serving both.
 
     Args:
@@ -170,7 +170,7 @@ def compare(
     ]
     delong_holm = _holm_known([p for p, _, _ in tests])
     mcnemar_holm = _holm_known([None if test is None else test.clustered_p for _, test, _ in tests])
-    return Comparison(
+    return PairedComparison(
         findings={
             name: FindingComparison(
                 _differences(values[i], differences[i], tallies[i], settings),

@@ -13,10 +13,10 @@ from hilum import files, images
 from hilum.data import cache
 from hilum.data.audit import checks, duplicates, image_quality
 from hilum.data.audit.association import Association, associations
-from hilum.data.audit.checks import Seen
-from hilum.data.audit.duplicates import Pair
-from hilum.data.audit.leakage import Comparison, compare, leaks
-from hilum.data.audit.result import FAULT, LEAK, NOTE, SEVERITIES, Audit, Case, Check, severities
+from hilum.data.audit.checks import ImageScan
+from hilum.data.audit.duplicates import DuplicatePair
+from hilum.data.audit.leakage import SplitComparison, compare, leaks
+from hilum.data.audit.result import FAULT, LEAK, NOTE, SEVERITIES, Audit, AuditCase, Check, severities
 from hilum.data.cache import Cached
 from hilum.data.table import Table
 from hilum.errors import DataError, ImageError
@@ -29,9 +29,9 @@ __all__ = [
     "SEVERITIES",
     "Association",
     "Audit",
-    "Case",
+    "AuditCase",
     "Check",
-    "Comparison",
+    "SplitComparison",
     "audit",
     "leaks",
     "same_pictures",
@@ -94,7 +94,7 @@ def same_pictures(pixels: NDArray[np.uint8], slots: NDArray[np.int64]) -> NDArra
     return np.where(image_quality.blank(pixels, slots), -1, numbers)
 
 
-def _look(table: Table, directory: Path, watch: Watcher) -> Seen:
+def _look(table: Table, directory: Path, watch: Watcher) -> ImageScan:
     """Reads all images, and finds what is to be seen in them."""
     if len(table.missing_images()) == len(table):
         return checks.unseen(table)
@@ -111,7 +111,7 @@ def _look(table: Table, directory: Path, watch: Watcher) -> Seen:
     slots = cached.slots[read]
     blank = image_quality.blank(cached.pixels, slots)
     pairs = _pairs(table, cached, read[~blank], directory, watch)
-    return Seen(
+    return ImageScan(
         looked=True,
         rows=read,
         reasons=tuple(cached.quarantine["reason"]),
@@ -128,7 +128,7 @@ def _look(table: Table, directory: Path, watch: Watcher) -> Seen:
 
 def _pairs(
     table: Table, cached: Cached, rows: NDArray[np.int64], directory: Path, watch: Watcher
-) -> tuple[Pair, ...]:
+) -> tuple[DuplicatePair, ...]:
     """The pairs of rows that hold the same picture; those of the same squares are kept in the cache."""
     slots = cached.slots[rows]
     key = hashlib.sha256(duplicates.digests(cached.pixels, slots).tobytes())
@@ -146,16 +146,16 @@ def _pairs(
     return tuple(replace(pair, first=int(rows[pair.first]), second=int(rows[pair.second])) for pair in found)
 
 
-def _kept(path: Path) -> tuple[Pair, ...] | None:
+def _kept(path: Path) -> tuple[DuplicatePair, ...] | None:
     try:
-        return tuple(Pair(**entry) for entry in json.loads(path.read_text(encoding="utf-8")))
+        return tuple(DuplicatePair(**entry) for entry in json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 
 
 def _compared_in_full(
-    table: Table, cached: Cached, rows: NDArray[np.int64], pairs: Sequence[Pair], watch: Watcher
-) -> tuple[Pair, ...]:
+    table: Table, cached: Cached, rows: NDArray[np.int64], pairs: Sequence[DuplicatePair], watch: Watcher
+) -> tuple[DuplicatePair, ...]:
     """Tells which pairs' files hold the same pixels, at full resolution."""
     watch.stage("Comparing in full", len(pairs))
     compared = []

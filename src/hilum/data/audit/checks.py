@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from hilum.data.audit import image_quality
 from hilum.data.audit.association import PREDICTABLE, Association
-from hilum.data.audit.duplicates import Pair, groups
-from hilum.data.audit.leakage import Comparison, across
-from hilum.data.audit.result import FAULT, LEAK, NOTE, Case, Check
+from hilum.data.audit.duplicates import DuplicatePair, groups
+from hilum.data.audit.leakage import SplitComparison, across
+from hilum.data.audit.result import FAULT, LEAK, NOTE, AuditCase, Check
 from hilum.data.split import patients
 from hilum.data.table import SPLITS, Table
 
@@ -26,7 +26,7 @@ NO_IMAGES = "no image is where the table says"
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class ImageScan:
     """What the images show; `rows` and the following are rows of the table.
 
     Attributes:
@@ -48,7 +48,7 @@ class Seen:
     reasons: tuple[str, ...]
     width: NDArray[np.int32]
     height: NDArray[np.int32]
-    pairs: tuple[Pair, ...]
+    pairs: tuple[DuplicatePair, ...]
     same_file: tuple[bool, ...]
     blank: Rows
     saturated: Rows
@@ -61,10 +61,10 @@ class Seen:
         return len(self.rows)
 
 
-def unseen(table: Table) -> Seen:
+def unseen(table: Table) -> ImageScan:
     """What is seen of a table without images."""
     none, unknown = np.zeros(0, np.int64), np.zeros(len(table), np.int32)
-    return Seen(False, none, (), unknown, unknown, (), (), none, none, none, none)
+    return ImageScan(False, none, (), unknown, unknown, (), (), none, none, none, none)
 
 
 def parts_of(table: Table) -> list[str]:
@@ -76,7 +76,9 @@ def patients_across(table: Table) -> Check:
     """Patients in more than one part."""
     parts = table.frame["split"].to_numpy(str)
     cases = [
-        Case(f"patient {table.frame['patient'].iloc[rows[0]]}: {_counted(parts[rows])}", tuple(rows.tolist()))
+        AuditCase(
+            f"patient {table.frame['patient'].iloc[rows[0]]}: {_counted(parts[rows])}", tuple(rows.tolist())
+        )
         for rows in across(pd.factorize(patients(table))[0], parts)
     ]
     skipped = "" if len(parts_of(table)) > 1 else NO_SPLIT
@@ -97,7 +99,7 @@ def patients_across(table: Table) -> Check:
     )
 
 
-def same_pictures(table: Table, seen: Seen) -> tuple[Check, ...]:
+def same_pictures(table: Table, seen: ImageScan) -> tuple[Check, ...]:
     """The same picture in several parts, patients or rows, and under different labels."""
     look = _Copies(table, seen)
     found = look.cases()
@@ -148,16 +150,16 @@ def same_pictures(table: Table, seen: Seen) -> tuple[Check, ...]:
     )
 
 
-def single_pictures(table: Table, seen: Seen) -> tuple[Check, ...]:
+def single_pictures(table: Table, seen: ImageScan) -> tuple[Check, ...]:
     """What is odd in a picture by itself."""
     names = table.frame["image"].to_numpy(object)
     skipped = "" if seen.looked else NO_IMAGES
     unread = np.setdiff1d(np.arange(len(table)), seen.rows) if seen.looked else seen.rows
 
-    def cases(rows: Iterable[int], brief: Callable[[int], str] = lambda _: "") -> tuple[Case, ...]:
+    def cases(rows: Iterable[int], brief: Callable[[int], str] = lambda _: "") -> tuple[AuditCase, ...]:
         found = ((row, brief(row)) for row in map(int, rows))
         return tuple(
-            Case(": ".join(filter(None, (names[row], why))), (row,), brief=why) for row, why in found
+            AuditCase(": ".join(filter(None, (names[row], why))), (row,), brief=why) for row, why in found
         )
 
     reasons = dict(zip(unread.tolist(), seen.reasons, strict=True))
@@ -217,7 +219,7 @@ def ages(table: Table) -> Check:
     """Ages that nobody has, those that a reader met included."""
     age = table.frame["age"].to_numpy()
     names = table.frame["image"].to_numpy(object)
-    noted = [Case(note) for note in table.notes if " ages " in note]
+    noted = [AuditCase(note) for note in table.notes if " ages " in note]
     rows = np.flatnonzero(age > OLDEST)
     return Check(
         "impossible-ages",
@@ -225,12 +227,12 @@ def ages(table: Table) -> Check:
         "Impossible ages",
         f"Ages above {OLDEST:g} years, and what was not taken for an age when the table was made.",
         "Get the patients' ages again; until then they are best left unknown.",
-        (*noted, *(Case(f"{names[row]}: {age[row]:g} years", (int(row),)) for row in rows)),
+        (*noted, *(AuditCase(f"{names[row]}: {age[row]:g} years", (int(row),)) for row in rows)),
         "" if noted or not np.isnan(age).all() else "no age is known",
     )
 
 
-def differences(table: Table, comparisons: Sequence[Comparison]) -> Check:
+def differences(table: Table, comparisons: Sequence[SplitComparison]) -> Check:
     """Views, sexes, ages and prevalences that differ between parts."""
     cases = []
     for one in comparisons:
@@ -239,7 +241,7 @@ def differences(table: Table, comparisons: Sequence[Comparison]) -> Check:
                 f"{part} {value.value:.1f} years" if one.name == "age" else f"{part} {value.value:.1%}"
                 for part, value in one.parts.items()
             )
-            cases.append(Case(f"{one.name}: {', '.join(values)}"))
+            cases.append(AuditCase(f"{one.name}: {', '.join(values)}"))
     return Check(
         "split-differences",
         NOTE,
@@ -256,7 +258,7 @@ def differences(table: Table, comparisons: Sequence[Comparison]) -> Check:
 def predictable(found: Sequence[Association]) -> Check:
     """Labels that can be told without looking at the picture."""
     cases = [
-        Case(f"{one.finding} from {_factor(one)}: AUROC {one.value:.3f}{_interval(one)}")
+        AuditCase(f"{one.finding} from {_factor(one)}: AUROC {one.value:.3f}{_interval(one)}")
         for one in sorted(found, key=lambda one: -(one.value or 0))
         if one.predictable
     ]
@@ -276,7 +278,7 @@ def predictable(found: Sequence[Association]) -> Check:
 class _Copies:
     """The groups of rows that hold the same picture."""
 
-    def __init__(self, table: Table, seen: Seen) -> None:
+    def __init__(self, table: Table, seen: ImageScan) -> None:
         frame = table.frame
         self._names = frame["image"].to_numpy(object)
         self._values: Mapping[str, NDArray[np.object_]] = {
@@ -286,13 +288,13 @@ class _Copies:
         self._findings, self._labels = table.findings, table.labels(table.findings)
         group = groups(seen.pairs, len(table))
         self._same_file = dict(zip(seen.pairs, seen.same_file, strict=True))
-        self._pairs: dict[int, list[Pair]] = {}
+        self._pairs: dict[int, list[DuplicatePair]] = {}
         for pair in seen.pairs:
             self._pairs.setdefault(int(group[pair.first]), []).append(pair)
 
-    def cases(self) -> dict[str, tuple[Case, ...]]:
+    def cases(self) -> dict[str, tuple[AuditCase, ...]]:
         """By what differs in a group: `parts`, else `patients`, else nothing (`rows`); and `labels` besides."""
-        found: dict[str, list[Case]] = {"parts": [], "patients": [], "rows": [], "labels": []}
+        found: dict[str, list[AuditCase]] = {"parts": [], "patients": [], "rows": [], "labels": []}
         for pairs in self._pairs.values():
             rows = sorted({row for pair in pairs for row in (pair.first, pair.second)})
             differing = (name for name, values in self._values.items() if len(set(values[rows]) - {""}) > 1)
@@ -311,7 +313,7 @@ class _Copies:
             for name, cases in found.items()
         }
 
-    def _case(self, pairs: Sequence[Pair], of: Mapping[int, object], prefix: str = "") -> Case:
+    def _case(self, pairs: Sequence[DuplicatePair], of: Mapping[int, object], prefix: str = "") -> AuditCase:
         """Words a group by two of its rows: two whose values differ where there are any, the most alike first.
 
         Args:
@@ -330,9 +332,9 @@ class _Copies:
         owner = "" if owners[ends[0]] == owners[ends[1]] else ", of different patients"
         brief = f"{prefix}{how}{owner}{more}"
         similarity = min(pair.correlation for pair in pairs)
-        return Case(f"{prefix}{names}{more}: {how}{owner}", (*ends, *others), similarity, brief)
+        return AuditCase(f"{prefix}{names}{more}: {how}{owner}", (*ends, *others), similarity, brief)
 
-    def _how(self, pair: Pair) -> str:
+    def _how(self, pair: DuplicatePair) -> str:
         if self._same_file[pair]:
             return "the same file"
         if pair.exact:

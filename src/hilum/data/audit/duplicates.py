@@ -91,7 +91,7 @@ VIEWS = _views()
 
 
 @dataclass(frozen=True)
-class Pair:
+class DuplicatePair:
     """Two rows that hold the same picture.
 
     Attributes:
@@ -128,7 +128,7 @@ def find(
     slots: NDArray[np.int64],
     *,
     on_progress: Callable[[int, int], None] | None = None,
-) -> tuple[Pair, ...]:
+) -> tuple[DuplicatePair, ...]:
     """Finds what is the same picture, whatever was done to its file.
 
     Found are copies that were re-encoded, resized (also to another aspect), turned by up to 5 degrees, mirrored, or
@@ -150,26 +150,26 @@ def find(
         raise UsageError(f"squares are {pixels.shape}; expected (slots, {SIDE}, {SIDE})")
     _, firsts, number = np.unique(digests(pixels, slots), return_index=True, return_inverse=True)
     repeated = np.flatnonzero(firsts[number] != np.arange(len(slots)))
-    equal = [Pair(int(firsts[number[row]]), int(row), 1.0) for row in repeated]
+    equal = [DuplicatePair(int(firsts[number[row]]), int(row), 1.0) for row in repeated]
     near = [_renamed(pair, firsts) for pair in _near(pixels, slots[firsts], on_progress)]
     return tuple(sorted([*equal, *near], key=lambda pair: -pair.correlation))
 
 
-def groups(pairs: Sequence[Pair], num_rows: int) -> NDArray[np.int64]:
+def groups(pairs: Sequence[DuplicatePair], num_rows: int) -> NDArray[np.int64]:
     """Numbers the pictures: int64 (num_rows,), equal for rows that pairs connect."""
     ends = np.array([(pair.first, pair.second) for pair in pairs], np.int64).reshape(-1, 2)
     graph = coo_array((np.ones(len(ends)), ends.T), shape=(num_rows, num_rows))
     return np.asarray(connected_components(graph, directed=False)[1], np.int64)
 
 
-def _renamed(pair: Pair, rows: NDArray[np.int64]) -> Pair:
+def _renamed(pair: DuplicatePair, rows: NDArray[np.int64]) -> DuplicatePair:
     first, second = sorted((int(rows[pair.first]), int(rows[pair.second])))
     return replace(pair, first=first, second=second)
 
 
 def _near(
     pixels: Squares, slots: NDArray[np.int64], on_progress: Callable[[int, int], None] | None
-) -> Iterator[Pair]:
+) -> Iterator[DuplicatePair]:
     """Yields the pairs among different squares, as places in `slots`, each once."""
     known: set[tuple[int, int]] = set()
     with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="hilum-copies") as pool:
@@ -305,7 +305,7 @@ def _unit(vectors: Floats) -> Floats:
     return np.where(length > _FLAT, vectors / np.maximum(length, _FLAT), 0).astype(np.float32)
 
 
-def _verified(pixels: Squares, slots: NDArray[np.int64], query: int, other: int, view: View) -> Pair:
+def _verified(pixels: Squares, slots: NDArray[np.int64], query: int, other: int, view: View) -> DuplicatePair:
     """Registers one square with another, of which it looks like a view, and compares them."""
     moving, fixed = (pixels[slots[place]].astype(np.float32) for place in (query, other))
     warp = cv2.invertAffineTransform(view.matrix(SIDE))
@@ -332,7 +332,7 @@ def _verified(pixels: Squares, slots: NDArray[np.int64], query: int, other: int,
     correlation = _correlation(_evened(moved, spread=2), _evened(fixed, spread=2), _disc(SIDE, 0.85))
     across = -warp[0, 0] if view.mirrored else warp[0, 0]
     degrees = abs(float(np.degrees(np.arctan2(warp[1, 0] * (-1 if view.mirrored else 1), across))))
-    return Pair(first, second, correlation, view.mirrored, degrees)
+    return DuplicatePair(first, second, correlation, view.mirrored, degrees)
 
 
 def _correlation(first: Floats, second: Floats, weights: Floats) -> float:

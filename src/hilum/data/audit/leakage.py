@@ -38,7 +38,7 @@ class Value:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class SplitComparison:
     """One quantity in all parts.
 
     Attributes:
@@ -92,7 +92,7 @@ def leaks(table: Table, pictures: NDArray[np.int64]) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def compare(table: Table) -> tuple[Comparison, ...]:
+def compare(table: Table) -> tuple[SplitComparison, ...]:
     """Compares age, the shares of views and sexes, and the prevalence of findings between the parts of a split."""
     frame = table.frame
     clusters = pd.factorize(patients(table))[0]
@@ -124,14 +124,14 @@ def _value(values: NDArray[np.float64], clusters: NDArray[np.int64]) -> Value | 
     )
 
 
-def _compared(name: str, values: Mapping[str, Value | None]) -> Comparison:
+def _compared(name: str, values: Mapping[str, Value | None]) -> SplitComparison:
     known = {part: value for part, value in values.items() if value is not None}
     found = {
         pair: size
         for pair in itertools.combinations(known, 2)
         if (size := _size(known[pair[0]], known[pair[1]], share=name != "age"))
     }
-    return Comparison(name, known, max(found, key=found.__getitem__) if found else None)
+    return SplitComparison(name, known, max(found, key=found.__getitem__) if found else None)
 
 
 def _size(first: Value, second: Value, *, share: bool) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from hilum.data.audit.association import Association
-from hilum.data.audit.leakage import Comparison
+from hilum.data.audit.leakage import SplitComparison
 from hilum.data.table import Table
 from hilum.progress import count
 
@@ -18,7 +18,7 @@ LEAK, FAULT, NOTE = SEVERITIES = ("leak", "fault", "note")
 
 
 @dataclass(frozen=True)
-class Case:
+class AuditCase:
     """One thing that a check found.
 
     Attributes:
@@ -54,7 +54,7 @@ class Check:
     title: str
     meaning: str
     mend: str
-    cases: tuple[Case, ...] = ()
+    cases: tuple[AuditCase, ...] = ()
     skipped: str = ""
 
 
@@ -73,7 +73,7 @@ class Audit:
 
     table: Table
     checks: tuple[Check, ...]
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[SplitComparison, ...]
     associations: tuple[Association, ...]
     num_read: int
     notes: tuple[str, ...]
@@ -170,7 +170,7 @@ class Audit:
             return {**entry, "count": None, "reason": check.skipped}
         return {**entry, "count": len(check.cases), "cases": [self._case(case) for case in check.cases]}
 
-    def _case(self, case: Case) -> dict[str, Any]:
+    def _case(self, case: AuditCase) -> dict[str, Any]:
         columns = ("image", "source", "patient", "split")
         rows = self.table.frame[list(columns)].iloc[list(case.rows)].to_numpy(object).tolist()
         entry = {"words": case.words, "images": [dict(zip(columns, row, strict=True)) for row in rows]}

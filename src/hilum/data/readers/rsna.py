@@ -24,7 +24,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hilum import images as pictures
 from hilum.data.readers.base import (
     Reader,
     Request,
@@ -38,6 +37,7 @@ from hilum.data.readers.base import (
 )
 from hilum.data.table import Source, Table, make_frame
 from hilum.errors import DataError, LayoutError, nearest
+from hilum.images import header
 
 CITATION = (
     "Shih G, Wu CC, Halabi SS, et al. Augmenting the National Institutes of Health Chest Radiograph Dataset with "
@@ -176,8 +176,8 @@ def _labels(
 def _headers(images: pd.Series, folder: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Reads view, sex, age, width and height of DICOM files (rows by image), and says what could not be read."""
     files = [image for image in images if image.lower().endswith((".dcm", ".dicom"))]
-    headers = {image: pictures.header(folder / image) for image in files}
-    rows = {image: vars(header) for image, header in headers.items() if header is not None}
+    headers = {image: header(folder / image) for image in files}
+    rows = {image: vars(known) for image, known in headers.items() if known is not None}
     told = pd.DataFrame.from_dict(rows, orient="index", columns=["view", "sex", "age", "width", "height"])
     notes = []
     if len(rows) < len(files):

@@ -25,7 +25,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hilum import images as pictures
 from hilum.data.readers.base import (
     Reader,
     Request,
@@ -39,6 +38,7 @@ from hilum.data.readers.base import (
 )
 from hilum.data.table import Source, Table, make_frame, no_boxes
 from hilum.errors import DataError, LayoutError
+from hilum.images import header
 from hilum.recipe.findings import NO_FINDING, canonical
 from hilum.stats import fleiss_kappa
 
@@ -227,7 +227,7 @@ def _sizes(ids: NDArray[np.object_], place_of: pd.Series, *, folder: Path, csv_f
         return pd.Series({name: told[name] for name in ids if min(told.get(name, (0,))) > 0}, dtype=object)
     # Of a copy in another format the size is not the original's.
     headers = {
-        name: pictures.header(folder / place_of[name])
+        name: header(folder / place_of[name])
         for name in ids
         if place_of[name].lower().endswith((".dicom", ".dcm"))
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hilum import files, images
-from hilum.data.audit import SEVERITIES, Audit, Case, Check, severities
+from hilum.data.audit import SEVERITIES, Audit, AuditCase, Check, severities
 from hilum.data.audit.association import FACTORS, PREDICTABLE, TOGETHER
 from hilum.errors import ImageError
 from hilum.images.geometry import resize
@@ -121,7 +121,7 @@ def _section(audit: Audit, check: Check) -> Section:
     return Section(check, pictured, (), len(check.cases) - len(shown))
 
 
-def _show(audit: Audit, case: Case) -> Shown:
+def _show(audit: Audit, case: AuditCase) -> Shown:
     return Shown(case.brief, tuple(_picture(audit, row) for row in case.rows[:2]))
 
 

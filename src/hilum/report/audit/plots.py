@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hilum.data.audit import Association, Comparison
+from hilum.data.audit import Association, SplitComparison
 from hilum.report import formatting
 from hilum.report.drawing import style
 
@@ -23,7 +23,7 @@ GAP = 0.2
 
 
 @style.styled
-def shares(comparisons: Sequence[Comparison], *, title: str, subtitle: str) -> "Figure":
+def shares(comparisons: Sequence[SplitComparison], *, title: str, subtitle: str) -> "Figure":
     """Draws the share of each view, sex and finding by part, with 95 % intervals; rows that differ are bold."""
     rows = [one for one in comparisons if one.name != "age" and one.parts]
     drawing, frame = _frame(

@@ -13,10 +13,10 @@ from hilum.data.label_statistics import (
     UNKNOWN,
     Ages,
     Class,
+    ClassDistribution,
     FollowUps,
     Shares,
     Sizes,
-    Spread,
     Together,
 )
 from hilum.report import formatting
@@ -458,7 +458,7 @@ def _thousands(value: float, _place: float) -> str:
     return f"{value:,.0f}"
 
 
-def _thousandfold(spread: Spread) -> Spread:
+def _thousandfold(spread: ClassDistribution) -> ClassDistribution:
     if spread.quartiles is None:
         return spread
     first, second, third = spread.quartiles
