@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import expit
 
 from hilum.files import write_text
-from hilum.stats import METRICS, Estimate, compare, evaluate
+from hilum.stats import METRICS, Estimate, Estimation, compare, evaluate
 from hilum.stats.delong import delong
 from hilum.stats.inputs import check
 from hilum.stats.intervals import wilson
@@ -97,14 +97,27 @@ def simulate(scenario: Scenario, simulations: int) -> Result:
         positive_patients.append(len(np.unique(patients[present])))
         for column in COLUMNS:
             scores = evaluate(
-                labels, first, thresholds=scenario.threshold, clusters=patients, prevalence=PREVALENCE,
-                replicates=REPLICATES, seed=number, method=column,
-            )  # fmt: skip
+                labels,
+                first,
+                thresholds=scenario.threshold,
+                clusters=patients,
+                estimation=Estimation(
+                    prevalence=PREVALENCE, replicates=REPLICATES, seed=number, method=column
+                ),
+            )
             for metric, one in scores.findings["finding 1"].metrics.items():
                 count(column, metric, one.low, one.high, truth[metric])
-        difference: Estimate = compare(
-            labels, first, second, clusters=patients, replicates=REPLICATES, seed=number
-        ).findings["finding 1"].differences["auroc"]  # fmt: skip
+        difference: Estimate = (
+            compare(
+                labels,
+                first,
+                second,
+                clusters=patients,
+                estimation=Estimation(replicates=REPLICATES, seed=number),
+            )
+            .findings["finding 1"]
+            .differences["auroc"]
+        )
         count(
             "recommended", "auroc difference", difference.low, difference.high, truth["auroc"] - second_auroc
         )

@@ -15,7 +15,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from hilum.stats.inputs import check
 from hilum.stats.intervals import resamples
 from hilum.stats.metrics import METRICS, block_width, weigh
-from hilum.stats.scores import evaluate, tally_of
+from hilum.stats.scores import Estimation, evaluate, tally_of
 
 NUM_IMAGES = 22_000
 REPLICATES = 2_000
@@ -51,7 +51,9 @@ def main() -> None:
         f"scikit-learn loop {loop:.0f} s (from {LOOP_REPLICATES}): {loop / ours:.0f} times as fast"
     )
     start = time.perf_counter()
-    evaluate(labels, probabilities, thresholds=0.3, clusters=patients, replicates=REPLICATES)
+    evaluate(
+        labels, probabilities, thresholds=0.3, clusters=patients, estimation=Estimation(replicates=REPLICATES)
+    )
     everything = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(

@@ -201,6 +201,18 @@ def test_later_changes_of_the_callers_frame_do_not_reach_the_table(tmp_path):
     assert made.frame["Pneumonia"].iloc[0] == 1
 
 
+def test_patients_are_told_apart_by_their_source(tmp_path):
+    keys = table(tmp_path).patient_keys
+
+    assert keys.dtype.kind == "U"
+    assert keys.tolist() == ["here:p0", "here:p1", "here:p0"]
+
+
+def test_a_column_that_no_table_has_is_refused():
+    with pytest.raises(TypeError, match="no column 'weight'; known: study, view"):
+        make_frame(image=[], source="here", patient=[], findings=(), labels=np.zeros((0, 0)), weight=1)
+
+
 def test_patients_are_counted_within_sources(tmp_path):
     frame = table(tmp_path).frame.assign(source=["here", "there", "there"], patient="1")
     sources = (Source("here", tmp_path, "", ""), Source("there", tmp_path, "", ""))

@@ -68,7 +68,7 @@ def divide(table, labels, probabilities, patients, *, threshold=0.4) -> Subgroup
         thresholds=thresholds,
         clusters=patients,
         findings=table.findings,
-        replicates=100,
+        estimation=stats.Estimation(replicates=100),
     )
     return subgroups(
         table,
@@ -121,7 +121,11 @@ def test_a_level_tells_what_its_images_alone_would_tell(seed):
             rows = rows_of(table, factor.name, one.name)
             here = one.findings["Pneumonia"]
             alone = stats.evaluate(
-                labels[rows], probabilities[rows], thresholds=0.4, clusters=patients[rows], replicates=100
+                labels[rows],
+                probabilities[rows],
+                thresholds=0.4,
+                clusters=patients[rows],
+                estimation=stats.Estimation(replicates=100),
             ).findings["finding 1"]
             assert (here.positives, here.negatives) == (alone.positives, alone.negatives)
             assert (here.positive_patients, here.negative_patients) == (
@@ -140,7 +144,9 @@ def test_a_level_tells_what_its_images_alone_would_tell(seed):
                 assert min(here.positive_patients, here.negative_patients) < 10
                 continue
             assert one.auroc.value == pytest.approx(alone.metrics["auroc"].value, abs=1e-12)
-            rest = stats.evaluate(labels[~rows], probabilities[~rows], replicates=100).findings["finding 1"]
+            rest = stats.evaluate(
+                labels[~rows], probabilities[~rows], estimation=stats.Estimation(replicates=100)
+            ).findings["finding 1"]
             expected = one.auroc.value - rest.metrics["auroc"].value
             assert one.difference.value == pytest.approx(expected, abs=1e-12)
 
@@ -362,7 +368,9 @@ def test_classes_have_an_accuracy_and_may_be_called_no_finding():
     weights = np.exp(rng.normal(size=labels.shape) + 1.5 * labels)
     probabilities = weights / weights.sum(axis=1, keepdims=True)
     names = ("No Finding", "Bacterial Pneumonia", "Viral Pneumonia")
-    scores = stats.evaluate_classes(truth, probabilities, clusters=patients, names=names, replicates=100)
+    scores = stats.evaluate_classes(
+        truth, probabilities, clusters=patients, names=names, estimation=stats.Estimation(replicates=100)
+    )
 
     found = subgroups(
         table, labels, probabilities, decision=DecisionRule(None), patients=patients, scores=scores
@@ -370,7 +378,11 @@ def test_classes_have_an_accuracy_and_may_be_called_no_finding():
     rows = rows_of(table, "sex", "female")
     female = level(found, "sex", "female")
     alone = stats.evaluate_classes(
-        truth[rows], probabilities[rows], clusters=patients[rows], names=names, replicates=100
+        truth[rows],
+        probabilities[rows],
+        clusters=patients[rows],
+        names=names,
+        estimation=stats.Estimation(replicates=100),
     )
 
     assert tuple(found.baseline) == names
@@ -396,8 +408,14 @@ def test_real_radiographs_have_their_levels(shared_data):
     table = readers.read(shared_data / "nih" / "Data_Entry_2017_v2020.csv")
     labels = table.labels(["Infiltration"])
     scores = np.random.default_rng(0).random(labels.shape)
-    patients = (table.frame["source"] + ":" + table.frame["patient"]).to_numpy(str)
-    whole = stats.evaluate(labels, scores, clusters=patients, findings=["Infiltration"], replicates=100)
+    patients = table.patient_keys
+    whole = stats.evaluate(
+        labels,
+        scores,
+        clusters=patients,
+        findings=["Infiltration"],
+        estimation=stats.Estimation(replicates=100),
+    )
 
     found = subgroups(table, labels, scores, decision=DecisionRule((0.5,)), patients=patients, scores=whole)
 

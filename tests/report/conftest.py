@@ -64,7 +64,11 @@ def make_evaluation(make_case: Callable[..., Case]) -> Callable[..., Evaluation]
             logits = rng.normal(size=labels.shape) + 2 * labels
             probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
             classes = stats.evaluate_classes(
-                truth, probabilities, clusters=patients, names=findings, replicates=100
+                truth,
+                probabilities,
+                clusters=patients,
+                names=findings,
+                estimation=stats.Estimation(replicates=100),
             )
             scores, metrics, thresholds = classes, classes.to_dict(), ()
         else:
@@ -82,7 +86,7 @@ def make_evaluation(make_case: Callable[..., Case]) -> Callable[..., Evaluation]
                 thresholds=thresholds,
                 clusters=patients,
                 findings=findings,
-                replicates=100,
+                estimation=stats.Estimation(replicates=100),
             )
             metrics = scores.to_dict()
         epochs = np.arange(1, 7)

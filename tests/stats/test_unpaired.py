@@ -61,7 +61,9 @@ def draw(rng, num_patients, *, shift, prevalence):
 
 
 def scores(labels, probabilities, patients, replicates):
-    found = stats.evaluate(labels, probabilities, clusters=patients, replicates=replicates)
+    found = stats.evaluate(
+        labels, probabilities, clusters=patients, estimation=stats.Estimation(replicates=replicates)
+    )
     return found.findings["finding 1"].metrics
 
 

@@ -83,9 +83,9 @@ class Contender:
         """The images, and the patients as `source:patient`, that the model was trained or tuned on."""
         if self.table is None:
             return pd.Index([]), frozenset()
-        frame = self.table.frame
-        frame = frame[frame["split"].isin(TUNED)]
-        return _keys(frame["source"], frame["image"]), frozenset(frame["source"] + ":" + frame["patient"])
+        used = self.table.frame["split"].isin(TUNED).to_numpy()
+        frame = self.table.frame[used]
+        return _keys(frame["source"], frame["image"]), frozenset(self.table.patient_keys[used].tolist())
 
 
 @dataclass(frozen=True)

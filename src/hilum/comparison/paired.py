@@ -101,7 +101,10 @@ def differences(
     Returns:
         One a finding and, of several, `MEAN`; p values not yet corrected.
     """
-    options: dict[str, Any] = {"clusters": patients, "replicates": replicates, "seed": seed}
+    options: dict[str, Any] = {
+        "clusters": patients,
+        "estimation": stats.Estimation(replicates=replicates, seed=seed),
+    }
     classes = model.decision.thresholds is None
     thresholds = [0.5 if classes else one.decision.array for one in (model, reference)]
     ranked = stats.compare(

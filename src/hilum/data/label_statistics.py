@@ -253,7 +253,7 @@ class LabelledTable:
         # Of one finding alone, its absence says nothing of others.
         name = f"{table.findings[0]} absent" if len(table.findings) == 1 else NO_FINDING
         groups = {name: nothing, **{each: labels[:, i] == 1 for i, each in enumerate(table.findings)}}
-        patients = table.frame.groupby(["source", "patient"], sort=False).ngroup().to_numpy(np.int64)
+        patients = pd.factorize(table.patient_keys)[0]
         return LabelledTable(
             frame=table.frame,
             findings=table.findings,

@@ -115,7 +115,7 @@ def look(
     tallies = {name: _Tally() for name in groups}
     rarest_first = sorted(groups, key=lambda name: int(groups[name].sum()))
     names = table.frame["image"].to_numpy(object)
-    patients = (table.frame["source"] + "\0" + table.frame["patient"]).to_numpy(object)
+    patients = table.patient_keys
     found: list[tuple[int, float, int, int]] = []
     unreadable: dict[str, str] = {}
     watch.stage("Reading images", len(order))

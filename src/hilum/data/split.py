@@ -187,7 +187,7 @@ def _listed(table: Table, settings: SplitSettings) -> NDArray[np.str_]:
 
 
 def patients(table: Table) -> NDArray[np.object_]:
-    """Returns a name for each row's patient; the same number in two sources is two patients."""
+    """Return what each row's patient is drawn by; kept apart from `Table.patient_keys`, for the draw hashes it."""
     return _joined(table, "patient")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import pandas as pd
@@ -35,6 +35,7 @@ MEMBER = "::"
 """Stands between an archive and its member in an image's path."""
 
 _TEXT = ("image", "source", "patient", "study", "view", "sex", "split")
+_UNKNOWN = {"study": "", "view": "", "sex": "", "age": np.nan, "width": 0, "height": 0, "split": ""}
 _ALLOWED = {"view": VIEWS, "sex": SEXES, "split": SPLITS}
 _METADATA = b"hilum"
 
@@ -112,6 +113,11 @@ class Table:
     def num_patients(self) -> int:
         """How many patients there are; the same number in two sources is two patients."""
         return int(self.frame.groupby(["source", "patient"], sort=False).ngroups)
+
+    @property
+    def patient_keys(self) -> NDArray[np.str_]:
+        """Each row's patient as `source:patient`, str (rows,); the same number in two sources is two patients."""
+        return np.asarray((self.frame["source"] + ":" + self.frame["patient"]).to_numpy(str))
 
     def location(self, row: int) -> Location:
         """Returns where the image file of a row (counted from 0) lies."""
@@ -264,30 +270,11 @@ class Table:
         return next(source.root for source in self.sources if source.name == name)
 
 
-def make_frame(
-    *,
-    image: Sequence[str],
-    source: str,
-    patient: Sequence[str],
-    findings: Sequence[str],
-    labels: ArrayLike,
-    study: Sequence[str] | str = "",
-    view: Sequence[str] | str = "",
-    sex: Sequence[str] | str = "",
-    age: ArrayLike = np.nan,
-    width: ArrayLike = 0,
-    height: ArrayLike = 0,
-    split: Sequence[str] | str = "",
-) -> pd.DataFrame:
-    """Builds a table's frame of one source with the right columns and types.
+class KnownColumns(TypedDict, total=False):
+    """What `make_frame` takes besides images, patients and labels: one value a row, or one for all.
 
-    Args:
-        image: Paths relative to the source's root.
-        source: Name of the source.
-        patient: One a row, never empty.
-        findings: Names of the finding columns.
-        labels: (rows, findings): 1 present, 0 absent, NaN unknown.
-        study: One a row, or one for all; so are the following.
+    Attributes:
+        study: Text.
         view: PA, AP, LATERAL or empty.
         sex: F, M, O or empty.
         age: Years, NaN unknown.
@@ -295,26 +282,45 @@ def make_frame(
         height: Of the original in pixels, 0 unknown.
         split: train, val, test or empty.
     """
+
+    study: Sequence[str] | str
+    view: Sequence[str] | str
+    sex: Sequence[str] | str
+    age: ArrayLike
+    width: ArrayLike
+    height: ArrayLike
+    split: Sequence[str] | str
+
+
+def make_frame(
+    *,
+    image: Sequence[str],
+    source: str,
+    patient: Sequence[str],
+    findings: Sequence[str],
+    labels: ArrayLike,
+    **known: Unpack[KnownColumns],
+) -> pd.DataFrame:
+    """Return a table's frame of one source with the right columns and types.
+
+    Args:
+        image: Paths relative to the source's root.
+        source: Name of the source.
+        patient: One a row, never empty.
+        findings: Names of the finding columns.
+        labels: (rows, findings): 1 present, 0 absent, NaN unknown.
+        **known: The columns of `KnownColumns`; those left out are unknown.
+
+    Raises:
+        TypeError: There is no such column.
+    """
+    if odd := set(known) - set(_UNKNOWN):
+        raise TypeError(f"a table has no column {min(odd)!r}; known: {', '.join(_UNKNOWN)}")
     index = pd.RangeIndex(len(image))
-    text = {
-        **{"image": image, "source": source, "patient": patient, "study": study},
-        **{"view": view, "sex": sex, "split": split},
-    }
-    columns = {
-        name: pd.Series(value if isinstance(value, str) else np.asarray(value, object), index, str)
-        for name, value in text.items()
-    }
-    columns |= {
-        name: pd.Series(np.broadcast_to(np.asarray(value, dtype), len(index)), index)
-        for name, value, dtype in (
-            ("age", age, float),
-            ("width", width, np.int64),
-            ("height", height, np.int64),
-        )
-    }
+    values = {**_UNKNOWN, **known, "image": image, "source": source, "patient": patient}
+    columns = {name: _column(name, values[name], index) for name in COLUMNS}
     matrix = np.asarray(labels, float).reshape(len(index), len(findings))
-    values = pd.DataFrame(matrix, index, list(findings))
-    return pd.concat([pd.DataFrame({name: columns[name] for name in COLUMNS}), values], axis=1)
+    return pd.concat([pd.DataFrame(columns), pd.DataFrame(matrix, index, list(findings))], axis=1)
 
 
 def parquet_path(path: Path) -> Path:
@@ -347,6 +353,13 @@ def archive_members(path: Path) -> list[str]:
     except (zipfile.BadZipFile, OSError, ValueError) as error:
         raise DataError(f"{path} is no whole ZIP archive ({error}); get it again or remove it") from None
     return [name for name in names if not name.endswith("/") and "__MACOSX" not in name and _inside(name)]
+
+
+def _column(name: str, values: Any, index: pd.RangeIndex) -> pd.Series:
+    if name in _TEXT:
+        return pd.Series(values if isinstance(values, str) else np.asarray(values, object), index, str)
+    numbers = np.asarray(values, float if name == "age" else np.int64)
+    return pd.Series(np.broadcast_to(numbers, len(index)), index)
 
 
 def _names_in(root: Path, folder: str) -> frozenset[str]:

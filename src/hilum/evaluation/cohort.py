@@ -109,7 +109,7 @@ def choose(table: Table, bundle: Bundle, split: str | None, *, watch: Watcher) -
         )
     if len(bundle.calibrated_on):
         # Who calibrated is known by pictures, and a patient's may stand in several parts.
-        inside = np.isin(patients(table), patients(table)[inside])
+        inside = np.isin(table.patient_keys, table.patient_keys[inside])
     examples = prepare(table.select(inside), manifest.input, watch=watch)
     part = Part(examples, examples.rows(name), name, description, divided is not None, outside=outside)
     if not len(part.rows):
@@ -205,11 +205,6 @@ def run(
     return Outputs(joined, np.zeros((len(joined), 0, 0, 0), np.float32), np.concatenate(embeddings))
 
 
-def patients(table: Table) -> np.ndarray:
-    """Returns each row's patient, str (rows,); the same number in two sources is two patients."""
-    return np.asarray((table.frame["source"] + ":" + table.frame["patient"]).to_numpy(str))
-
-
 def fingerprints(examples: Examples, rows: np.ndarray) -> np.ndarray:
     """Returns what a picture is known by again, under whatever name, uint8 (n, 16).
 
@@ -226,7 +221,7 @@ def _without_calibrating(part: Part, bundle: Bundle) -> Part:
     hit = np.array([row.tobytes() in used for row in fingerprints(part.examples, every)], bool)
     if not hit.any():
         return part
-    whose = patients(part.examples.table)
+    whose = part.examples.table.patient_keys
     kept = part.rows[~np.isin(whose[part.rows], whose[hit])]
     if not len(kept):
         raise DataError(

@@ -132,7 +132,7 @@ class _Scorer:
             manifest.task,
             table.labels(manifest.findings)[rows],
             one.probabilities[inside],
-            cohort.patients(table)[rows],
+            table.patient_keys[rows],
             decision=decision,
             replicates=self.replicates,
             seed=self.seed,
@@ -141,7 +141,7 @@ class _Scorer:
     def row(
         self, one: _Predicted, inside: np.ndarray, scores: Scores | ClassScores, *, repeat: int, fold: int
     ) -> Fold:
-        patients = cohort.patients(self.examples.table)[one.rows[inside]]
+        patients = self.examples.table.patient_keys[one.rows[inside]]
         return Fold(repeat, fold, len(patients), len(np.unique(patients)), figures(scores))
 
 
@@ -185,7 +185,7 @@ def _evaluation(
     description = f"{folds.number} folds by patient, stratified, seed {manifest.recipe['split']['seed']}"
     if folds.repeats > 1:
         description += f", repeat {number} of {folds.repeats}"
-    patients = cohort.patients(table)[one.rows]
+    patients = table.patient_keys[one.rows]
     labels = table.labels(manifest.findings)[one.rows]
     divided = subgroups.subgroups(
         subgroups.chosen(table, one.rows),

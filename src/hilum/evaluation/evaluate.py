@@ -211,7 +211,7 @@ def evaluate(
     outputs = cohort.run(model.graph, part.examples, part.rows, watch.advance)
     probabilities = model.probabilities(outputs.logits)[:, columns]
     decision = manifest.decision.select(columns)
-    patients = cohort.patients(part.examples.table)[part.rows]
+    patients = part.examples.table.patient_keys[part.rows]
     watch.stage("Scoring")
     scores = elsewhere.score(
         task,
@@ -558,7 +558,7 @@ def _trained_on(subject: Subject, patients: np.ndarray) -> tuple[str, ...]:
             f"a data set of the name {', '.join(names)} was trained on: images of its training may be among these",
         )
     table = Table.read(stored)
-    tuned = cohort.patients(table)[np.isin(table.frame["split"].to_numpy(str), ("train", "val"))]
+    tuned = table.patient_keys[np.isin(table.frame["split"].to_numpy(str), ("train", "val"))]
     known = int(np.isin(patients, tuned).sum())
     return (
         (f"{known:,} images are of patients that the model was trained or tuned on; they flatter",)

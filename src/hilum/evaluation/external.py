@@ -325,14 +325,14 @@ def score(
     seed: int,
 ) -> Scores | ClassScores:
     """Scores some of a bundle's findings, or its classes; see `stats.evaluate` and `stats.evaluate_classes`."""
+    estimation = stats.Estimation(replicates=replicates, seed=seed)
     if task.exclusive:
         return stats.evaluate_classes(
             labels.argmax(axis=1),
             probabilities,
             clusters=patients,
             names=task.findings,
-            replicates=replicates,
-            seed=seed,
+            estimation=estimation,
         )
     return stats.evaluate(
         labels,
@@ -340,8 +340,7 @@ def score(
         thresholds=decision.array,
         clusters=patients,
         findings=task.findings,
-        replicates=replicates,
-        seed=seed,
+        estimation=estimation,
     )
 
 

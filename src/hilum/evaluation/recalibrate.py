@@ -97,7 +97,7 @@ def recalibrate(
     answers = answering(mapped.table, manifest.task.of(mapped.findings), watch=watch)
     chosen = _choose(answers, model.bundle, mapped.findings, part=part, share=share, seed=seed, watch=watch)
     labels = _labels(chosen.examples.table, manifest, mapped.findings)[chosen.rows]
-    patients = cohort.patients(chosen.examples.table)[chosen.rows]
+    patients = chosen.examples.table.patient_keys[chosen.rows]
     positives, negatives = _count(labels, patients)
     new = _enough(manifest, positives, negatives, told=chosen.description, more=chosen.more)
     watch.stage("Running the model", len(chosen.rows))
@@ -233,7 +233,7 @@ def _choose(
     more = f"--split train+val has {larger.sum():,} images" if divided is None and part != "all" else ""
     more = more if larger.sum() > among.sum() else ""
     asked = table.select(among)
-    counts = _count(_labels(asked, manifest, findings), cohort.patients(asked))
+    counts = _count(_labels(asked, manifest, findings), asked.patient_keys)
     _enough(manifest, *counts, told=description, more=more)  # before any image is prepared
     if share is None:
         share = 1.0 if there else 0.5
@@ -245,7 +245,7 @@ def _choose(
     drawn = np.ones(len(examples.table), bool)
     if share < 1:
         drawn = carve(
-            cohort.patients(examples.table).astype(object),
+            examples.table.patient_keys.astype(object),
             examples.table.labels(findings),
             drawn,
             size=share * len(drawn),
@@ -461,8 +461,7 @@ class _Fitting:
                 values[:, columns],
                 clusters=patients,
                 findings=self.findings,
-                replicates=replicates,
-                seed=seed,
+                estimation=stats.Estimation(replicates=replicates, seed=seed),
             ).findings
 
         # A call is a probability of 0 or 1: thresholds differ between folds, so that none could be given here.

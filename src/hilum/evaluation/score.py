@@ -172,7 +172,7 @@ def score(
     if empty := int(np.isnan(probabilities).sum()):
         notes = (*notes, f"{empty:,} probabilities are empty; their finding is not scored for that image.")
     probabilities = np.nan_to_num(probabilities, nan=0.5)
-    patients = (frame["source"] + ":" + frame["patient"]).to_numpy(str)
+    patients = labelled.patient_keys[ours]
     images, level_name = frame["image"].to_numpy(str), "image"
     scored = chosen(labelled, ours)
     if level != "image":
@@ -190,9 +190,7 @@ def score(
         clusters=patients,
         findings=predictions.findings,
         level=level_name,
-        prevalence=prevalence,
-        replicates=replicates,
-        seed=seed,
+        estimation=stats.Estimation(prevalence, replicates, seed),
     )
     divided = subgroups(scored, labels, probabilities, decision=decision, patients=patients, scores=scores)
     data = ", ".join(source.name for source in sources)

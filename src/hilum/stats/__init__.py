@@ -24,6 +24,7 @@ from hilum.stats.metrics import METRICS
 from hilum.stats.recalibration import RecalibrationFit, falls, recalibrate_classes, recalibrate_findings
 from hilum.stats.scores import (
     ClassScores,
+    Estimation,
     FindingScores,
     Scores,
     Summary,
@@ -39,6 +40,7 @@ __all__ = [
     "ClassScores",
     "Curve",
     "Estimate",
+    "Estimation",
     "FindingComparison",
     "FindingScores",
     "GroupedImages",

@@ -1,7 +1,7 @@
 """Two models on the same images -> differences with intervals and paired tests; seeds -> their spread."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from hilum.stats.intervals import Estimate
 from hilum.stats.metrics import METRICS, Tally, weigh
 from hilum.stats.scores import (
     NO_ECE_INTERVAL,
-    Settings,
+    USUAL,
+    Estimation,
     bootstrap_estimate,
     check_thresholds,
     few_patients,
@@ -122,12 +123,9 @@ def compare(
     second_thresholds: ArrayLike = 0.5,
     clusters: ArrayLike | None = None,
     findings: Sequence[str] | None = None,
-    prevalence: float | None = None,
-    replicates: int = 2000,
-    seed: int = 0,
-    confidence: float = 0.95,
+    estimation: Estimation = USUAL,
 ) -> PairedComparison:
-    """Compares two models on the same images, each resample of patients serving both.
+    """Compare two models on the same images, each resample of patients serving both.
 
     Args:
         labels: (images, findings) or (images,), 1 present, 0 absent, NaN unknown.
@@ -137,20 +135,17 @@ def compare(
         second_thresholds: (findings,) or one for all.
         clusters: (images,) the patient of each image; None: every image is its own patient.
         findings: One name a column.
-        prevalence: In (0, 1), for predictive values at that prevalence.
-        replicates: Bootstrap resamples of patients.
-        seed: Makes the resamples repeatable.
-        confidence: Of the intervals.
+        estimation: Resamples, confidence, and the prevalence of further predictive values; the method is always the
+            recommended one.
 
     Returns:
         Differences, first minus second; positive means the first is larger (worse for Brier and ECE).
 
     Raises:
-        UsageError: Shapes differ, or a setting is out of range.
+        UsageError: Shapes differ.
         DataError: A value is no label or no probability.
     """
-    units = "images" if clusters is None else "patients"
-    settings = Settings.of(prevalence, replicates, seed, confidence, "recommended", units)
+    settings = replace(estimation.over(clusters), method="recommended")
     pair: list[tuple[Inputs, Booleans]] = []
     for probabilities, thresholds in ((first, first_thresholds), (second, second_thresholds)):
         inputs = check(labels, probabilities, clusters=clusters, findings=findings)
@@ -158,14 +153,22 @@ def compare(
         pair.append((inputs, inputs.probabilities >= cuts))
     (one, first_calls), (two, second_calls) = pair
     names = one.findings
-    tallies = [tally_of(*side, [i], prevalence=prevalence) for side in pair for i in range(len(names))]
+    tallies = [
+        tally_of(*side, [i], prevalence=settings.prevalence) for side in pair for i in range(len(names))
+    ]
     unweighted = weigh(tallies, [np.ones((one.num_clusters, 1))])[:, :, 0]
     values = unweighted[: len(names)] - unweighted[len(names) :]
     resampled = settings.resample(tallies)
     differences = resampled[: len(names)] - resampled[len(names) :]
 
     tests = [
-        _tests(one.labels[:, i], (one, two), (first_calls, second_calls), column=i, confidence=confidence)
+        _tests(
+            one.labels[:, i],
+            (one, two),
+            (first_calls, second_calls),
+            column=i,
+            confidence=settings.confidence,
+        )
         for i in range(len(names))
     ]
     delong_holm = _holm_known([p for p, _, _ in tests])
@@ -273,7 +276,9 @@ def _tests(
     return p_value, decisions, None
 
 
-def _differences(values: Floats, replicates: Floats, tally: Tally, settings: Settings) -> dict[str, Estimate]:
+def _differences(
+    values: Floats, replicates: Floats, tally: Tally, settings: Estimation
+) -> dict[str, Estimate]:
     few = few_patients(tally, settings.units)
     return {
         name: _difference(
@@ -284,7 +289,7 @@ def _differences(values: Floats, replicates: Floats, tally: Tally, settings: Set
 
 
 def _macro(
-    values: Floats, replicates: Floats, tallies: Sequence[Tally], settings: Settings
+    values: Floats, replicates: Floats, tallies: Sequence[Tally], settings: Estimation
 ) -> dict[str, Estimate]:
     estimates = {}
     for name in settings.names:
@@ -301,7 +306,7 @@ def _macro(
 
 
 def _difference(
-    name: str, value: float, replicates: Floats, *, few: str | None, patients: int, settings: Settings
+    name: str, value: float, replicates: Floats, *, few: str | None, patients: int, settings: Estimation
 ) -> Estimate:
     if not np.isfinite(value):
         return Estimate(None, reason="not estimable: one of the two models has no value")

@@ -41,6 +41,64 @@ NO_ECE_INTERVAL = "no interval: resampling inflates a binned error; read calibra
 
 
 @dataclass(frozen=True)
+class Estimation:
+    """How estimates and their intervals are made, checked at construction.
+
+    Attributes:
+        prevalence: In (0, 1), for predictive values at that prevalence beside those of the set; None: none.
+        replicates: Bootstrap resamples of patients, at least 100.
+        seed: Makes the resamples repeatable.
+        confidence: Of the intervals, in (0, 1).
+        method: "recommended" (per metric what held best in simulation: docs/statistics.md), or "percentile" or "bca"
+            for all.
+        units: What is resampled, for the words of methods and reasons.
+
+    Raises:
+        UsageError: One is out of range.
+    """
+
+    prevalence: float | None = None
+    replicates: int = 2000
+    seed: int = 0
+    confidence: float = 0.95
+    method: Method = "recommended"
+    units: str = "patients"
+
+    def __post_init__(self) -> None:
+        check_confidence(self.confidence)
+        if self.replicates < 100:
+            raise UsageError(f"replicates is {self.replicates}; an interval needs at least 100, better 2000")
+        if self.prevalence is not None and not 0 < self.prevalence < 1:
+            raise UsageError(
+                f"prevalence is {self.prevalence}; expected a share between 0 and 1, for example 0.05"
+            )
+        if self.method not in get_args(Method):
+            known = nearest(self.method, get_args(Method))
+            raise UsageError(f"unknown method {self.method!r}; known: {known}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The metrics that are asked for."""
+        return METRICS if self.prevalence is not None else METRICS[:-2]
+
+    def over(self, clusters: ArrayLike | None) -> "Estimation":
+        """Return the same over images where no patients are given."""
+        return replace(self, units="images") if clusters is None else self
+
+    def resample(self, tallies: Sequence[Tally]) -> Floats:
+        """Return (tallies, metrics, replicates) of the bootstrap over patients."""
+        num_clusters = tallies[0].sums.shape[1]
+        width = block_width(tallies)
+        return weigh(
+            tallies, resamples(num_clusters, replicates=self.replicates, seed=self.seed, width=width)
+        )
+
+
+USUAL = Estimation()
+"""2000 resamples of patients, 95 % intervals by the recommended methods."""
+
+
+@dataclass(frozen=True)
 class FindingScores:
     """What can be said of one finding.
 
@@ -182,14 +240,10 @@ def evaluate(
     clusters: ArrayLike | None = None,
     findings: Sequence[str] | None = None,
     level: str = "image",
-    prevalence: float | None = None,
     rare_below: int = MIN_PATIENTS,
-    replicates: int = 2000,
-    seed: int = 0,
-    confidence: float = 0.95,
-    method: Method = "recommended",
+    estimation: Estimation = USUAL,
 ) -> Scores:
-    """Scores a binary or multi-label task.
+    """Score a binary or multi-label task.
 
     Args:
         labels: (images, findings) or (images,), 1 present, 0 absent, NaN unknown: masked per finding.
@@ -197,27 +251,20 @@ def evaluate(
         thresholds: (findings,) or one for all; a finding is called present from its threshold on.
         clusters: (images,) the patient of each image; None: every image is its own patient.
         findings: One name a column.
-        level: What one row is, for the output; see `levels.aggregate`.
-        prevalence: In (0, 1), for predictive values at that prevalence beside the ones of this set.
+        level: What one row is, for the output; see `aggregate`.
         rare_below: Findings with fewer positive patients are rare.
-        replicates: Bootstrap resamples of patients.
-        seed: Makes the resamples repeatable.
-        confidence: Of the intervals.
-        method: "recommended" (per metric what held best in simulation: docs/statistics.md), or "percentile"
-            or "bca" for all.
+        estimation: Resamples, confidence, method, and the prevalence of further predictive values.
 
     Returns:
         Estimates; one that cannot be had is None with a reason.
 
     Raises:
-        UsageError: Shapes differ, or a setting is out of range.
+        UsageError: Shapes differ.
         DataError: A value is no label or no probability.
     """
     inputs = check(labels, probabilities, clusters=clusters, findings=findings)
     cuts = check_thresholds(thresholds, num_findings=len(inputs.findings))
-    settings = Settings.of(
-        prevalence, replicates, seed, confidence, method, "images" if clusters is None else "patients"
-    )
+    settings = estimation.over(clusters)
     return _score(
         inputs, inputs.probabilities >= cuts, cuts, level=level, rare_below=rare_below, settings=settings
     )
@@ -230,30 +277,22 @@ def evaluate_classes(
     clusters: ArrayLike | None = None,
     names: Sequence[str] | None = None,
     level: str = "image",
-    prevalence: float | None = None,
     rare_below: int = MIN_PATIENTS,
-    replicates: int = 2000,
-    seed: int = 0,
-    confidence: float = 0.95,
-    method: Method = "recommended",
+    estimation: Estimation = USUAL,
 ) -> ClassScores:
-    """Scores a task with exactly one class a row; the most probable class is the decision.
+    """Score a task with exactly one class a row; the most probable class is the decision.
 
     Args:
         classes: (images,) whole numbers from 0.
         probabilities: (images, classes), rows summing to 1.
-        clusters: As in `evaluate`, like the settings after `level`.
+        clusters: As in `evaluate`.
         names: One name a class.
         level: What one row is, for the output.
-        prevalence: As in `evaluate`.
         rare_below: As in `evaluate`.
-        replicates: As in `evaluate`.
-        seed: As in `evaluate`.
-        confidence: As in `evaluate`.
-        method: As in `evaluate`.
+        estimation: As in `evaluate`.
 
     Raises:
-        UsageError: Shapes differ, or a setting is out of range.
+        UsageError: Shapes differ.
         DataError: A value is no class or no probability.
     """
     predicted = columns(probabilities, name="probabilities")
@@ -269,9 +308,7 @@ def evaluate_classes(
             f"the probabilities of image {row} sum to {predicted[row].sum():g} ({off.sum()} such in all); "
             "expected 1: use evaluate for findings that do not exclude each other"
         )
-    settings = Settings.of(
-        prevalence, replicates, seed, confidence, method, "images" if clusters is None else "patients"
-    )
+    settings = estimation.over(clusters)
     called = predicted.argmax(axis=1)
     scores = _score(
         inputs, called[:, None] == everyone, None, level=level, rare_below=rare_below, settings=settings
@@ -302,61 +339,6 @@ def confusion(labels: ArrayLike, probabilities: ArrayLike, *, thresholds: ArrayL
     truth = np.stack([inputs.labels == 0, inputs.labels == 1], axis=-1).astype(np.int64)
     decisions = np.stack([~called, called], axis=-1).astype(np.int64)
     return np.asarray(np.einsum("ift,ifc->ftc", truth, decisions), dtype=np.int64)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How estimates are made; the units are what is resampled, for the words of methods and reasons."""
-
-    prevalence: float | None
-    replicates: int
-    seed: int
-    confidence: float
-    method: Method
-    units: str
-
-    @classmethod
-    def of(
-        cls,
-        prevalence: float | None,
-        replicates: int,
-        seed: int,
-        confidence: float,
-        method: Method,
-        units: str,
-    ) -> "Settings":
-        """Checks them.
-
-        Raises:
-            UsageError: One is out of range.
-        """
-        check_confidence(confidence)
-        if replicates < 100:
-            raise UsageError(f"replicates is {replicates}; an interval needs at least 100, better 2000")
-        if prevalence is not None and not 0 < prevalence < 1:
-            raise UsageError(
-                f"prevalence is {prevalence}; expected a share between 0 and 1, for example 0.05"
-            )
-        if method not in get_args(Method):
-            raise UsageError(f"unknown method {method!r}; known: {nearest(method, get_args(Method))}")
-        return cls(prevalence, replicates, seed, confidence, method, units)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The metrics that are asked for."""
-        return METRICS if self.prevalence is not None else METRICS[:-2]
-
-    def resample(self, tallies: Sequence[Tally]) -> Floats:
-        """(tallies, metrics, replicates) of the bootstrap over patients."""
-        return weigh(
-            tallies,
-            resamples(
-                tallies[0].sums.shape[1],
-                replicates=self.replicates,
-                seed=self.seed,
-                width=block_width(tallies),
-            ),
-        )
 
 
 def check_thresholds(thresholds: ArrayLike, *, num_findings: int) -> Floats:
@@ -429,7 +411,7 @@ def _score(
     *,
     level: str,
     rare_below: int,
-    settings: Settings,
+    settings: Estimation,
 ) -> Scores:
     names = inputs.findings
     everyone = list(range(len(names)))
@@ -496,10 +478,10 @@ class _Table:
     values: Floats
     replicates: Floats
     jackknife: Floats | None
-    settings: Settings
+    settings: Estimation
 
     @classmethod
-    def of(cls, tallies: Sequence[Tally], settings: Settings) -> "_Table":
+    def of(cls, tallies: Sequence[Tally], settings: Estimation) -> "_Table":
         num_clusters = tallies[0].sums.shape[1]
         jackknife = None
         if settings.method == "bca":
@@ -587,7 +569,7 @@ def bootstrap_estimate(
     jackknife: Floats | None,
     *,
     patients: float,
-    settings: Settings,
+    settings: Estimation,
 ) -> Estimate:
     """Makes an estimate of a value and its replicates, or says why there is no interval.
 
@@ -625,7 +607,7 @@ def bootstrap_estimate(
     return Estimate(value, low, high, method)
 
 
-def _proportion(value: float, successes: Floats, trials: Floats, settings: Settings) -> Estimate:
+def _proportion(value: float, successes: Floats, trials: Floats, settings: Estimation) -> Estimate:
     taking_part = int((trials > 0).sum())
     if taking_part < 2:
         return Estimate(

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hilum.data.split import patients
 from hilum.data.table import Table
 from hilum.stats.delong import delong
 
@@ -64,7 +63,7 @@ def associations(
         height: (rows,), likewise.
     """
     levels = _levels(table, width, height)
-    clusters = pd.factorize(patients(table))[0]
+    clusters = pd.factorize(table.patient_keys)[0]
     folds = np.random.default_rng(0).permutation(clusters.max(initial=-1) + 1)[clusters] % _FOLDS
     found: list[Association] = []
     for finding, labels in zip(table.findings, table.labels(table.findings).T, strict=True):

@@ -13,7 +13,6 @@ from hilum.data.audit.association import PREDICTABLE, Association
 from hilum.data.audit.duplicates import DuplicatePair, groups
 from hilum.data.audit.leakage import SplitComparison, across
 from hilum.data.audit.result import FAULT, LEAK, NOTE, AuditCase, Check
-from hilum.data.split import patients
 from hilum.data.table import SPLITS, Table
 
 Rows = NDArray[np.int64]
@@ -79,7 +78,7 @@ def patients_across(table: Table) -> Check:
         AuditCase(
             f"patient {table.frame['patient'].iloc[rows[0]]}: {_counted(parts[rows])}", tuple(rows.tolist())
         )
-        for rows in across(pd.factorize(patients(table))[0], parts)
+        for rows in across(pd.factorize(table.patient_keys)[0], parts)
     ]
     skipped = "" if len(parts_of(table)) > 1 else NO_SPLIT
     if not skipped and table.num_patients == len(table):
@@ -283,7 +282,7 @@ class _Copies:
         self._names = frame["image"].to_numpy(object)
         self._values: Mapping[str, NDArray[np.object_]] = {
             "parts": frame["split"].to_numpy(object),
-            "patients": patients(table),
+            "patients": table.patient_keys.astype(object),
         }
         self._findings, self._labels = table.findings, table.labels(table.findings)
         group = groups(seen.pairs, len(table))

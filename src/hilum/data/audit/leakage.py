@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hilum.data.split import patients
 from hilum.data.table import SPLITS, Table
 from hilum.stats.intervals import clustered_mean
 
@@ -75,7 +74,7 @@ def leaks(table: Table, pictures: NDArray[np.int64]) -> tuple[str, ...]:
     parts = table.frame["split"].to_numpy(str)
     names = table.frame["image"].to_numpy(object)
     sentences = []
-    shared = across(pd.factorize(patients(table))[0], parts)
+    shared = across(pd.factorize(table.patient_keys)[0], parts)
     if shared:
         first = table.frame["patient"].iloc[shared[0][0]]
         where = _listed(dict.fromkeys(parts[shared[0]]))
@@ -95,7 +94,7 @@ def leaks(table: Table, pictures: NDArray[np.int64]) -> tuple[str, ...]:
 def compare(table: Table) -> tuple[SplitComparison, ...]:
     """Compares age, the shares of views and sexes, and the prevalence of findings between the parts of a split."""
     frame = table.frame
-    clusters = pd.factorize(patients(table))[0]
+    clusters = pd.factorize(table.patient_keys)[0]
     quantities: dict[str, NDArray[np.float64]] = {"age": frame["age"].to_numpy()}
     for column in ("view", "sex"):
         known = frame[column].to_numpy(object)
