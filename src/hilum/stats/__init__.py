@@ -1,6 +1,6 @@
 """Labels and probabilities -> figures with honest intervals: arrays in, numbers out."""
 
-from hilum.stats.aggregation import GroupedImages, aggregate
+from hilum.stats.aggregation import GroupPredictions, aggregate
 from hilum.stats.agreement import Agreement, agreement, fleiss_kappa
 from hilum.stats.calibration import (
     Temperature,
@@ -12,7 +12,7 @@ from hilum.stats.calibration import (
 from hilum.stats.comparison import (
     FindingComparison,
     McNemar,
-    PairedComparison,
+    ModelComparison,
     Spread,
     compare,
     holm,
@@ -21,7 +21,7 @@ from hilum.stats.comparison import (
 from hilum.stats.curves import Curve, Reliability, precision_recall_curve, reliability_curve, roc_curve
 from hilum.stats.intervals import Estimate
 from hilum.stats.metrics import METRICS
-from hilum.stats.recalibration import RecalibrationFit, falls, recalibrate_classes, recalibrate_findings
+from hilum.stats.recalibration import SlopeAndIntercept, falls, recalibrate_classes, recalibrate_findings
 from hilum.stats.scores import (
     ClassScores,
     Estimation,
@@ -43,12 +43,12 @@ __all__ = [
     "Estimation",
     "FindingComparison",
     "FindingScores",
-    "GroupedImages",
+    "GroupPredictions",
     "McNemar",
-    "PairedComparison",
-    "RecalibrationFit",
+    "ModelComparison",
     "Reliability",
     "Scores",
+    "SlopeAndIntercept",
     "Spread",
     "Summary",
     "Temperature",

@@ -13,7 +13,7 @@ How = Literal["maximum", "mean"]
 
 
 @dataclass(frozen=True)
-class GroupedImages:
+class GroupPredictions:
     """One row a group.
 
     Attributes:
@@ -39,7 +39,7 @@ def aggregate(
     groups: ArrayLike,
     level: str,
     how: How = "maximum",
-) -> GroupedImages:
+) -> GroupPredictions:
     """Joins each group's images; groups come in the order of their first image.
 
     Args:
@@ -78,6 +78,6 @@ def aggregate(
         joined = np.add.reduceat(sorted_probabilities, starts, axis=0) / sizes[:, None]
         # A mean of ones may round past 1.
         joined = np.clip(joined, 0, 1)
-    return GroupedImages(
+    return GroupPredictions(
         f"{level} ({how})", np.where(known == 1, 1.0, cautious), joined, np.sort(first), sizes
     )

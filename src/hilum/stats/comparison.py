@@ -66,7 +66,7 @@ class FindingComparison:
 
 
 @dataclass(frozen=True)
-class PairedComparison:
+class ModelComparison:
     """First minus second model on the same images.
 
     Attributes:
@@ -124,7 +124,7 @@ def compare(
     clusters: ArrayLike | None = None,
     findings: Sequence[str] | None = None,
     estimation: Estimation = USUAL,
-) -> PairedComparison:
+) -> ModelComparison:
     """Compare two models on the same images, each resample of patients serving both.
 
     Args:
@@ -173,7 +173,7 @@ def compare(
     ]
     delong_holm = _holm_known([p for p, _, _ in tests])
     mcnemar_holm = _holm_known([None if test is None else test.clustered_p for _, test, _ in tests])
-    return PairedComparison(
+    return ModelComparison(
         findings={
             name: FindingComparison(
                 _differences(values[i], differences[i], tallies[i], settings),

@@ -14,7 +14,7 @@ from hilum.stats.scores import check_classes
 
 
 @dataclass(frozen=True)
-class RecalibrationFit:
+class SlopeAndIntercept:
     """Probabilities are sigmoid(logit / temperature + intercept), or softmax over several.
 
     Attributes:
@@ -35,7 +35,7 @@ class RecalibrationFit:
 
 def recalibrate_findings(
     logits: ArrayLike, labels: ArrayLike, temperatures: ArrayLike
-) -> tuple[RecalibrationFit, ...]:
+) -> tuple[SlopeAndIntercept, ...]:
     """Fits slope and intercept of each finding by maximum likelihood: logistic recalibration.
 
     Cox 1958 (Biometrika 45:562-565); Platt 1999 (Advances in Large Margin Classifiers); as the update of a model at
@@ -65,11 +65,11 @@ def recalibrate_findings(
         fitted = _fit(pairs, present.astype(np.int64), fixed=kept[column] if separated else None)
         # Of the pair (0, logit) only the difference of the two intercepts counts.
         intercept = fitted.intercepts[1] - fitted.intercepts[0]
-        found.append(RecalibrationFit(fitted.temperature, (intercept,), fitted.reason))
+        found.append(SlopeAndIntercept(fitted.temperature, (intercept,), fitted.reason))
     return tuple(found)
 
 
-def recalibrate_classes(logits: ArrayLike, classes: ArrayLike, temperature: float) -> RecalibrationFit:
+def recalibrate_classes(logits: ArrayLike, classes: ArrayLike, temperature: float) -> SlopeAndIntercept:
     """Fits one temperature and an intercept a class by maximum likelihood.
 
     Bias-corrected temperature scaling: Alexandari, Kundaje & Shrikumar 2020 (ICML). Intercepts sum to 0.
@@ -110,7 +110,7 @@ def falls(logits: ArrayLike, labels: ArrayLike) -> bool:
     return bool(((truth.mean(axis=0) - truth) * scores).sum() >= 0)
 
 
-def _fit(logits: Floats, classes: np.ndarray, *, fixed: float | None) -> RecalibrationFit:
+def _fit(logits: Floats, classes: np.ndarray, *, fixed: float | None) -> SlopeAndIntercept:
     """Minimises the mean -log likelihood of softmax(slope logits + intercepts), convex in both together."""
     count = logits.shape[1]
     one_hot = classes[:, None] == np.arange(count)
@@ -143,4 +143,4 @@ def _fit(logits: Floats, classes: np.ndarray, *, fixed: float | None) -> Recalib
         reason = "the logits are far too large for the labels: the temperature is at its upper bound"
     elif found[0] >= largest * (1 - 1e-6):
         reason = "the logits are far too small for the labels: the slope is at its upper bound"
-    return RecalibrationFit(float(scale / found[0]), tuple(map(float, intercepts)), reason)
+    return SlopeAndIntercept(float(scale / found[0]), tuple(map(float, intercepts)), reason)

@@ -13,7 +13,7 @@ from hilum import files, images
 from hilum.data import cache
 from hilum.data.audit import checks, duplicates, image_quality
 from hilum.data.audit.association import Association, associations
-from hilum.data.audit.checks import ImageScan
+from hilum.data.audit.checks import ImageEvidence
 from hilum.data.audit.duplicates import DuplicatePair
 from hilum.data.audit.leakage import SplitComparison, compare, leaks
 from hilum.data.audit.result import FAULT, LEAK, NOTE, SEVERITIES, Audit, AuditCase, Check, severities
@@ -94,7 +94,7 @@ def same_pictures(pixels: NDArray[np.uint8], slots: NDArray[np.int64]) -> NDArra
     return np.where(image_quality.blank(pixels, slots), -1, numbers)
 
 
-def _look(table: Table, directory: Path, watch: Watcher) -> ImageScan:
+def _look(table: Table, directory: Path, watch: Watcher) -> ImageEvidence:
     """Reads all images, and finds what is to be seen in them."""
     if len(table.missing_images()) == len(table):
         return checks.unseen(table)
@@ -111,7 +111,7 @@ def _look(table: Table, directory: Path, watch: Watcher) -> ImageScan:
     slots = cached.slots[read]
     blank = image_quality.blank(cached.pixels, slots)
     pairs = _pairs(table, cached, read[~blank], directory, watch)
-    return ImageScan(
+    return ImageEvidence(
         looked=True,
         rows=read,
         reasons=tuple(cached.quarantine["reason"]),

@@ -25,7 +25,7 @@ NO_IMAGES = "no image is where the table says"
 
 
 @dataclass(frozen=True, eq=False)
-class ImageScan:
+class ImageEvidence:
     """What the images show; `rows` and the following are rows of the table.
 
     Attributes:
@@ -60,10 +60,10 @@ class ImageScan:
         return len(self.rows)
 
 
-def unseen(table: Table) -> ImageScan:
+def unseen(table: Table) -> ImageEvidence:
     """What is seen of a table without images."""
     none, unknown = np.zeros(0, np.int64), np.zeros(len(table), np.int32)
-    return ImageScan(False, none, (), unknown, unknown, (), (), none, none, none, none)
+    return ImageEvidence(False, none, (), unknown, unknown, (), (), none, none, none, none)
 
 
 def parts_of(table: Table) -> list[str]:
@@ -98,7 +98,7 @@ def patients_across(table: Table) -> Check:
     )
 
 
-def same_pictures(table: Table, seen: ImageScan) -> tuple[Check, ...]:
+def same_pictures(table: Table, seen: ImageEvidence) -> tuple[Check, ...]:
     """The same picture in several parts, patients or rows, and under different labels."""
     look = _Copies(table, seen)
     found = look.cases()
@@ -149,7 +149,7 @@ def same_pictures(table: Table, seen: ImageScan) -> tuple[Check, ...]:
     )
 
 
-def single_pictures(table: Table, seen: ImageScan) -> tuple[Check, ...]:
+def single_pictures(table: Table, seen: ImageEvidence) -> tuple[Check, ...]:
     """What is odd in a picture by itself."""
     names = table.frame["image"].to_numpy(object)
     skipped = "" if seen.looked else NO_IMAGES
@@ -277,7 +277,7 @@ def predictable(found: Sequence[Association]) -> Check:
 class _Copies:
     """The groups of rows that hold the same picture."""
 
-    def __init__(self, table: Table, seen: ImageScan) -> None:
+    def __init__(self, table: Table, seen: ImageEvidence) -> None:
         frame = table.frame
         self._names = frame["image"].to_numpy(object)
         self._values: Mapping[str, NDArray[np.object_]] = {
