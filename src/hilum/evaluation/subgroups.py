@@ -449,7 +449,7 @@ def _beside(model: Estimate, found: Sequence[Association]) -> Baseline:
 
 def _estimate(one: Association) -> Estimate:
     if one.value is None:
-        return _none(one.reason)
+        return _none(str(one.reason))
     if one.low is None or one.high is None:
         return Estimate(one.value, reason="no interval: the images are ranked without an error")
     return Estimate(one.value, one.low, one.high, "DeLong's with patients as clusters, on the logit scale")

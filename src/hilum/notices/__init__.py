@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from hilum.notices.audit import AUDIT
 from hilum.notices.decoding import DECODING
 from hilum.notices.notice import Notice, Severity, Wording
 from hilum.notices.prediction import PREDICTION
 
-CATALOGUE: Mapping[str, Wording] = {**DECODING, **PREDICTION}
+CATALOGUE: Mapping[str, Wording] = {**AUDIT, **DECODING, **PREDICTION}
 """Code -> its wording; no code stands in two files."""
 
 __all__ = ["CATALOGUE", "Notice", "Severity", "Wording", "notice"]

@@ -11,7 +11,7 @@ import numpy as np
 
 from hilum import files
 from hilum.bundle import Bundle, read_bundle
-from hilum.data.audit import leaks as leaks_of, same_pictures
+from hilum.data.audit import leaks, same_pictures
 from hilum.data.examples import Examples, load
 from hilum.data.split import split, split_hash
 from hilum.data.table import Table
@@ -181,7 +181,7 @@ def _leaks_of_kept_test(
         return ()
     pictures = same_pictures(examples.cached.pixels, examples.cached.slots)
     parted = split(examples.table, recipe.split, findings=recipe.task.findings, pictures=pictures)
-    found = leaks_of(parted.table, pictures)
+    found = tuple(leak.text for leak in leaks(parted.table, pictures))
     if not allow and not set(found) <= set(allowed):
         raise DataError(
             f"the source's own test leaks: {'; '.join(found)}. `hilum data audit` lists them all, and with "

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hilum.data import balance
-from hilum.data.audit import leaks as leaks_of, same_pictures
+from hilum.data.audit import leaks, same_pictures
 from hilum.data.batches import training_batches
 from hilum.data.examples import Examples, load
 from hilum.data.split import Split, check_list, split
@@ -141,7 +141,7 @@ class Fitting:
 
 def _leaks(table: Table, pictures: np.ndarray, *, allow: bool, allowed: Sequence[str]) -> tuple[str, ...]:
     """What leaks between the parts of a split, in sentences; refused where it is not allowed."""
-    found = leaks_of(table, pictures)
+    found = tuple(leak.text for leak in leaks(table, pictures))
     if not allow and not set(found) <= set(allowed):
         raise DataError(
             f"the split leaks: {'; '.join(found)}. `hilum data audit` lists them all, and with --without-leaks writes "

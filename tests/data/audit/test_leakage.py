@@ -37,7 +37,7 @@ def test_across_gives_the_rows_of_what_is_in_two_parts():
 def test_leaks_of_patients_and_of_pictures_are_told_apart():
     made = table(["p", "p", "q", "r"], ["train", "test", "val", "test"])
     pictures = np.array([-1, -1, 7, 7])
-    assert leaks(made, pictures) == (
+    assert tuple(leak.text for leak in leaks(made, pictures)) == (
         "1 patient is in more than one part (first: p in train and test)",
         "1 picture is in more than one part (first: 2.png in val is 3.png in test)",
     )

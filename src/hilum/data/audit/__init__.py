@@ -16,7 +16,7 @@ from hilum.data.audit.association import Association, associations
 from hilum.data.audit.checks import ImageEvidence
 from hilum.data.audit.duplicates import DuplicatePair
 from hilum.data.audit.leakage import SplitComparison, compare, leaks
-from hilum.data.audit.result import FAULT, LEAK, NOTE, SEVERITIES, Audit, AuditCase, Check, severities
+from hilum.data.audit.result import FAULT, LEAK, NOTE, SEVERITIES, Audit, Check, Issue, severities
 from hilum.data.cache import Cached
 from hilum.data.table import Table
 from hilum.errors import DataError, ImageError
@@ -29,8 +29,8 @@ __all__ = [
     "SEVERITIES",
     "Association",
     "Audit",
-    "AuditCase",
     "Check",
+    "Issue",
     "SplitComparison",
     "audit",
     "leaks",

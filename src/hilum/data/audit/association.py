@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hilum.data.table import Table
+from hilum.notices import Notice, notice
 from hilum.stats.delong import delong
 
 FACTORS = ("view", "age", "sex", "image size")
@@ -39,7 +40,7 @@ class Association:
     value: float | None = None
     low: float | None = None
     high: float | None = None
-    reason: str = ""
+    reason: Notice | None = None
 
     @property
     def predictable(self) -> bool:
@@ -74,9 +75,10 @@ def associations(
         for factor in FACTORS:
             level = levels[factor][known]
             if few:
-                reasons[factor] = f"under {_FEWEST} patients with or without it"
+                reasons[factor] = notice("association-few-patients", fewest=_FEWEST)
             elif level.min() == level.max():
-                reasons[factor] = "unknown" if level[0] < 0 else "the same in all images"
+                constant = notice("association-constant")
+                reasons[factor] = notice("association-unknown") if level[0] < 0 else constant
             else:
                 scores[factor] = _scores(level, present, fold)
         if len(scores) > 1:

@@ -1,7 +1,7 @@
 """A Table with a split -> what stands in more than one part, and how the parts differ."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hilum.data.table import SPLITS, Table
+from hilum.notices import Notice, notice
 from hilum.stats.intervals import clustered_mean
 
 CERTAIN, LARGE, ODDS = 3.29, 0.2, 1.68
@@ -64,8 +65,8 @@ def across(groups: NDArray[np.int64], parts: NDArray[np.str_]) -> list[NDArray[n
     return [np.asarray(members.index, np.int64) for _, members in chosen.groupby("group", sort=False)]
 
 
-def leaks(table: Table, pictures: NDArray[np.int64]) -> tuple[str, ...]:
-    """Says what stands in more than one part of a split, a sentence each; nothing where nothing does.
+def leaks(table: Table, pictures: NDArray[np.int64]) -> tuple[Notice, ...]:
+    """Return a notice of the patients, and one of the images, in more than one part of a split; none without a leak.
 
     Args:
         table: With its split.
@@ -73,22 +74,18 @@ def leaks(table: Table, pictures: NDArray[np.int64]) -> tuple[str, ...]:
     """
     parts = table.frame["split"].to_numpy(str)
     names = table.frame["image"].to_numpy(object)
-    sentences = []
+    notices = []
     shared = across(pd.factorize(table.patient_keys)[0], parts)
     if shared:
         first = table.frame["patient"].iloc[shared[0][0]]
-        where = _listed(dict.fromkeys(parts[shared[0]]))
-        sentences.append(f"{_are(len(shared), 'patient')} in more than one part (first: {first} in {where})")
+        where = list(dict.fromkeys(parts[shared[0]].tolist()))
+        notices.append(notice("patients-leak", patients=len(shared), first=str(first), splits=where))
     copies = across(pictures, np.where(pictures >= 0, parts, ""))
     if copies:
-        one, other = next(
-            pair for pair in itertools.combinations(copies[0], 2) if parts[pair[0]] != parts[pair[1]]
-        )
-        sentences.append(
-            f"{_are(len(copies), 'picture')} in more than one part "
-            f"(first: {names[one]} in {parts[one]} is {names[other]} in {parts[other]})"
-        )
-    return tuple(sentences)
+        ends = next(pair for pair in itertools.combinations(copies[0], 2) if parts[pair[0]] != parts[pair[1]])
+        first, second = ({"image": str(names[row]), "split": str(parts[row])} for row in ends)
+        notices.append(notice("images-leak", images=len(copies), first=first, second=second))
+    return tuple(notices)
 
 
 def compare(table: Table) -> tuple[SplitComparison, ...]:
@@ -149,11 +146,3 @@ def _size(first: Value, second: Value, *, share: bool) -> float:
         ]
         size = float(abs(np.log(odds[0] / odds[1]))) / float(np.log(ODDS))
     return size if size >= 1 else 0.0
-
-
-def _are(number: int, noun: str) -> str:
-    return f"{number:,} {noun} is" if number == 1 else f"{number:,} {noun}s are"
-
-
-def _listed(names: Sequence[str] | Mapping[str, None]) -> str:
-    return " and ".join(names)

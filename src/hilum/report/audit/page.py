@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hilum import files, images
-from hilum.data.audit import SEVERITIES, Audit, AuditCase, Check, severities
+from hilum.data.audit import SEVERITIES, Audit, Check, Issue, severities
 from hilum.data.audit.association import FACTORS, PREDICTABLE, TOGETHER
 from hilum.errors import ImageError
 from hilum.images.geometry import resize
@@ -94,7 +94,7 @@ def _page(audit: Audit) -> str:
         leaks=audit.leaks,
         tiles=[(PLURALS[severity], f"{counts[severity]:,}", REMARKS[severity]) for severity in SEVERITIES],
         checks=audit.checks,
-        sections=[_section(audit, check) for check in audit.checks if check.cases],
+        sections=[_section(audit, check) for check in audit.checks if check.issues],
         plots=_plots(audit),
         notes=audit.notes,
         sources=audit.table.sources,
@@ -113,16 +113,16 @@ def _lead(audit: Audit) -> str:
 
 def _section(audit: Audit, check: Check) -> Section:
     """Shows pictures where a case is about one or two of them, words where it is about many or none."""
-    if check.name in WORDS_ALONE or not all(case.rows for case in check.cases):
-        lines = tuple(case.words for case in check.cases[:LINES])
-        return Section(check, (), lines, len(check.cases) - len(lines))
-    shown = check.cases[:PICTURES]
-    pictured = tuple(_show(audit, case) for case in shown)
-    return Section(check, pictured, (), len(check.cases) - len(shown))
+    if check.name in WORDS_ALONE or not all(issue.rows for issue in check.issues):
+        lines = tuple(issue.notice.text for issue in check.issues[:LINES])
+        return Section(check, (), lines, len(check.issues) - len(lines))
+    shown = check.issues[:PICTURES]
+    pictured = tuple(_show(audit, issue) for issue in shown)
+    return Section(check, pictured, (), len(check.issues) - len(shown))
 
 
-def _show(audit: Audit, case: AuditCase) -> Shown:
-    return Shown(case.brief, tuple(_picture(audit, row) for row in case.rows[:2]))
+def _show(audit: Audit, issue: Issue) -> Shown:
+    return Shown(issue.brief, tuple(_picture(audit, row) for row in issue.rows[:2]))
 
 
 def _picture(audit: Audit, row: int) -> Picture:
