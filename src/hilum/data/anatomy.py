@@ -56,7 +56,7 @@ class Person:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, *, sex: str, age: float) -> "Person":
-        """Draws a person of this sex and age."""
+        """Draw a person of this sex and age."""
         old = np.clip((age - 20) / 65, 0, 1)
         bend = rng.normal(0, 0.02) + (rng.random() < 0.12) * rng.choice([-1, 1]) * rng.uniform(0.05, 0.10)
         raised = (rng.random() < 0.15) * rng.uniform(0.05, 0.13)
@@ -98,7 +98,7 @@ class Visit:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, person: Person, *, view: str) -> "Visit":
-        """Draws how this person was placed before the detector; AP is closer, turned more and breathes less."""
+        """Draw how this person was placed before the detector; AP is closer, turned more and breathes less."""
         supine = view == "AP"
         zoom = rng.uniform(0.86, 1.08)
         angle = np.deg2rad(np.clip(rng.normal(0, 3.5 if supine else 2.5), -7, 7))
@@ -130,11 +130,11 @@ class Canvas:
         self.unit = float(np.hypot(*self.matrix[:, 0]))
 
     def pixels(self, points: Points) -> NDArray[np.float64]:
-        """Carries (n, 2) body coordinates to (n, 2) pixels, x before y."""
+        """Carry (n, 2) body coordinates to (n, 2) pixels, x before y."""
         return points @ self.matrix[:, :2].T + self.matrix[:, 2] - 0.5
 
     def fill(self, *outlines: Points) -> NDArray[np.uint8]:
-        """Fills closed outlines: uint8 (size, size), 255 inside, edges smoothed."""
+        """Fill closed outlines: uint8 (size, size), 255 inside, edges smoothed."""
         mask = np.zeros((self.size, self.size), np.uint8)
         corners = np.rint(self.pixels(np.concatenate(outlines)) * 16).astype(np.int32)
         start = 0
@@ -145,7 +145,7 @@ class Canvas:
         return mask
 
     def cover(self, *outlines: Points, blur: float = 0.0) -> Map:
-        """Fills closed outlines: float32 (size, size) in [0, 1], softened by `blur` units."""
+        """Fill closed outlines: float32 (size, size) in [0, 1], softened by `blur` units."""
         return self.soften(self.fill(*outlines).astype(np.float32) / np.float32(255), blur)
 
     def rounded(self, outlines: list[Points], radius: float, blur: float = 0.01) -> Map:
@@ -156,7 +156,7 @@ class Canvas:
         return self.soften(np.sqrt(1 - depth * depth).astype(np.float32), blur)
 
     def soften(self, image: Map, blur: float) -> Map:
-        """Blurs by a Gaussian of `blur` units."""
+        """Blur by a Gaussian of `blur` units."""
         sigma = blur * self.unit
         return cv2.GaussianBlur(image, (0, 0), sigma) if sigma > 0.3 else image  # type: ignore[return-value]
 
@@ -180,7 +180,7 @@ class Layers:
     visit: Visit
 
     def place_heart(self, ratio: float) -> None:
-        """Draws the heart, `ratio` of the chest wide, in place of the one that was there."""
+        """Draw the heart, `ratio` of the chest wide, in place of the one that was there."""
         canvas = self.canvas
         self.heart = heart_outline(self.person, self.visit, ratio)
         solid = 0.85 * canvas.rounded([self.heart], 0.25, blur=0.012)
@@ -193,7 +193,7 @@ class Layers:
 
 
 def layers(person: Person, visit: Visit, *, size: int, rng: np.random.Generator) -> Layers:
-    """Builds the maps of a chest without findings.
+    """Build the maps of a chest without findings.
 
     Args:
         person: Whose chest.
@@ -538,7 +538,7 @@ def _turned(heading: Points, angle: NDArray[np.float64]) -> Points:
 def _draw_branches(
     canvas: Canvas, drawing: NDArray[np.uint8], branches: Points, width: NDArray[np.float64]
 ) -> None:
-    """Draws polylines of one generation; what is thinner than a pixel becomes fainter instead."""
+    """Draw polylines of one generation; what is thinner than a pixel becomes fainter instead."""
     lines = np.rint(canvas.pixels(branches.reshape(-1, 2)) * 16).astype(np.int32).reshape(branches.shape)
     for wide in np.unique(width):
         pixels = wide * canvas.unit
@@ -555,7 +555,7 @@ def hollow(canvas: Canvas, lines: list[tuple[Points, float]]) -> Map:
 
 
 def midline(person: Person, points: Points) -> Points:
-    """Bends points sideways with the spine."""
+    """Bend points sideways with the spine."""
     bend = person.scoliosis * np.sin(2.6 * points[..., 1:] - 0.3)
     bent: Points = points + bend * np.array([1.0, 0.0])
     return bent

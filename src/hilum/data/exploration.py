@@ -197,7 +197,7 @@ class Exploration:
 
 
 def explore(table: Table, *, limit: int = LIMIT, seed: int = 0, watch: Watcher | None = None) -> Exploration:
-    """Looks at a data set.
+    """Look at a data set.
 
     Args:
         table: Any table; with a split, the classes are counted by its parts.
@@ -252,7 +252,7 @@ def explore(table: Table, *, limit: int = LIMIT, seed: int = 0, watch: Watcher |
 
 
 def _sizes(subject: LabelledTable, seen: Appearance) -> Sizes | None:
-    """Takes sizes from the data set, else from the files that were read."""
+    """Take sizes from the data set, else from the files that were read."""
     width, height = (subject.frame[name].to_numpy(np.int64).copy() for name in ("width", "height"))
     told = bool(((width > 0) & (height > 0)).any())
     if not told:
@@ -304,7 +304,7 @@ def _boxed(finding: str) -> str:
 
 
 def _listed(values: NDArray[np.float64]) -> list[Any]:
-    """Lists of an array's numbers; JSON has no NaN."""
+    """List of an array's numbers; JSON has no NaN."""
     return np.where(np.isnan(values), None, values).tolist()  # type: ignore[no-any-return,call-overload]
 
 

@@ -246,7 +246,7 @@ class LabelledTable:
 
     @staticmethod
     def of(table: Table) -> "LabelledTable":
-        """Takes a table apart."""
+        """Take a table apart."""
         labels = table.labels(table.findings)
         no_finding = table.labels([NO_FINDING])[:, 0]
         nothing = no_finding == 1
@@ -265,7 +265,7 @@ class LabelledTable:
         )
 
     def spreads(self, values: NDArray[np.float64]) -> tuple[ClassDistribution, ...]:
-        """Returns the spreads of (rows,) values, NaN unknown: of all images, then of each class."""
+        """Return the spreads of (rows,) values, NaN unknown: of all images, then of each class."""
         known = ~np.isnan(values)
         found = [_spread(ALL, values[known], None)]
         for name, members in self.groups.items():
@@ -293,12 +293,12 @@ class LabelledTable:
 
 
 def splits(subject: LabelledTable) -> dict[str, tuple[int, int]]:
-    """Returns part of the split -> (images, patients), for the parts that have any."""
+    """Return part of the split -> (images, patients), for the parts that have any."""
     return {part: (int(rows.sum()), len(np.unique(subject.patients[rows]))) for part, rows in _parts(subject)}
 
 
 def classes(subject: LabelledTable) -> tuple[Class, ...]:
-    """Counts the reference where there is one, then every finding of the table, whether it occurs or not."""
+    """Count the reference where there is one, then every finding of the table, whether it occurs or not."""
     labels = subject.labels
     told = {name: ~np.isnan(labels[:, column]) for column, name in enumerate(subject.findings)}
     if subject.reference:
@@ -323,7 +323,7 @@ def classes(subject: LabelledTable) -> tuple[Class, ...]:
 
 
 def together(subject: LabelledTable) -> Together | None:
-    """Counts findings that occur together; None for fewer than two that occur."""
+    """Count findings that occur together; None for fewer than two that occur."""
     present = (subject.labels == 1).astype(np.float64)
     columns = {finding: column for column, finding in enumerate(subject.findings)}
     occurring = np.flatnonzero(present.any(axis=0))
@@ -354,7 +354,7 @@ def together(subject: LabelledTable) -> Together | None:
 def sizes(
     subject: LabelledTable, width: NDArray[np.int64], height: NDArray[np.int64], *, told: bool
 ) -> Sizes | None:
-    """Counts sizes.
+    """Count sizes.
 
     Args:
         subject: Whose images.
@@ -386,7 +386,7 @@ def ages(subject: LabelledTable) -> Ages | None:
 
 
 def shares(subject: LabelledTable, column: str, values: tuple[str, ...]) -> Shares | None:
-    """Counts a column's values by class; None where none is known.
+    """Count a column's values by class; None where none is known.
 
     Args:
         subject: Whose images.
@@ -403,7 +403,7 @@ def shares(subject: LabelledTable, column: str, values: tuple[str, ...]) -> Shar
 
 
 def taken_ap(subject: LabelledTable) -> TakenAP | None:
-    """Counts AP images by the age of the patients; None where there is none."""
+    """Count AP images by the age of the patients; None where there is none."""
     frame = subject.frame
     ap = (frame["view"] == "AP").to_numpy(bool)
     if not ap.any():
@@ -415,7 +415,7 @@ def taken_ap(subject: LabelledTable) -> TakenAP | None:
 
 
 def follow_ups(subject: LabelledTable) -> FollowUps | None:
-    """Counts images a patient; None where no patient has a second."""
+    """Count images a patient; None where no patient has a second."""
     images = np.bincount(subject.patients)
     most = int(images.max(initial=0))
     if most < 2:

@@ -64,7 +64,7 @@ class Source:
 
 
 def no_boxes() -> pd.DataFrame:
-    """Returns the boxes of a table without boxes: the columns, no rows."""
+    """Return the boxes of a table without boxes: the columns, no rows."""
     text = pd.Series([], dtype=str)
     number = pd.Series([], dtype="float64")
     return pd.DataFrame({name: text if name in ("image", "finding") else number for name in BOX_COLUMNS})
@@ -120,13 +120,13 @@ class Table:
         return np.asarray((self.frame["source"] + ":" + self.frame["patient"]).to_numpy(str))
 
     def location(self, row: int) -> Location:
-        """Returns where the image file of a row (counted from 0) lies."""
+        """Return where the image file of a row (counted from 0) lies."""
         root = self._root(self.frame["source"].iloc[row])
         archive, _, member = str(self.frame["image"].iloc[row]).partition(MEMBER)
         return Location(root / archive, member or None)
 
     def labels(self, findings: Sequence[str]) -> NDArray[np.float32]:
-        """Returns the values of some findings.
+        """Return the values of some findings.
 
         Args:
             findings: Names in any spelling of the vocabulary. `No Finding`, which no table holds, is derived: present
@@ -150,7 +150,7 @@ class Table:
         return values
 
     def missing_images(self) -> NDArray[np.int64]:
-        """Returns the rows (int64, ascending) whose image file is not there.
+        """Return the rows (int64, ascending) whose image file is not there.
 
         Every folder and archive is listed once; no image is opened.
         """
@@ -165,7 +165,7 @@ class Table:
         return np.array(missing, dtype=np.int64)
 
     def with_split(self, splits: Sequence[str]) -> "Table":
-        """Returns the table with another `split` column: train, val, test or empty, one a row."""
+        """Return the table with another `split` column: train, val, test or empty, one a row."""
         if len(splits) != len(self):
             raise DataError(
                 f"{len(splits)} splits arrived for a table of {len(self)} rows; one a row was expected"
@@ -173,7 +173,7 @@ class Table:
         return replace(self, frame=self.frame.assign(split=pd.Series(list(splits), dtype=str)))
 
     def select(self, mask: ArrayLike) -> "Table":
-        """Returns the rows where a bool array (rows,) is true, with their boxes and sources."""
+        """Return the rows where a bool array (rows,) is true, with their boxes and sources."""
         chosen = np.asarray(mask)
         if chosen.dtype != bool or chosen.shape != (len(self),):
             raise DataError(
@@ -188,7 +188,7 @@ class Table:
         )
 
     def write(self, path: Path) -> None:
-        """Writes the table to a `.parquet` file, whole or not at all, and its boxes beside it.
+        """Write the table to a `.parquet` file, whole or not at all, and its boxes beside it.
 
         Args:
             path: For example `table.parquet`; boxes go to `table.boxes.parquet`.
@@ -220,7 +220,7 @@ class Table:
 
     @staticmethod
     def read(path: Path, *, images: Path | None = None) -> "Table":
-        """Reads what `write` wrote.
+        """Read what `write` wrote.
 
         Args:
             path: A `.parquet` file.
@@ -324,7 +324,7 @@ def make_frame(
 
 
 def parquet_path(path: Path) -> Path:
-    """Refuses a path that cannot be a table's; returns it."""
+    """Refuse a path that cannot be a table's; return it."""
     path = Path(path)
     if path.suffix != ".parquet" or path.name.endswith(".boxes.parquet"):
         raise UsageError(f"{path} cannot be a table; its name must end in .parquet and not in .boxes.parquet")
@@ -337,12 +337,12 @@ def boxes_path(path: Path) -> Path:
 
 
 def absolute(path: Path) -> Path:
-    """Returns the absolute path without `..`; links stay, so a folder's parent is the one meant."""
+    """Return the absolute path without `..`; links stay, so a folder's parent is the one meant."""
     return Path(os.path.abspath(path))  # noqa: PTH100
 
 
 def archive_members(path: Path) -> list[str]:
-    """Lists the files of a ZIP archive, without what macOS adds and without names that lead out of it.
+    """List the files of a ZIP archive, without what macOS adds and without names that lead out of it.
 
     Raises:
         DataError: The archive is damaged.
@@ -378,7 +378,7 @@ def _names_in(root: Path, folder: str) -> frozenset[str]:
 
 
 def _inside(path: str) -> bool:
-    """Tells whether a relative path stays under its root."""
+    """Return whether a relative path stays under its root."""
     leads_out = ".." in path and ".." in path.replace(MEMBER, "/").split("/")
     return not (leads_out or path.startswith("/") or "\\" in path or path[1:2] == ":")
 
@@ -439,7 +439,7 @@ def _check_values(frame: pd.DataFrame, findings: tuple[str, ...]) -> None:
 
 
 def _refuse(bad: pd.Series, problem: str) -> None:
-    """Raises where a row is bad, naming rows and not values, which may belong to a patient."""
+    """Raise where a row is bad, naming rows and not values, which may belong to a patient."""
     rows = np.flatnonzero(bad.to_numpy())
     if len(rows):
         raise DataError(f"in {len(rows)} of {len(bad)} rows (the first is row {rows[0]}) {problem}")

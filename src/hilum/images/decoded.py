@@ -80,7 +80,7 @@ class Decoded:
 
 
 def check_shape(width: int, height: int, *, smallest: int = MIN_SIDE) -> None:
-    """Refuses an image that is too small, too large or too narrow; called before its pixels are decoded.
+    """Refuse an image that is too small, too large or too narrow; called before its pixels are decoded.
 
     Args:
         width: In pixels.

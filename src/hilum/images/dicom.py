@@ -61,7 +61,7 @@ _MAX_AGE = 120
 
 
 def decode(data: bytes, decoder_messages: list[str]) -> Decoded:
-    """Decodes a CR or DX image for presentation; files without file meta too.
+    """Decode a CR or DX image for presentation; files without file meta too.
 
     A secondary capture is taken only where it declares itself CR or DX, as the files of some public
     collections do.
@@ -103,7 +103,7 @@ def decode(data: bytes, decoder_messages: list[str]) -> Decoded:
 
 
 def header(path: Path) -> Header | None:
-    """Reads a file's header as far as its pixels; None where the file is no DICOM file or tells no size."""
+    """Read a file's header as far as its pixels; None where the file is no DICOM file or tells no size."""
     try:
         dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_HEADER)
         width, height = int(dataset.Columns), int(dataset.Rows)
@@ -114,7 +114,7 @@ def header(path: Path) -> Header | None:
 
 
 def _check_inflated(data: bytes) -> None:
-    """Bounds what a deflated file expands to, before pydicom inflates all of it."""
+    """Bound what a deflated file expands to, before pydicom inflates all of it."""
     if data[128:132] != b"DICM":
         return
     stream = io.BytesIO(data)
@@ -288,7 +288,7 @@ def _look_up(
 
 
 def _mask_shutter(dataset: Dataset, levels: NDArray[np.float32]) -> bool:
-    """Blackens, in place, what lies outside of the declared shutter (PS3.3 C.7.6.11)."""
+    """Blacken, in place, what lies outside of the declared shutter (PS3.3 C.7.6.11)."""
     shapes = dataset.get("ShutterShape") or ()
     shapes = [shapes] if isinstance(shapes, str) else list(shapes)
     visible = np.ones(levels.shape, np.uint8)

@@ -48,7 +48,7 @@ class Geometry:
         return (self.size - width) // 2, (self.size - height) // 2
 
     def to_square(self, levels: NDArray[np.uint8] | Floats) -> NDArray[np.uint8]:
-        """Scales and places a picture, with anti-aliasing where it shrinks.
+        """Scale and place a picture, with anti-aliasing where it shrinks.
 
         Args:
             levels: Grey levels in [0, 255], (rows, columns): the whole original at any resolution.
@@ -68,7 +68,7 @@ class Geometry:
         return square
 
     def to_original(self, maps: Floats) -> Floats:
-        """Carries maps over the square back to the original by bilinear interpolation.
+        """Carry maps over the square back to the original by bilinear interpolation.
 
         Args:
             maps: (..., h, w), any resolution; each covers the whole square.
@@ -82,7 +82,7 @@ class Geometry:
         return _stretch(maps, -1, self.width, start=left / self.size, extent=width / self.size)
 
     def boxes_to_square(self, boxes: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Carries boxes from fractions of the original to fractions of the square.
+        """Carry boxes from fractions of the original to fractions of the square.
 
         Args:
             boxes: (n, 4): x, y, width, height in [0, 1].
@@ -94,7 +94,7 @@ class Geometry:
         return _boxes(boxes, corner, extent)
 
     def boxes_to_original(self, boxes: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Carries boxes from fractions of the square to fractions of the original.
+        """Carry boxes from fractions of the square to fractions of the original.
 
         Args:
             boxes: (n, 4): x, y, width, height in [0, 1].
@@ -111,7 +111,7 @@ class Geometry:
 
 
 def check(size: int, fit: str) -> None:
-    """Refuses a side or a fit that cannot be.
+    """Refuse a side or a fit that cannot be.
 
     Raises:
         UsageError: With what would be right.
@@ -123,7 +123,7 @@ def check(size: int, fit: str) -> None:
 
 
 def resize(levels: NDArray[np.uint8] | Floats, width: int, height: int) -> Floats:
-    """Resizes in float32: each axis by area averaging where it shrinks, linearly where it grows.
+    """Resize in float32: each axis by area averaging where it shrinks, linearly where it grows.
 
     Args:
         levels: (rows, columns).
@@ -146,7 +146,7 @@ def resize(levels: NDArray[np.uint8] | Floats, width: int, height: int) -> Float
 
 
 def _stretch(maps: Floats, axis: int, length: int, *, start: float, extent: float) -> Floats:
-    """Interpolates maps linearly along one axis to `length` pixels.
+    """Interpolate maps linearly along one axis to `length` pixels.
 
     These lie evenly between `start` and `start + extent`, in fractions of the map's side. Beyond the
     outermost cells' centres the outermost value holds; beyond the map all is 0.

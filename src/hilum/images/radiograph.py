@@ -67,7 +67,7 @@ class Prepared:
 
 
 def prepare(source: Source, size: int, fit: str = "squash") -> Prepared:
-    """Reads an image file as a square: the only way from a file to what a network sees, and always the same.
+    """Read an image file as a square: the only way from a file to what a network sees, and always the same.
 
     Args:
         source: A path, a text as `Location.parse` reads it, a location, or the file's content.
@@ -92,7 +92,7 @@ def prepare(source: Source, size: int, fit: str = "squash") -> Prepared:
 
 
 def read(source: Source) -> Radiograph:
-    """Reads an image file at full resolution, for pictures.
+    """Read an image file at full resolution, for pictures.
 
     Args:
         source: A path, a text as `Location.parse` reads it, a location, or the file's content.
@@ -108,7 +108,7 @@ def read(source: Source) -> Radiograph:
 
 
 def header(source: Path) -> Header | None:
-    """Returns what a DICOM file's header tells, without reading its pixels: less than a millisecond a file.
+    """Return what a DICOM file's header tells, without reading its pixels: less than a millisecond a file.
 
     None where the file is not there, is no DICOM file or does not tell its size.
     """

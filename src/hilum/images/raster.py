@@ -36,7 +36,7 @@ _UPRIGHT: dict[int, Callable[[Any], Any]] = {
 
 
 def decode(data: bytes, decoder_messages: Sequence[str], *, scaled: Scaled | None = None) -> Decoded:
-    """Decodes a raster image to grey.
+    """Decode a raster image to grey.
 
     Colour becomes grey by ITU-R BT.601 luma (0.299 R + 0.587 G + 0.114 B), exact where R = G = B. Transparent
     pixels lie on black. 16-bit files keep their precision: 0 to the largest value that their bits can hold
@@ -104,7 +104,7 @@ def _refuse(image: Image.Image, name: str) -> None:
 
 
 def _jpeg(image: Image.Image, scaled: Scaled | None, steps: list[str]) -> Levels:
-    """Decodes the luma alone, at a reduced scale where enough pixels remain."""
+    """Decode the luma alone, at a reduced scale where enough pixels remain."""
     if image.mode != "L":
         steps.append("colour to grey by ITU-R 601 luma")
     wanted = None

@@ -40,7 +40,7 @@ def aggregate(
     level: str,
     how: How = "maximum",
 ) -> GroupPredictions:
-    """Joins each group's images; groups come in the order of their first image.
+    """Join each group's images; groups come in the order of their first image.
 
     Args:
         labels: (images, findings) or (images,), 1 present, 0 absent, NaN unknown.

@@ -53,7 +53,7 @@ class Threshold:
 
 
 def sigmoid_temperatures(logits: ArrayLike, labels: ArrayLike) -> tuple[Temperature, ...]:
-    """Fits one temperature a finding: the T that minimises the mean -log likelihood of sigmoid(logit / T).
+    """Fit one temperature a finding: the T that minimises the mean -log likelihood of sigmoid(logit / T).
 
     Guo, Pleiss, Sun & Weinberger 2017 (ICML). The likelihood is convex in 1 / T, so that its derivative has
     one root.
@@ -80,7 +80,7 @@ def sigmoid_temperatures(logits: ArrayLike, labels: ArrayLike) -> tuple[Temperat
 
 
 def softmax_temperature(logits: ArrayLike, classes: ArrayLike) -> Temperature:
-    """Fits the one temperature that minimises the mean -log likelihood of softmax(logits / T).
+    """Fit the one temperature that minimises the mean -log likelihood of softmax(logits / T).
 
     Args:
         logits: (images, classes) of the validation split.
@@ -105,7 +105,7 @@ def choose_thresholds(
     sensitivity: float = 0.95,
     findings: Sequence[str] | None = None,
 ) -> tuple[Threshold, ...]:
-    """Chooses a threshold a finding on the validation split.
+    """Choose a threshold a finding on the validation split.
 
     Args:
         labels: (images, findings) or (images,), 1 present, 0 absent, NaN unknown.
@@ -188,7 +188,7 @@ def _one_class(present: Booleans) -> str | None:
 
 
 def _temperature(logits: Floats, classes: Integers) -> Temperature:
-    """Fits the temperature of softmax rows (images, classes); a sigmoid is the softmax of (0, logit)."""
+    """Fit the temperature of softmax rows (images, classes); a sigmoid is the softmax of (0, logit)."""
     if logits.shape[1] == 2:
         scarcer = min(int((classes == 0).sum()), int((classes == 1).sum()))
         which = "negatives" if (classes == 0).sum() <= (classes == 1).sum() else "positives"
@@ -217,7 +217,7 @@ def _temperature(logits: Floats, classes: Integers) -> Temperature:
 
 
 def finite(logits: ArrayLike) -> Floats:
-    """Returns float64 (images, findings) logits; raises DataError where one is not finite."""
+    """Return float64 (images, findings) logits; raise DataError where one is not finite."""
     scores = columns(logits, name="logits")
     wrong = ~np.isfinite(scores)
     if wrong.any():

@@ -190,7 +190,7 @@ def compare(
 
 
 def mcnemar(first_right: Booleans, second_right: Booleans, *, clusters: Integers | None = None) -> McNemar:
-    """Tests whether two models are right equally often on the same images.
+    """Test whether two models are right equally often on the same images.
 
     Args:
         first_right: (images,) True where the first model's decision is right.
@@ -220,7 +220,7 @@ def mcnemar(first_right: Booleans, second_right: Booleans, *, clusters: Integers
 
 
 def holm(p_values: ArrayLike) -> Floats:
-    """Adjusts p values so that the chance of any false discovery stays bounded (Holm 1979, Scand J Stat 6).
+    """Adjust p values so that the chance of any false discovery stays bounded (Holm 1979, Scand J Stat 6).
 
     Args:
         p_values: (tests,) in [0, 1].
@@ -236,7 +236,7 @@ def holm(p_values: ArrayLike) -> Floats:
 
 
 def summarise_seeds(values: Sequence[float]) -> Spread:
-    """Summarises one figure over runs that differ by their seed only.
+    """Summarise one figure over runs that differ by their seed only.
 
     Args:
         values: One a seed.

@@ -69,7 +69,7 @@ def roc_curve(
     confidence: float = 0.95,
     num_grid: int = 101,
 ) -> Curve:
-    """Draws sensitivity against the false positive rate, with a band from resampled patients at each rate.
+    """Draw sensitivity against the false positive rate, with a band from resampled patients at each rate.
 
     Args:
         labels: (images,), 1 present, 0 absent, NaN unknown.
@@ -109,7 +109,7 @@ def precision_recall_curve(
     confidence: float = 0.95,
     num_grid: int = 101,
 ) -> Curve:
-    """Draws precision against recall, a step curve as average precision reads it, with a band.
+    """Draw precision against recall, a step curve as average precision reads it, with a band.
 
     Between two points the precision is that of the next threshold that reaches the recall: interpolation on a
     line would flatter (Davis & Goadrich 2006, ICML).
@@ -152,7 +152,7 @@ def reliability_curve(
     num_bins: int = 10,
     confidence: float = 0.95,
 ) -> Reliability:
-    """Sets the observed share beside the mean probability in bins of about as many images each.
+    """Set the observed share beside the mean probability in bins of about as many images each.
 
     Args:
         labels: (images,), 1 present, 0 absent, NaN unknown.
@@ -225,7 +225,7 @@ class _Points:
         return min(len(np.unique(clusters[self.present])), len(np.unique(clusters[~self.present])))
 
     def resampled(self, *, replicates: int, seed: int) -> Iterator[tuple[Floats, Floats]]:
-        """Yields true and false positives (thresholds,) of each resample that has both classes."""
+        """Yield true and false positives (thresholds,) of each resample that has both classes."""
         if self.patients < MIN_PATIENTS:
             return
         keep = np.unique(np.linspace(0, len(self.thresholds) - 1, BAND_THRESHOLDS).round().astype(int))
@@ -245,7 +245,7 @@ class _Points:
 def _one_finding(
     labels: ArrayLike, probabilities: ArrayLike, clusters: ArrayLike | None
 ) -> tuple[Inputs, Booleans, Floats]:
-    """Checks one finding and keeps the images with a label."""
+    """Check one finding and keep the images with a label."""
     inputs = check(labels, probabilities, clusters=clusters)
     if len(inputs.findings) != 1:
         raise UsageError(

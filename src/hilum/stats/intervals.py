@@ -39,7 +39,7 @@ class Estimate:
 
 
 def resamples(num_clusters: int, *, replicates: int, seed: int, width: int) -> Iterator[Floats]:
-    """Draws patients with replacement.
+    """Draw patients with replacement.
 
     Args:
         num_clusters: Number of patients.
@@ -60,7 +60,7 @@ def resamples(num_clusters: int, *, replicates: int, seed: int, width: int) -> I
 
 
 def leave_out(num_clusters: int, *, groups: int, seed: int, width: int) -> Iterator[Floats]:
-    """Leaves out one patient at a time or, with fewer groups than patients, one random group of patients.
+    """Leave out one patient at a time or, with fewer groups than patients, one random group of patients.
 
     Yields:
         (clusters, width or fewer) blocks of 0 (left out) and 1, `groups` columns in all.

@@ -72,7 +72,7 @@ class Tally:
         num_clusters: int,
         prevalence: float = np.nan,
     ) -> "Tally":
-        """Gathers the images whose label is known.
+        """Gather the images whose label is known.
 
         Args:
             present: (images,) the truth.
@@ -190,7 +190,7 @@ class Ranking:
     def of(
         cls, present: Booleans, probabilities: Floats, *, clusters: Integers, num_clusters: int
     ) -> "Ranking":
-        """Sorts the scores (images,) once."""
+        """Sort the scores (images,) once."""
         scores = np.unique(-probabilities[present])
         above = np.searchsorted(scores, -probabilities)
         shape = (len(scores), num_clusters)
@@ -252,7 +252,7 @@ def block_width(tallies: Sequence[Tally]) -> int:
 
 
 def equal_mass_bins(values: Floats, *, num_bins: int) -> Integers:
-    """Assigns each value to one of `num_bins` bins of about as many values each; equal values share a bin.
+    """Assign each value to one of `num_bins` bins of about as many values each; equal values share a bin.
 
     Args:
         values: (images,).

@@ -36,7 +36,7 @@ class SlopeAndIntercept:
 def recalibrate_findings(
     logits: ArrayLike, labels: ArrayLike, temperatures: ArrayLike
 ) -> tuple[SlopeAndIntercept, ...]:
-    """Fits slope and intercept of each finding by maximum likelihood: logistic recalibration.
+    """Fit slope and intercept of each finding by maximum likelihood: logistic recalibration.
 
     Cox 1958 (Biometrika 45:562-565); Platt 1999 (Advances in Large Margin Classifiers); as the update of a model at
     another site: Steyerberg et al. 2004 (Statistics in Medicine 23:2567-2586). The intercept is needed besides the
@@ -70,7 +70,7 @@ def recalibrate_findings(
 
 
 def recalibrate_classes(logits: ArrayLike, classes: ArrayLike, temperature: float) -> SlopeAndIntercept:
-    """Fits one temperature and an intercept a class by maximum likelihood.
+    """Fit one temperature and an intercept a class by maximum likelihood.
 
     Bias-corrected temperature scaling: Alexandari, Kundaje & Shrikumar 2020 (ICML). Intercepts sum to 0.
 
@@ -111,7 +111,7 @@ def falls(logits: ArrayLike, labels: ArrayLike) -> bool:
 
 
 def _fit(logits: Floats, classes: np.ndarray, *, fixed: float | None) -> SlopeAndIntercept:
-    """Minimises the mean -log likelihood of softmax(slope logits + intercepts), convex in both together."""
+    """Minimise the mean -log likelihood of softmax(slope logits + intercepts), convex in both together."""
     count = logits.shape[1]
     one_hot = classes[:, None] == np.arange(count)
     # On a scale of 1, so that slope and intercepts are of one size.

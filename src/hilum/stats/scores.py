@@ -324,7 +324,7 @@ def evaluate_classes(
 
 
 def confusion(labels: ArrayLike, probabilities: ArrayLike, *, thresholds: ArrayLike = 0.5) -> Integers:
-    """Counts decisions against the truth where it is known.
+    """Count decisions against the truth where it is known.
 
     Args:
         labels: (images, findings) or (images,), 1 present, 0 absent, NaN unknown.
@@ -342,7 +342,7 @@ def confusion(labels: ArrayLike, probabilities: ArrayLike, *, thresholds: ArrayL
 
 
 def check_thresholds(thresholds: ArrayLike, *, num_findings: int) -> Floats:
-    """Returns (findings,) thresholds.
+    """Return (findings,) thresholds.
 
     Raises:
         UsageError: Neither one nor one a finding, or not a number.
@@ -356,7 +356,7 @@ def check_thresholds(thresholds: ArrayLike, *, num_findings: int) -> Floats:
 
 
 def check_classes(classes: ArrayLike, *, num_classes: int) -> Integers:
-    """Returns (rows,) class numbers.
+    """Return (rows,) class numbers.
 
     Raises:
         UsageError: Not one dimension.
@@ -373,7 +373,7 @@ def check_classes(classes: ArrayLike, *, num_classes: int) -> Integers:
 
 
 def tally_of(inputs: Inputs, decisions: Booleans, which: Sequence[int], *, prevalence: float | None) -> Tally:
-    """Gathers the labelled images of one finding, or of several pooled.
+    """Gather the labelled images of one finding, or of several pooled.
 
     Args:
         inputs: Checked.
@@ -395,7 +395,7 @@ def tally_of(inputs: Inputs, decisions: Booleans, which: Sequence[int], *, preva
 
 
 def few_patients(tally: Tally, units: str) -> str | None:
-    """Says so where there are too few patients for a bootstrap interval."""
+    """Return the reason where there are too few patients for a bootstrap interval."""
     with_it, without_it = tally.patients
     if min(with_it, without_it) >= MIN_PATIENTS:
         return None
@@ -571,7 +571,7 @@ def bootstrap_estimate(
     patients: float,
     settings: Estimation,
 ) -> Estimate:
-    """Makes an estimate of a value and its replicates, or says why there is no interval.
+    """Make an estimate of a value and its replicates, or say why there is no interval.
 
     Args:
         name: Of the metric.

@@ -35,7 +35,7 @@ class Area:
         return float((self.errors**2).sum())
 
     def estimate(self, *, confidence: float = 0.95) -> Estimate:
-        """Returns the estimate with its interval, made on the logit scale so that it stays within 0 and 1."""
+        """Return the estimate with its interval, made on the logit scale so that it stays within 0 and 1."""
         if not 0 < self.value < 1:
             return Estimate(self.value, reason="no interval: the images are ranked without an error")
         quantile = stdtrit(self.freedom, (1 + confidence) / 2)

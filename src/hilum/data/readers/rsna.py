@@ -61,13 +61,13 @@ _COLUMNS = ("patientId", "x", "y", "width", "height", "Target")
 
 
 def matches(request: Request) -> bool:
-    """Tells whether there is a CSV file with the challenge's columns."""
+    """Return whether there is a CSV file with the challenge's columns."""
     path = _label_file(request.source)
     return path is not None and set(_COLUMNS) <= set(read_header(path))
 
 
 def read(request: Request) -> Table:
-    """Reads the set; see the module for the layout."""
+    """Read the set; see the module for the layout."""
     path = _label_file(request.source)
     if path is None:
         raise LayoutError(f"there is no {LABEL_FILE} in {request.source}")
@@ -174,7 +174,7 @@ def _labels(
 
 
 def _headers(images: pd.Series, folder: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Reads view, sex, age, width and height of DICOM files (rows by image), and says what could not be read."""
+    """Read view, sex, age, width and height of DICOM files (rows by image), and say what could not be read."""
     files = [image for image in images if image.lower().endswith((".dcm", ".dicom"))]
     headers = {image: header(folder / image) for image in files}
     rows = {image: vars(known) for image, known in headers.items() if known is not None}
@@ -192,7 +192,7 @@ def _headers(images: pd.Series, folder: Path) -> tuple[pd.DataFrame, tuple[str, 
 
 
 def _numbers(cells: pd.DataFrame, path: Path) -> NDArray[np.float64]:
-    """Returns x, y, width and height in pixels, float64 (boxes, 4)."""
+    """Return x, y, width and height in pixels, float64 (boxes, 4)."""
     columns = cells[["x", "y", "width", "height"]]
     numbers: NDArray[np.float64] = columns.apply(pd.to_numeric, errors="coerce").to_numpy(float)
     if np.isnan(numbers).any():
