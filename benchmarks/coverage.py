@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import expit
 
 from hilum.files import write_text
-from hilum.stats import METRICS, Estimate, Estimation, compare, evaluate
+from hilum.stats import METRICS, Estimate, Resampling, compare, evaluate
 from hilum.stats.delong import delong
 from hilum.stats.inputs import check
 from hilum.stats.intervals import wilson
@@ -45,9 +45,17 @@ class Scenario:
 
 
 SCENARIOS = (
-    Scenario(20, -1.95), Scenario(50, -4.1), Scenario(100, -6.2), Scenario(250, -6.2), Scenario(400, -6.2),
-    Scenario(1000, -6.2), Scenario(400, -4.1), Scenario(100, -1.95), Scenario(100, 0.0), Scenario(150, -3.9, 4.0),
-)  # fmt: skip
+    Scenario(20, -1.95),
+    Scenario(50, -4.1),
+    Scenario(100, -6.2),
+    Scenario(250, -6.2),
+    Scenario(400, -6.2),
+    Scenario(1000, -6.2),
+    Scenario(400, -4.1),
+    Scenario(100, -1.95),
+    Scenario(100, 0.0),
+    Scenario(150, -3.9, 4.0),
+)
 COLUMNS = ("recommended", "percentile", "bca")
 
 
@@ -100,10 +108,8 @@ def simulate(scenario: Scenario, simulations: int) -> Result:
                 labels,
                 first,
                 thresholds=scenario.threshold,
-                clusters=patients,
-                estimation=Estimation(
-                    prevalence=PREVALENCE, replicates=REPLICATES, seed=number, method=column
-                ),
+                prevalence=PREVALENCE,
+                resampling=Resampling(clusters=patients, replicates=REPLICATES, seed=number, method=column),
             )
             for metric, one in scores.findings["finding 1"].metrics.items():
                 count(column, metric, one.low, one.high, truth[metric])
@@ -112,8 +118,7 @@ def simulate(scenario: Scenario, simulations: int) -> Result:
                 labels,
                 first,
                 second,
-                clusters=patients,
-                estimation=Estimation(replicates=REPLICATES, seed=number),
+                resampling=Resampling(clusters=patients, replicates=REPLICATES, seed=number),
             )
             .findings["finding 1"]
             .differences["auroc"]

@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from hilum.stats import Resampling
 from hilum.stats.inputs import check
 from hilum.stats.intervals import resamples
 from hilum.stats.metrics import METRICS, block_width, weigh
-from hilum.stats.scores import Estimation, evaluate, tally_of
+from hilum.stats.scores import evaluate, tally_of
 
 NUM_IMAGES = 22_000
 REPLICATES = 2_000
@@ -52,7 +53,7 @@ def main() -> None:
     )
     start = time.perf_counter()
     evaluate(
-        labels, probabilities, thresholds=0.3, clusters=patients, estimation=Estimation(replicates=REPLICATES)
+        labels, probabilities, thresholds=0.3, resampling=Resampling(clusters=patients, replicates=REPLICATES)
     )
     everything = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

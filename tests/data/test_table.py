@@ -201,18 +201,6 @@ def test_later_changes_of_the_callers_frame_do_not_reach_the_table(tmp_path):
     assert made.frame["Pneumonia"].iloc[0] == 1
 
 
-def test_patients_are_told_apart_by_their_source(tmp_path):
-    keys = table(tmp_path).patient_keys
-
-    assert keys.dtype.kind == "U"
-    assert keys.tolist() == ["here:p0", "here:p1", "here:p0"]
-
-
-def test_a_column_that_no_table_has_is_refused():
-    with pytest.raises(TypeError, match="no column 'weight'; known: study, view"):
-        make_frame(image=[], source="here", patient=[], findings=(), labels=np.zeros((0, 0)), weight=1)
-
-
 def test_patients_are_counted_within_sources(tmp_path):
     frame = table(tmp_path).frame.assign(source=["here", "there", "there"], patient="1")
     sources = (Source("here", tmp_path, "", ""), Source("there", tmp_path, "", ""))
@@ -294,3 +282,15 @@ def test_rows_are_numbered_from_0(tmp_path):
 def test_a_roots_way_back_is_taken_out(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert Source("s", "sub/../images", "", "").root == tmp_path / "images"
+
+
+def test_the_same_number_in_two_sources_is_two_patients(tmp_path):
+    frames = [
+        make_frame(image=[f"{source}.png"], source=source, patient=["1"], findings=["Mass"], labels=[[1]])
+        for source in ("a", "b")
+    ]
+    sources = tuple(Source(name=name, root=tmp_path, citation="", terms="") for name in ("a", "b"))
+    table = Table(frame=pd.concat(frames, ignore_index=True), findings=("Mass",), sources=sources)
+
+    assert table.patient_keys.tolist() == ["a:1", "b:1"]
+    assert table.num_patients == 2

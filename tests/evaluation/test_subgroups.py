@@ -66,9 +66,8 @@ def divide(table, labels, probabilities, patients, *, threshold=0.4) -> Subgroup
         labels,
         probabilities,
         thresholds=thresholds,
-        clusters=patients,
         findings=table.findings,
-        estimation=stats.Estimation(replicates=100),
+        resampling=stats.Resampling(clusters=patients, replicates=100),
     )
     return subgroups(
         table,
@@ -124,8 +123,7 @@ def test_a_level_tells_what_its_images_alone_would_tell(seed):
                 labels[rows],
                 probabilities[rows],
                 thresholds=0.4,
-                clusters=patients[rows],
-                estimation=stats.Estimation(replicates=100),
+                resampling=stats.Resampling(clusters=patients[rows], replicates=100),
             ).findings["finding 1"]
             assert (here.positives, here.negatives) == (alone.positives, alone.negatives)
             assert (here.positive_patients, here.negative_patients) == (
@@ -145,7 +143,7 @@ def test_a_level_tells_what_its_images_alone_would_tell(seed):
                 continue
             assert one.auroc.value == pytest.approx(alone.metrics["auroc"].value, abs=1e-12)
             rest = stats.evaluate(
-                labels[~rows], probabilities[~rows], estimation=stats.Estimation(replicates=100)
+                labels[~rows], probabilities[~rows], resampling=stats.Resampling(replicates=100)
             ).findings["finding 1"]
             expected = one.auroc.value - rest.metrics["auroc"].value
             assert one.difference.value == pytest.approx(expected, abs=1e-12)
@@ -369,7 +367,7 @@ def test_classes_have_an_accuracy_and_may_be_called_no_finding():
     probabilities = weights / weights.sum(axis=1, keepdims=True)
     names = ("No Finding", "Bacterial Pneumonia", "Viral Pneumonia")
     scores = stats.evaluate_classes(
-        truth, probabilities, clusters=patients, names=names, estimation=stats.Estimation(replicates=100)
+        truth, probabilities, names=names, resampling=stats.Resampling(clusters=patients, replicates=100)
     )
 
     found = subgroups(
@@ -380,9 +378,8 @@ def test_classes_have_an_accuracy_and_may_be_called_no_finding():
     alone = stats.evaluate_classes(
         truth[rows],
         probabilities[rows],
-        clusters=patients[rows],
         names=names,
-        estimation=stats.Estimation(replicates=100),
+        resampling=stats.Resampling(clusters=patients[rows], replicates=100),
     )
 
     assert tuple(found.baseline) == names
@@ -408,13 +405,12 @@ def test_real_radiographs_have_their_levels(shared_data):
     table = readers.read(shared_data / "nih" / "Data_Entry_2017_v2020.csv")
     labels = table.labels(["Infiltration"])
     scores = np.random.default_rng(0).random(labels.shape)
-    patients = table.patient_keys
+    patients = (table.frame["source"] + ":" + table.frame["patient"]).to_numpy(str)
     whole = stats.evaluate(
         labels,
         scores,
-        clusters=patients,
         findings=["Infiltration"],
-        estimation=stats.Estimation(replicates=100),
+        resampling=stats.Resampling(clusters=patients, replicates=100),
     )
 
     found = subgroups(table, labels, scores, decision=DecisionRule((0.5,)), patients=patients, scores=whole)

@@ -66,9 +66,8 @@ def make_evaluation(make_case: Callable[..., Case]) -> Callable[..., Evaluation]
             classes = stats.evaluate_classes(
                 truth,
                 probabilities,
-                clusters=patients,
                 names=findings,
-                estimation=stats.Estimation(replicates=100),
+                resampling=stats.Resampling(clusters=patients, replicates=100),
             )
             scores, metrics, thresholds = classes, classes.to_dict(), ()
         else:
@@ -84,9 +83,8 @@ def make_evaluation(make_case: Callable[..., Case]) -> Callable[..., Evaluation]
                 labels,
                 probabilities,
                 thresholds=thresholds,
-                clusters=patients,
                 findings=findings,
-                estimation=stats.Estimation(replicates=100),
+                resampling=stats.Resampling(clusters=patients, replicates=100),
             )
             metrics = scores.to_dict()
         epochs = np.arange(1, 7)

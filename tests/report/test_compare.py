@@ -42,7 +42,7 @@ def simulate(task, names, make_case, *, findings=("Pneumonia",), number=160, see
         weights = np.exp(logits)
         probabilities = weights / weights.sum(axis=1, keepdims=True) if classes else weights / (1 + weights)
         thresholds = np.zeros(0) if classes else np.full(count, 0.4)
-        options = {"clusters": patients, "estimation": stats.Estimation(replicates=100)}
+        options = {"resampling": stats.Resampling(clusters=patients, replicates=100)}
         if classes:
             scores = stats.evaluate_classes(truth, probabilities, names=findings, **options)
             by = scores.classes

@@ -15,7 +15,7 @@ from PIL import Image
 
 from hilum.data import phantom
 from hilum.data.exploration import Exploration, explore
-from hilum.data.label_statistics import Ages, ClassDistribution, FollowUps, Shares, Sizes, Visits
+from hilum.data.label_statistics import Ages, ClassQuartiles, FollowUps, Shares, Sizes, Visits
 from hilum.data.table import Source, Table, make_frame
 from hilum.recipe.findings import NIH_FINDINGS
 from hilum.report.drawing import charts, image_grids, style
@@ -385,7 +385,7 @@ def test_means_of_dark_films_are_drawn_over_their_own_range(explored: Exploratio
 
 
 def test_small_files_are_counted_in_pixels(explored: Exploration) -> None:
-    spread = ClassDistribution("All", 3, (0.05, 0.0576, 0.0655), None)
+    spread = ClassQuartiles("All", 3, (0.05, 0.0576, 0.0655), None)
     sides = np.array([[224, 224], [256, 256]])
     sizes = Sizes(sides, np.array([1, 2]), False, (spread,))
 
@@ -463,7 +463,7 @@ def test_demographics_say_of_how_many_they_are_known(tmp_path: Path) -> None:
 @pytest.mark.parametrize("most", [7, 70, 990, 1_900, 60_000])
 def test_demographics_of_many_patients_have_ticks_that_stand_apart(most: int) -> None:
     names = ("All images", "No Finding", "Mass")
-    years = tuple(ClassDistribution(name, 112_120, (33.0, 47.0, 79.0), None) for name in names)
+    years = tuple(ClassQuartiles(name, 112_120, (33.0, 47.0, 79.0), None) for name in names)
     ages = Ages(("F", "M"), np.array([[1, most // 2], [1, most]]), (33.0, 47.0, 58.0), years)
     sexes = Shares(("F", "M"), names, np.array([[50_000, 62_120]] * 3))
 

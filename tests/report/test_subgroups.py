@@ -11,6 +11,7 @@ from PIL import Image
 
 from hilum.data.table import Source, Table, make_frame
 from hilum.evaluation.subgroups import subgroups
+from hilum.notices import notice
 from hilum.recipe.findings import NIH_FINDINGS
 from hilum.report.drawing import style
 from hilum.report.evaluation import page, subgroup_section as told
@@ -156,7 +157,13 @@ def test_levels_of_the_same_images_get_one_row_and_one_point(divided):
 def test_one_level_that_can_be_scored_does_not_give_the_title_its_figure(divided):
     evaluation = divided("binary", num_images=400)
     source = evaluation.subgroups.factors[0]
-    nothing = replace(source.levels[1].auroc, value=None, low=None, high=None, reason="too small: few")
+    nothing = replace(
+        source.levels[1].auroc,
+        value=None,
+        low=None,
+        high=None,
+        notice=notice("too-small", why="too small: few"),
+    )
     small = replace(source.levels[1], auroc=nothing, difference=nothing, holm_p=None)
     found = replace(
         evaluation.subgroups, factors=(replace(source, levels=(source.levels[0], small)),), comparisons=0

@@ -6,7 +6,7 @@ from hypothesis import example, given, settings, strategies as st
 from sklearn import metrics as sk
 
 from hilum.errors import DataError, UsageError
-from hilum.stats import METRICS, Estimation, confusion, evaluate, evaluate_classes
+from hilum.stats import METRICS, Resampling, confusion, evaluate, evaluate_classes
 from hilum.stats.intervals import clustered_wilson
 
 
@@ -24,9 +24,11 @@ def clustered(*, num_patients=150, num_findings=3, seed=0):
 LABELS, PROBABILITIES, PATIENTS = clustered()
 
 
-def quick(labels=LABELS, probabilities=PROBABILITIES, *, estimation=None, **options):
-    how = Estimation(**{"replicates": 200, **(estimation or {})})
-    return evaluate(labels, probabilities, **{"clusters": PATIENTS, "estimation": how, **options})
+def quick(labels=LABELS, probabilities=PROBABILITIES, **options):
+    names = ("clusters", "replicates", "seed", "confidence", "method")
+    given = {name: options.pop(name) for name in names if name in options}
+    resampling = Resampling(**{"clusters": PATIENTS, "replicates": 200, **given})
+    return evaluate(labels, probabilities, resampling=resampling, **options)
 
 
 def test_values_are_scikit_learns_on_known_labels():
@@ -57,7 +59,7 @@ def test_macro_is_the_mean_and_micro_the_pool():
 
 @pytest.mark.parametrize("method", ["recommended", "percentile", "bca"])
 def test_every_metric_but_ece_has_an_interval_around_it(method):
-    scores = quick(estimation={"method": method, "prevalence": 0.05})
+    scores = quick(method=method, prevalence=0.05)
     for summary in (*scores.findings.values(), scores.macro, scores.micro):
         assert tuple(summary.metrics) == METRICS
         for name, one in summary.metrics.items():
@@ -79,11 +81,8 @@ def test_recommended_proportions_are_wilsons_over_patients():
 
 
 def test_same_seed_same_numbers_and_another_seed_others():
-    assert quick(estimation={"seed": 3}).to_dict() == quick(estimation={"seed": 3}).to_dict()
-    assert (
-        quick(estimation={"seed": 3}).macro.metrics["auroc"]
-        != quick(estimation={"seed": 4}).macro.metrics["auroc"]
-    )
+    assert quick(seed=3).to_dict() == quick(seed=3).to_dict()
+    assert quick(seed=3).macro.metrics["auroc"] != quick(seed=4).macro.metrics["auroc"]
 
 
 def test_the_order_of_images_does_not_matter_to_values():
@@ -121,7 +120,7 @@ def test_absent_class_is_none_with_the_reason():
 
 def test_all_unknown_is_none_with_the_reason():
     found = (
-        evaluate([np.nan] * 5, [0.1] * 5, estimation=Estimation(replicates=100)).findings["finding 1"].metrics
+        evaluate([np.nan] * 5, [0.1] * 5, resampling=Resampling(replicates=100)).findings["finding 1"].metrics
     )
     assert {one.reason for one in found.values()} == {"not estimable: 0 labelled images"}
     assert {one.value for one in found.values()} == {None}
@@ -138,7 +137,7 @@ def test_all_unknown_is_none_with_the_reason():
     ],
 )
 def test_a_figure_without_a_meaning_says_why(labels, threshold, metric, reason):
-    one = evaluate(labels, [0.1, 0.2, 0.6, 0.7], thresholds=threshold, estimation=Estimation(replicates=100))
+    one = evaluate(labels, [0.1, 0.2, 0.6, 0.7], thresholds=threshold, resampling=Resampling(replicates=100))
     found = one.findings["finding 1"].metrics[metric]
     assert found.value is None
     assert reason in found.reason
@@ -146,7 +145,7 @@ def test_a_figure_without_a_meaning_says_why(labels, threshold, metric, reason):
 
 def test_three_images_give_values_and_say_that_intervals_are_missing():
     found = (
-        evaluate([0, 1, 1], [0.2, 0.4, 0.9], estimation=Estimation(replicates=100))
+        evaluate([0, 1, 1], [0.2, 0.4, 0.9], resampling=Resampling(replicates=100))
         .findings["finding 1"]
         .metrics
     )
@@ -162,7 +161,7 @@ def test_three_images_give_values_and_say_that_intervals_are_missing():
 def test_perfect_separation_has_no_interval():
     labels = np.repeat([0, 1], 30)
     found = (
-        evaluate(labels, 0.2 + 0.6 * labels, estimation=Estimation(replicates=100))
+        evaluate(labels, 0.2 + 0.6 * labels, resampling=Resampling(replicates=100))
         .findings["finding 1"]
         .metrics["auroc"]
     )
@@ -172,7 +171,7 @@ def test_perfect_separation_has_no_interval():
 
 
 def test_dictionary_is_json_without_nan():
-    scores = quick(estimation={"prevalence": 0.1}, findings=["a", "b", "c"], level="patient (maximum)")
+    scores = quick(prevalence=0.1, findings=["a", "b", "c"], level="patient (maximum)")
     again = json.loads(json.dumps(scores.to_dict(), allow_nan=False))
     assert again["level"] == "patient (maximum)"
     assert again["findings"]["b"]["auroc"].keys() == {"value", "low", "high", "method"}
@@ -183,10 +182,10 @@ def test_dictionary_is_json_without_nan():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"estimation": {"confidence": 95}}, "confidence is 95"),
-        ({"estimation": {"replicates": 5}}, "at least 100"),
-        ({"estimation": {"prevalence": 5.0}}, "prevalence is 5"),
-        ({"estimation": {"method": "bac"}}, "bca .did you mean it"),
+        ({"confidence": 95}, "confidence is 95"),
+        ({"replicates": 5}, "at least 100"),
+        ({"prevalence": 5.0}, "prevalence is 5"),
+        ({"method": "bac"}, "bca .did you mean it"),
         ({"thresholds": [0.1, 0.2]}, "one for each of 3 findings"),
     ],
 )
@@ -219,8 +218,8 @@ def test_whatever_the_set_a_figure_is_in_range_or_has_a_reason(seed, size, share
     scores = evaluate(
         labels,
         probabilities,
-        clusters=rng.integers(0, size, size),
-        estimation=Estimation(prevalence=0.2, replicates=100, method=method),
+        prevalence=0.2,
+        resampling=Resampling(clusters=rng.integers(0, size, size), replicates=100, method=method),
     )
     for summary in (*scores.findings.values(), scores.macro, scores.micro, scores.macro_without_rare):
         for name, one in summary.metrics.items():
@@ -248,9 +247,8 @@ def test_classes_are_scikit_learns():
     scores = evaluate_classes(
         truth,
         predicted,
-        clusters=patients,
         names=["normal", "bacterial", "viral"],
-        estimation=Estimation(replicates=200),
+        resampling=Resampling(clusters=patients, replicates=200),
     )
     called = predicted.argmax(axis=1)
     assert scores.accuracy.value == pytest.approx((truth == called).mean(), abs=1e-12)
@@ -296,7 +294,7 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say(prevalence_shift):
 
     labels, predicted, patients = draw(30_000)
     truth = (
-        evaluate(labels, predicted, thresholds=0.2, estimation=Estimation(replicates=100))
+        evaluate(labels, predicted, thresholds=0.2, resampling=Resampling(replicates=100))
         .findings["finding 1"]
         .metrics
     )
@@ -308,8 +306,7 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say(prevalence_shift):
                 labels,
                 predicted,
                 thresholds=0.2,
-                clusters=patients,
-                estimation=Estimation(replicates=300, seed=number),
+                resampling=Resampling(clusters=patients, replicates=300, seed=number),
             )
             .findings["finding 1"]
             .metrics

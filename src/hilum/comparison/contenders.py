@@ -83,9 +83,10 @@ class Contender:
         """The images, and the patients as `source:patient`, that the model was trained or tuned on."""
         if self.table is None:
             return pd.Index([]), frozenset()
-        used = self.table.frame["split"].isin(TUNED).to_numpy()
-        frame = self.table.frame[used]
-        return _keys(frame["source"], frame["image"]), frozenset(self.table.patient_keys[used].tolist())
+        frame = self.table.frame
+        tuned = frame["split"].isin(TUNED)
+        images = _keys(frame["source"][tuned], frame["image"][tuned])
+        return images, frozenset(self.table.patient_keys[tuned].tolist())
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
@@ -101,20 +100,17 @@ def differences(
     Returns:
         One a finding and, of several, `MEAN`; p values not yet corrected.
     """
-    options: dict[str, Any] = {
-        "clusters": patients,
-        "estimation": stats.Estimation(replicates=replicates, seed=seed),
-    }
+    resampling = stats.Resampling(clusters=patients, replicates=replicates, seed=seed)
     classes = model.decision.thresholds is None
     thresholds = [0.5 if classes else one.decision.array for one in (model, reference)]
     ranked = stats.compare(
         labels, model.probabilities, reference.probabilities, findings=findings,
-        first_thresholds=thresholds[0], second_thresholds=thresholds[1], **options,
+        first_thresholds=thresholds[0], second_thresholds=thresholds[1], resampling=resampling,
     )  # fmt: skip
     # Of classes the most probable one is called, which no threshold does: the decisions are compared as they are.
     called = (
         stats.compare(labels, *(one.decisions.astype(float) for one in (model, reference)),
-                      findings=findings, **options)
+                      findings=findings, resampling=resampling)
         if classes
         else ranked
     )  # fmt: skip
@@ -129,13 +125,13 @@ def differences(
     if len(findings) > 1:
         metrics, mcnemar = _joined(ranked.macro, called.macro), None
         if classes:
-            metrics[ACCURACY], mcnemar = _accuracy_difference(model, reference, labels, options)
+            metrics[ACCURACY], mcnemar = _accuracy_difference(model, reference, labels, resampling)
         found.append(Difference(model.name, MEAN, metrics, None, None, mcnemar, None))
     return found
 
 
 def _accuracy_difference(
-    model: Compared, reference: Compared, labels: np.ndarray, options: Mapping[str, Any]
+    model: Compared, reference: Compared, labels: np.ndarray, resampling: stats.Resampling
 ) -> tuple[Estimate, McNemar | None]:
     """The difference in images put into the right class.
 
@@ -146,7 +142,7 @@ def _accuracy_difference(
     sides = [
         np.where((one.decisions == (labels == 1)).all(axis=1), truth, 1 - truth) for one in (model, reference)
     ]
-    (only,) = stats.compare(truth, *sides, findings=["class"], **options).findings.values()
+    (only,) = stats.compare(truth, *sides, findings=["class"], resampling=resampling).findings.values()
     return only.differences[ACCURACY], only.mcnemar
 
 

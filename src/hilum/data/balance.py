@@ -96,7 +96,7 @@ def description(
     kind: str,
     findings: Sequence[str],
 ) -> str:
-    """Return in one line what balancing did to each class.
+    """Say in one line what balancing did to each class.
 
     Args:
         before: (images, findings) labels of the training split.

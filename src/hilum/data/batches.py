@@ -101,7 +101,7 @@ class Batches:
         return list(zip(starts, [*starts[1:], len(self.rows)], strict=True))
 
     def order(self, number: int) -> NDArray[np.int64]:
-        """The rows in the order in which an epoch has them."""
+        """Return the rows in the order in which an epoch has them."""
         # Not Grain's shuffle: of few rows it takes milliseconds an index, and its epoch e of seed s is
         # epoch 0 of seed s + e, so that runs that should be independent would see the same orders.
         return np.random.default_rng(self._seeds(number)[0]).permutation(self.rows)
@@ -171,7 +171,7 @@ class Batches:
             iterator.close()
 
     def state(self, epoch: int, batch: int) -> dict[str, int | str]:
-        """Return where training stands, as a small dict that JSON holds: `batch` batches of `epoch` are done."""
+        """Say in a small JSON-able dict where training stands: `batch` batches of `epoch` are done."""
         return {"epoch": epoch, "batch": batch, "stream": self._fingerprint()}
 
     def resume(self, state: Mapping[str, int | str], *, shard: tuple[int, int] = (0, 1)) -> Iterator[Batch]:

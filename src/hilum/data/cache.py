@@ -228,7 +228,7 @@ class _Store:
             raise sqlite3.DatabaseError(f"its format is {number}, not {_FORMAT}")
 
     def start_writing(self) -> None:
-        """Make what is missing, and forget squares that the file of pixels has lost.
+        """Make what is missing, and forgets squares that the file of pixels has lost.
 
         Raises:
             sqlite3.DatabaseError: The index is damaged.
@@ -277,7 +277,7 @@ class _Store:
         rows.reasons.update({row: reason for row, _, reason, *_ in answers if reason is not None})
 
     def add(self, block: dict[int, _Examined], rows: _Rows) -> None:
-        """Write what workers found, and enter it into `rows`; the same block may be added again.
+        """Write what workers found, and enters it into `rows`; the same block may be added again.
 
         Args:
             block: By row.
@@ -337,7 +337,7 @@ class _Store:
             os.fsync(stream.fileno())
 
     def _room(self) -> int:
-        """How many whole squares the file of pixels has."""
+        """Return how many whole squares the file of pixels has."""
         return (self.folder / _PIXELS).stat().st_size // self.size**2
 
 
@@ -415,7 +415,7 @@ def _examine(location: images.Location, known: dict[bytes, _Entry], *, size: int
 
 
 def _signature(location: images.Location) -> tuple[bytes, int, int] | None:
-    """The key, size and time of change of a file; of a member, those of its archive; None: no such file."""
+    """Return the key, size and time of change of a file; of a member, those of its archive; None: no such file."""
     try:
         status = location.path.stat()
     except (OSError, ValueError):
@@ -425,7 +425,7 @@ def _signature(location: images.Location) -> tuple[bytes, int, int] | None:
 
 
 def _locations(table: Table) -> list[images.Location]:
-    """What `Table.location` says of each row, without its cost: seconds for a collection as large as NIH's."""
+    """Return what `Table.location` says of each row, without its cost: seconds for a collection as large as NIH's."""
     roots = {source.name: source.root for source in table.sources}
     parts = (image.partition(MEMBER) for image in table.frame["image"])
     return [
@@ -502,7 +502,7 @@ def _mapped(path: Path, size: int) -> NDArray[np.uint8]:
 
 
 def _decoders() -> str:
-    """The versions of what decodes: with another, a file that could not be read may be readable."""
+    """Return the versions of what decodes: with another, a file that could not be read may be readable."""
     found = []
     for name in _DECODERS:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -511,5 +511,5 @@ def _decoders() -> str:
 
 
 def _num_cores() -> int:
-    """How many cores this process may use."""
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

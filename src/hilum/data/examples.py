@@ -30,7 +30,7 @@ class Examples:
     quarantine: pd.DataFrame
 
     def rows(self, split: str) -> np.ndarray:
-        """The rows, int64, of a part of the split; all for `all`."""
+        """Return the rows, int64, of a part of the split; all for `all`."""
         if split == "all":
             return np.arange(len(self.table))
         return np.flatnonzero(self.table.frame["split"].to_numpy() == split)
@@ -127,7 +127,7 @@ def _refuse_two_classes(table: Table, labels: np.ndarray, classes: Sequence[str]
 
 
 def _left_out(labels: np.ndarray) -> tuple[str, ...]:
-    """Return why rows have no class: all are known to be absent, or some are unknown."""
+    """Say why rows have no class: all are known to be absent, or some are unknown."""
     unknown = int(np.isnan(labels).any(axis=1).sum())
     reasons = {
         "have none of the classes": len(labels) - unknown,

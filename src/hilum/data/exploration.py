@@ -18,7 +18,7 @@ from hilum.data.label_statistics import (
     ALL,
     Ages,
     Class,
-    ClassDistribution,
+    ClassQuartiles,
     FollowUps,
     LabelledTable,
     Shares,
@@ -107,7 +107,7 @@ class Exploration:
     taken_ap: TakenAP | None
     follow_ups: FollowUps | None
     looks: Mapping[str, Look]
-    brightness: tuple[ClassDistribution, ...]
+    brightness: tuple[ClassQuartiles, ...]
     aspect: float
     atlas: tuple[Atlas, ...]
     num_read: int
@@ -260,7 +260,7 @@ def _sizes(subject: LabelledTable, seen: Appearance) -> Sizes | None:
     return label_statistics.sizes(subject, width, height, told=told)
 
 
-def _brightness(subject: LabelledTable, seen: Appearance) -> tuple[ClassDistribution, ...]:
+def _brightness(subject: LabelledTable, seen: Appearance) -> tuple[ClassQuartiles, ...]:
     if not len(seen.rows):
         return ()
     values = np.full(len(subject.frame), np.nan)
@@ -304,11 +304,11 @@ def _boxed(finding: str) -> str:
 
 
 def _listed(values: NDArray[np.float64]) -> list[Any]:
-    """List of an array's numbers; JSON has no NaN."""
+    """Lists of an array's numbers; JSON has no NaN."""
     return np.where(np.isnan(values), None, values).tolist()  # type: ignore[no-any-return,call-overload]
 
 
-def _spreads(spreads: tuple[ClassDistribution, ...]) -> dict[str, Any]:
+def _spreads(spreads: tuple[ClassQuartiles, ...]) -> dict[str, Any]:
     return {
         each.name: {
             "images": each.count,

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hilum.data.table import SEXES, SPLITS, Table
+from hilum.notices import notice
 from hilum.progress import count
 from hilum.recipe.findings import NO_FINDING, PARTS
 from hilum.stats.delong import delong
@@ -97,7 +98,7 @@ class Together:
 
 
 @dataclass(frozen=True)
-class ClassDistribution:
+class ClassQuartiles:
     """How one number is spread over the images of a class.
 
     Attributes:
@@ -128,7 +129,7 @@ class Sizes:
     sides: NDArray[np.int64]
     counts: NDArray[np.int64]
     told: bool
-    megapixels: tuple[ClassDistribution, ...]
+    megapixels: tuple[ClassQuartiles, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +146,7 @@ class Ages:
     sexes: tuple[str, ...]
     patients: NDArray[np.int64]
     quartiles: tuple[float, float, float]
-    years: tuple[ClassDistribution, ...]
+    years: tuple[ClassQuartiles, ...]
 
     @property
     def num_known(self) -> int:
@@ -264,7 +265,7 @@ class LabelledTable:
             groups={name: rows for name, rows in groups.items() if rows.any()},
         )
 
-    def spreads(self, values: NDArray[np.float64]) -> tuple[ClassDistribution, ...]:
+    def spreads(self, values: NDArray[np.float64]) -> tuple[ClassQuartiles, ...]:
         """Return the spreads of (rows,) values, NaN unknown: of all images, then of each class."""
         known = ~np.isnan(values)
         found = [_spread(ALL, values[known], None)]
@@ -278,17 +279,17 @@ class LabelledTable:
         reference = self.groups[self.reference] & ~np.isnan(values)
         numbers = [len(np.unique(self.patients[rows])) for rows in (present, reference)]
         if not min(numbers):
-            return Estimate(None, reason="no image to compare with")
+            return Estimate(None, notice=notice("nothing-to-compare-with"))
         rows = present | reference
         areas = delong(
             present[rows], values[rows], clusters=np.unique(self.patients[rows], return_inverse=True)[1]
         )
         value = float(areas.values[0])  # noqa: PD011 (no pandas)
         if min(numbers) < MIN_PATIENTS:
-            return Estimate(value, reason=f"no interval: fewer than {MIN_PATIENTS} patients")
+            return Estimate(value, notice=notice("fewer-patients", fewest=MIN_PATIENTS))
         low, high = areas.interval(confidence=CONFIDENCE)
         if np.isnan(low):
-            return Estimate(value, reason="no interval: the number separates them wholly")
+            return Estimate(value, notice=notice("separated"))
         return Estimate(value, low, high, method="DeLong by patient")
 
 
@@ -371,7 +372,7 @@ def sizes(
 
 
 def ages(subject: LabelledTable) -> Ages | None:
-    """Spreads ages over patients and images."""
+    """Spread ages over patients and images."""
     frame = subject.frame
     age = frame["age"].to_numpy(np.float64)
     if np.isnan(age).all():
@@ -439,11 +440,11 @@ def _parts(subject: LabelledTable) -> Iterator[tuple[str, Rows]]:
             yield part, rows
 
 
-def _spread(name: str, values: NDArray[np.float64], alone: Estimate | None) -> ClassDistribution:
+def _spread(name: str, values: NDArray[np.float64], alone: Estimate | None) -> ClassQuartiles:
     if not len(values):
-        return ClassDistribution(name, 0, None, alone)
+        return ClassQuartiles(name, 0, None, alone)
     first, second, third = (float(value) for value in np.percentile(values, [25, 50, 75]))
-    return ClassDistribution(name, len(values), (first, second, third), alone)
+    return ClassQuartiles(name, len(values), (first, second, third), alone)
 
 
 def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:

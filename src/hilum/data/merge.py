@@ -91,7 +91,7 @@ def _placed(source: Source, there: Sequence[Source]) -> tuple[str, Source]:
 
 
 def _normal(table: Table) -> NDArray[np.bool_]:
-    """Return in which rows (bool) a source states that nothing was found."""
+    """Tell in which rows (bool) a source states that nothing was found."""
     stating = [source.name for source in table.sources if source.states_no_finding]
     return np.asarray(table.frame["source"].isin(stating) & (table.labels([NO_FINDING])[:, 0] == 1))
 

@@ -192,7 +192,7 @@ def _orders(seed: int) -> Iterator[_Order]:
 
 
 def paint_cardiomegaly(chest: Layers, rng: np.random.Generator) -> list[Box]:
-    """A heart wider than 0.55 of the chest, in place of the healthy one; the box leaves out the great vessels."""
+    """Paint a heart wider than 0.55 of the chest, in place of the healthy one; the box leaves out the great vessels."""
     chest.place_heart(rng.uniform(*ENLARGED_HEART))
     return [_box(chest.canvas.cover(chest.heart[chest.heart[:, 1] > 0.42]) > 0.5)]
 
@@ -228,7 +228,7 @@ def paint_effusion(chest: Layers, rng: np.random.Generator) -> list[Box]:
 
 
 def paint_opacity(chest: Layers, rng: np.random.Generator) -> list[Box]:
-    """A consolidation without a clear edge, in which airways stay open."""
+    """Paint a consolidation without a clear edge, in which airways stay open."""
     side = int(rng.choice([-1, 1]))
     u, v = _in_lung(chest, rng, side, margin=0.10)
     spread = rng.uniform(0.16, 0.23)
@@ -248,7 +248,7 @@ def paint_opacity(chest: Layers, rng: np.random.Generator) -> list[Box]:
 
 
 def paint_nodules(chest: Layers, rng: np.random.Generator) -> list[Box]:
-    """One to three round shadows of 20 to 30 mm."""
+    """Paint one to three round shadows of 20 to 30 mm."""
     boxes = []
     for _ in range(int(rng.choice([1, 2, 3], p=[0.4, 0.35, 0.25]))):
         radius = rng.uniform(1.0, 1.5) / CM_PER_UNIT
@@ -275,7 +275,7 @@ FINDINGS: tuple[str, ...] = tuple(PAINTERS)
 
 
 def _in_lung(chest: Layers, rng: np.random.Generator, side: int, *, margin: float) -> tuple[float, float]:
-    """A place where aerated lung is seen, at least `margin` units from its edge."""
+    """Return a place where aerated lung is seen, at least `margin` units from its edge."""
     canvas = chest.canvas
     ring = np.concatenate([np.zeros((1, 2)), margin * anatomy.CIRCLE[::4] / np.array([1, TALL])])
     u, v = 0.0, 0.0
@@ -293,7 +293,7 @@ def _in_lung(chest: Layers, rng: np.random.Generator, side: int, *, margin: floa
 
 
 def _box(inside: NDArray[np.bool_]) -> Box:
-    """The smallest box around what is true; the whole picture where nothing is."""
+    """Return the smallest box around what is true; the whole picture where nothing is."""
     size = inside.shape[0]
     columns, rows = np.flatnonzero(inside.any(axis=0)), np.flatnonzero(inside.any(axis=1))
     if not len(columns):

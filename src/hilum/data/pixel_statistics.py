@@ -97,7 +97,7 @@ def look(
     seed: int,
     watch: Watcher,
 ) -> Appearance:
-    """Read images of each group and sum them up.
+    """Read images of each group and sums them up.
 
     Which are read depends on their names and the seed alone, not on the order of the rows, so that the sample of a
     larger limit begins with that of a smaller one.

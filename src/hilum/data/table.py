@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet
+import pyarrow  # noqa: ICN001
 from numpy.typing import ArrayLike, NDArray
+from pyarrow import parquet
 
 from hilum import files
 from hilum.errors import DataError, ImageError, UsageError, nearest
@@ -35,7 +36,6 @@ MEMBER = "::"
 """Stands between an archive and its member in an image's path."""
 
 _TEXT = ("image", "source", "patient", "study", "view", "sex", "split")
-_UNKNOWN = {"study": "", "view": "", "sex": "", "age": np.nan, "width": 0, "height": 0, "split": ""}
 _ALLOWED = {"view": VIEWS, "sex": SEXES, "split": SPLITS}
 _METADATA = b"hilum"
 
@@ -117,7 +117,7 @@ class Table:
     @property
     def patient_keys(self) -> NDArray[np.str_]:
         """Each row's patient as `source:patient`, str (rows,); the same number in two sources is two patients."""
-        return np.asarray((self.frame["source"] + ":" + self.frame["patient"]).to_numpy(str))
+        return np.asarray(self.frame["source"] + ":" + self.frame["patient"], dtype=str)
 
     def location(self, row: int) -> Location:
         """Return where the image file of a row (counted from 0) lies."""
@@ -270,26 +270,13 @@ class Table:
         return next(source.root for source in self.sources if source.name == name)
 
 
-class KnownColumns(TypedDict, total=False):
-    """What `make_frame` takes besides images, patients and labels: one value a row, or one for all.
-
-    Attributes:
-        study: Text.
-        view: PA, AP, LATERAL or empty.
-        sex: F, M, O or empty.
-        age: Years, NaN unknown.
-        width: Of the original in pixels, 0 unknown.
-        height: Of the original in pixels, 0 unknown.
-        split: train, val, test or empty.
-    """
-
-    study: Sequence[str] | str
-    view: Sequence[str] | str
-    sex: Sequence[str] | str
-    age: ArrayLike
-    width: ArrayLike
-    height: ArrayLike
-    split: Sequence[str] | str
+_UNKNOWN: dict[str, Any] = {
+    **dict.fromkeys(("study", "view", "sex", "split"), ""),
+    "age": np.nan,
+    "width": 0,
+    "height": 0,
+}
+"""The columns that a source may lack, and what stands in them then."""
 
 
 def make_frame(
@@ -299,9 +286,9 @@ def make_frame(
     patient: Sequence[str],
     findings: Sequence[str],
     labels: ArrayLike,
-    **known: Unpack[KnownColumns],
+    **columns: Any,
 ) -> pd.DataFrame:
-    """Return a table's frame of one source with the right columns and types.
+    """Build a table's frame of one source with the right columns and types.
 
     Args:
         image: Paths relative to the source's root.
@@ -309,18 +296,28 @@ def make_frame(
         patient: One a row, never empty.
         findings: Names of the finding columns.
         labels: (rows, findings): 1 present, 0 absent, NaN unknown.
-        **known: The columns of `KnownColumns`; those left out are unknown.
+        **columns: What else is known, one a row or one for all: `study`, `view` (PA, AP, LATERAL or empty), `sex`
+            (F, M, O or empty), `age` (years, NaN unknown), `width` and `height` (of the original in pixels, 0
+            unknown), `split` (train, val, test or empty).
 
     Raises:
-        TypeError: There is no such column.
+        TypeError: A column has another name.
     """
-    if odd := set(known) - set(_UNKNOWN):
-        raise TypeError(f"a table has no column {min(odd)!r}; known: {', '.join(_UNKNOWN)}")
+    if odd := sorted(set(columns) - set(_UNKNOWN)):
+        raise TypeError(f"a table has no column {odd[0]!r}; it has: {', '.join(_UNKNOWN)}")
     index = pd.RangeIndex(len(image))
-    values = {**_UNKNOWN, **known, "image": image, "source": source, "patient": patient}
-    columns = {name: _column(name, values[name], index) for name in COLUMNS}
+    values = {**_UNKNOWN, **columns, "image": image, "source": source, "patient": patient}
+    types = {"age": np.dtype(np.float64), "width": np.dtype(np.int64), "height": np.dtype(np.int64)}
+
+    def column(name: str) -> pd.Series:
+        value = values[name]
+        if name in types:
+            return pd.Series(np.broadcast_to(np.asarray(value, types[name]), len(index)), index)
+        return pd.Series(value if isinstance(value, str) else np.asarray(value, object), index, str)
+
     matrix = np.asarray(labels, float).reshape(len(index), len(findings))
-    return pd.concat([pd.DataFrame(columns), pd.DataFrame(matrix, index, list(findings))], axis=1)
+    known = pd.DataFrame({name: column(name) for name in COLUMNS})
+    return pd.concat([known, pd.DataFrame(matrix, index, list(findings))], axis=1)
 
 
 def parquet_path(path: Path) -> Path:
@@ -332,7 +329,7 @@ def parquet_path(path: Path) -> Path:
 
 
 def boxes_path(path: Path) -> Path:
-    """The file beside a table that holds its boxes."""
+    """Return the file beside a table that holds its boxes."""
     return path.with_suffix(".boxes.parquet")
 
 
@@ -353,13 +350,6 @@ def archive_members(path: Path) -> list[str]:
     except (zipfile.BadZipFile, OSError, ValueError) as error:
         raise DataError(f"{path} is no whole ZIP archive ({error}); get it again or remove it") from None
     return [name for name in names if not name.endswith("/") and "__MACOSX" not in name and _inside(name)]
-
-
-def _column(name: str, values: Any, index: pd.RangeIndex) -> pd.Series:
-    if name in _TEXT:
-        return pd.Series(values if isinstance(values, str) else np.asarray(values, object), index, str)
-    numbers = np.asarray(values, float if name == "age" else np.int64)
-    return pd.Series(np.broadcast_to(numbers, len(index)), index)
 
 
 def _names_in(root: Path, folder: str) -> frozenset[str]:
@@ -491,13 +481,13 @@ def _to_parquet(frame: pd.DataFrame, metadata: dict[str, Any]) -> bytes:
     # pandas' own metadata would tie the file to a version of pandas.
     stored = stored.replace_schema_metadata({_METADATA: json.dumps(metadata).encode()})
     buffer = io.BytesIO()
-    pyarrow.parquet.write_table(stored, buffer, compression="zstd")
+    parquet.write_table(stored, buffer, compression="zstd")
     return buffer.getvalue()
 
 
 def _from_parquet(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     try:
-        stored = pyarrow.parquet.read_table(io.BytesIO(path.read_bytes()))
+        stored = parquet.read_table(io.BytesIO(path.read_bytes()))
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(
             f"{path} is no whole Parquet file ({str(error).splitlines()[0]}); make it again"
@@ -527,7 +517,7 @@ def _read_boxes(path: Path, sha256: str) -> pd.DataFrame:
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != sha256:
         raise DataError(f"{path} does not belong to the table beside it, or is damaged; make the table again")
-    return pyarrow.parquet.read_table(io.BytesIO(content)).to_pandas()
+    return parquet.read_table(io.BytesIO(content)).to_pandas()
 
 
 def _repointed(table: Table, images: Path) -> Table:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from hilum.bundle import Bundle
 from hilum.bundle.manifest import Manifest
-from hilum.data.audit import same_pictures
+from hilum.data.audit import same_images
 from hilum.data.audit.duplicates import digests
 from hilum.data.examples import Examples, prepare
 from hilum.data.split import split as divide, split_hash
@@ -180,10 +180,12 @@ def _divided_anew(table: Table, manifest: Manifest, watch: Watcher) -> Table | N
     if split_hash(examples.table) == training.split_hash:
         return examples.table
     # Bundles of before copies were kept together were divided without looking at the pictures.
-    for pictures in (same_pictures(examples.cached.pixels, examples.cached.slots), None):
+    for image_numbers in (same_images(examples.cached.pixels, examples.cached.slots), None):
         try:
             recipe = parse_recipe(manifest.recipe)
-            divided = divide(examples.table, recipe.split, findings=manifest.findings, pictures=pictures)
+            divided = divide(
+                examples.table, recipe.split, findings=manifest.findings, image_numbers=image_numbers
+            )
         except HilumError:
             return None
         if divided.hash == training.split_hash:

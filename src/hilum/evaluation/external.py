@@ -325,22 +325,19 @@ def score(
     seed: int,
 ) -> Scores | ClassScores:
     """Scores some of a bundle's findings, or its classes; see `stats.evaluate` and `stats.evaluate_classes`."""
-    estimation = stats.Estimation(replicates=replicates, seed=seed)
     if task.exclusive:
         return stats.evaluate_classes(
             labels.argmax(axis=1),
             probabilities,
-            clusters=patients,
             names=task.findings,
-            estimation=estimation,
+            resampling=stats.Resampling(clusters=patients, replicates=replicates, seed=seed),
         )
     return stats.evaluate(
         labels,
         probabilities,
         thresholds=decision.array,
-        clusters=patients,
         findings=task.findings,
-        estimation=estimation,
+        resampling=stats.Resampling(clusters=patients, replicates=replicates, seed=seed),
     )
 
 

@@ -459,9 +459,8 @@ class _Fitting:
             return stats.evaluate(
                 labels[:, columns],
                 values[:, columns],
-                clusters=patients,
                 findings=self.findings,
-                estimation=stats.Estimation(replicates=replicates, seed=seed),
+                resampling=stats.Resampling(clusters=patients, replicates=replicates, seed=seed),
             ).findings
 
         # A call is a probability of 0 or 1: thresholds differ between folds, so that none could be given here.

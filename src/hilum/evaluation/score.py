@@ -187,10 +187,10 @@ def score(
         labels,
         probabilities,
         thresholds=decision.array,
-        clusters=patients,
         findings=predictions.findings,
         level=level_name,
-        estimation=stats.Estimation(prevalence, replicates, seed),
+        prevalence=prevalence,
+        resampling=stats.Resampling(clusters=patients, replicates=replicates, seed=seed),
     )
     divided = subgroups(scored, labels, probabilities, decision=decision, patients=patients, scores=scores)
     data = ", ".join(source.name for source in sources)

@@ -11,6 +11,7 @@ from hilum import stats
 from hilum.bundle import DecisionRule
 from hilum.data.audit.association import FACTORS as METADATA, TOGETHER, Association, associations
 from hilum.data.table import COLUMNS, Table, no_boxes
+from hilum.notices import notice
 from hilum.stats import ClassScores, Estimate, Scores
 from hilum.stats.inputs import number_clusters, sum_by_cluster
 from hilum.stats.intervals import clustered_wilson
@@ -385,7 +386,7 @@ def _too_small(counts: tuple[int, int, int, int]) -> str:
 
 
 def _none(why: str) -> Estimate:
-    return Estimate(None, reason=why)
+    return Estimate(None, notice=notice("too-small", why=why))
 
 
 def _holm(
@@ -449,9 +450,9 @@ def _beside(model: Estimate, found: Sequence[Association]) -> Baseline:
 
 def _estimate(one: Association) -> Estimate:
     if one.value is None:
-        return _none(str(one.reason))
+        return Estimate(None, notice=one.reason)
     if one.low is None or one.high is None:
-        return Estimate(one.value, reason="no interval: the images are ranked without an error")
+        return Estimate(one.value, notice=notice("ranked-without-error"))
     return Estimate(one.value, one.low, one.high, "DeLong's with patients as clusters, on the logit scale")
 
 

@@ -168,7 +168,7 @@ def _refuse_other_pixels(dataset: Dataset) -> None:
 
 
 def _stored_values(dataset: Dataset) -> NDArray[np.integer]:
-    """The pixel data as stored, (rows, columns)."""
+    """Return the pixel data as stored, (rows, columns)."""
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax in _NATIVE:
         length = len(dataset.PixelData)
@@ -199,7 +199,7 @@ def _stored_values(dataset: Dataset) -> NDArray[np.integer]:
 
 
 def _transfer_syntax(dataset: Dataset) -> uid.UID:
-    """The declared one; for a file without file meta the one it could be read with."""
+    """Return the declared one; for a file without file meta the one it could be read with."""
     declared = dataset.file_meta.get("TransferSyntaxUID")
     if declared:
         return uid.UID(declared)
@@ -266,7 +266,7 @@ def _filled(dataset: Dataset, keyword: str) -> bool:
 def _look_up(
     dataset: Dataset, item: Dataset, values: NDArray[np.number]
 ) -> tuple[NDArray[np.float64], float]:
-    """The values' entries in the lookup table of a sequence's item, and the largest that an entry can be.
+    """Return the values' entries in the lookup table of a sequence's item, and the largest that an entry can be.
 
     Not by pydicom's functions: they keep the place in an 8-bit table in 8 bits, and cannot read tables packed
     into bytes (PS3.3 C.11.2.1.1), nor modality tables of 10 to 15 bits.

@@ -7,8 +7,9 @@ from hilum.notices.audit import AUDIT
 from hilum.notices.decoding import DECODING
 from hilum.notices.notice import Notice, Severity, Wording
 from hilum.notices.prediction import PREDICTION
+from hilum.notices.statistics import STATISTICS
 
-CATALOGUE: Mapping[str, Wording] = {**AUDIT, **DECODING, **PREDICTION}
+CATALOGUE: Mapping[str, Wording] = {**AUDIT, **DECODING, **PREDICTION, **STATISTICS}
 """Code -> its wording; no code stands in two files."""
 
 __all__ = ["CATALOGUE", "Notice", "Severity", "Wording", "notice"]

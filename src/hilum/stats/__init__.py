@@ -1,4 +1,4 @@
-"""Labels and probabilities -> figures with honest intervals: arrays in, numbers out."""
+"""Labels and probabilities -> metrics with honest intervals: arrays in, numbers out."""
 
 from hilum.stats.aggregation import GroupPredictions, aggregate
 from hilum.stats.agreement import Agreement, agreement, fleiss_kappa
@@ -22,9 +22,9 @@ from hilum.stats.curves import Curve, Reliability, precision_recall_curve, relia
 from hilum.stats.intervals import Estimate
 from hilum.stats.metrics import METRICS
 from hilum.stats.recalibration import SlopeAndIntercept, falls, recalibrate_classes, recalibrate_findings
+from hilum.stats.resampling import Resampling
 from hilum.stats.scores import (
     ClassScores,
-    Estimation,
     FindingScores,
     Scores,
     Summary,
@@ -40,13 +40,13 @@ __all__ = [
     "ClassScores",
     "Curve",
     "Estimate",
-    "Estimation",
     "FindingComparison",
     "FindingScores",
     "GroupPredictions",
     "McNemar",
     "ModelComparison",
     "Reliability",
+    "Resampling",
     "Scores",
     "SlopeAndIntercept",
     "Spread",

@@ -9,14 +9,15 @@ from numpy.typing import ArrayLike
 from scipy.stats import binomtest, chi2
 
 from hilum.errors import UsageError
+from hilum.notices import Notice, notice
 from hilum.stats.delong import delong
 from hilum.stats.inputs import Booleans, Floats, Inputs, Integers, check
 from hilum.stats.intervals import Estimate
 from hilum.stats.metrics import METRICS, Tally, weigh
+from hilum.stats.reasons import WithReason
+from hilum.stats.resampling import BY_IMAGE, Resampling
 from hilum.stats.scores import (
-    NO_ECE_INTERVAL,
-    USUAL,
-    Estimation,
+    Settings,
     bootstrap_estimate,
     check_thresholds,
     few_patients,
@@ -45,7 +46,7 @@ class McNemar:
 
 
 @dataclass(frozen=True)
-class FindingComparison:
+class FindingComparison(WithReason):
     """First minus second model for one finding.
 
     Attributes:
@@ -54,7 +55,7 @@ class FindingComparison:
         delong_holm_p: The same after Holm's correction over the findings.
         mcnemar: Of the decisions; None where no image is labelled.
         mcnemar_holm_p: `mcnemar.clustered_p` after Holm's correction over the findings.
-        reason: Why delong_p is missing.
+        notice: Why delong_p is missing.
     """
 
     differences: Mapping[str, Estimate]
@@ -62,7 +63,7 @@ class FindingComparison:
     delong_holm_p: float | None
     mcnemar: McNemar | None
     mcnemar_holm_p: float | None
-    reason: str | None = None
+    notice: Notice | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class ModelComparison:
                     "delong_holm_p": one.delong_holm_p,
                     "mcnemar": None if one.mcnemar is None else vars(one.mcnemar).copy(),
                     "mcnemar_holm_p": one.mcnemar_holm_p,
-                    **({} if one.reason is None else {"reason": one.reason}),
+                    **one.reason_to_dict(),
                 }
                 for name, one in self.findings.items()
             },
@@ -121,9 +122,9 @@ def compare(
     *,
     first_thresholds: ArrayLike = 0.5,
     second_thresholds: ArrayLike = 0.5,
-    clusters: ArrayLike | None = None,
     findings: Sequence[str] | None = None,
-    estimation: Estimation = USUAL,
+    prevalence: float | None = None,
+    resampling: Resampling = BY_IMAGE,
 ) -> ModelComparison:
     """Compare two models on the same images, each resample of patients serving both.
 
@@ -133,29 +134,26 @@ def compare(
         second: Probabilities of the second model, the same shape.
         first_thresholds: (findings,) or one for all.
         second_thresholds: (findings,) or one for all.
-        clusters: (images,) the patient of each image; None: every image is its own patient.
         findings: One name a column.
-        estimation: Resamples, confidence, and the prevalence of further predictive values; the method is always the
-            recommended one.
+        prevalence: In (0, 1), for predictive values at that prevalence.
+        resampling: Whose images belong together, and how intervals are made; its method is the recommended one.
 
     Returns:
         Differences, first minus second; positive means the first is larger (worse for Brier and ECE).
 
     Raises:
-        UsageError: Shapes differ.
+        UsageError: Shapes differ, or a setting is out of range.
         DataError: A value is no label or no probability.
     """
-    settings = replace(estimation.over(clusters), method="recommended")
+    settings = Settings(replace(resampling, method="recommended"), prevalence)
     pair: list[tuple[Inputs, Booleans]] = []
     for probabilities, thresholds in ((first, first_thresholds), (second, second_thresholds)):
-        inputs = check(labels, probabilities, clusters=clusters, findings=findings)
+        inputs = check(labels, probabilities, clusters=resampling.clusters, findings=findings)
         cuts = check_thresholds(thresholds, num_findings=len(inputs.findings))
         pair.append((inputs, inputs.probabilities >= cuts))
     (one, first_calls), (two, second_calls) = pair
     names = one.findings
-    tallies = [
-        tally_of(*side, [i], prevalence=settings.prevalence) for side in pair for i in range(len(names))
-    ]
+    tallies = [tally_of(*side, [i], prevalence=prevalence) for side in pair for i in range(len(names))]
     unweighted = weigh(tallies, [np.ones((one.num_clusters, 1))])[:, :, 0]
     values = unweighted[: len(names)] - unweighted[len(names) :]
     resampled = settings.resample(tallies)
@@ -167,7 +165,7 @@ def compare(
             (one, two),
             (first_calls, second_calls),
             column=i,
-            confidence=settings.confidence,
+            confidence=settings.resampling.confidence,
         )
         for i in range(len(names))
     ]
@@ -258,28 +256,26 @@ def _tests(
     *,
     column: int,
     confidence: float,
-) -> tuple[float | None, McNemar | None, str | None]:
+) -> tuple[float | None, McNemar | None, Notice | None]:
     known = ~np.isnan(labels)
     present = labels[known] == 1
     clusters = inputs[0].clusters[known]
     if not known.any():
-        return None, None, "not estimable: 0 labelled images"
+        return None, None, notice("not-estimable", lacking="labelled images")
     right = [side[known, column] == present for side in calls]
     decisions = mcnemar(right[0], right[1], clusters=clusters)
     patients = min(len(np.unique(clusters[present])), len(np.unique(clusters[~present])))
     if patients < 2:
-        return None, decisions, "not estimable: fewer than 2 patients with, or without, the finding"
+        return None, decisions, notice("delong-few-patients")
     scores = np.column_stack([side.probabilities[known, column] for side in inputs])
     p_value = delong(present, scores, clusters=clusters).difference(confidence=confidence)[3]
     if np.isnan(p_value):
-        return None, decisions, "not estimable: the AUROC difference has no variance"
+        return None, decisions, notice("delong-without-variance")
     return p_value, decisions, None
 
 
-def _differences(
-    values: Floats, replicates: Floats, tally: Tally, settings: Estimation
-) -> dict[str, Estimate]:
-    few = few_patients(tally, settings.units)
+def _differences(values: Floats, replicates: Floats, tally: Tally, settings: Settings) -> dict[str, Estimate]:
+    few = few_patients(tally, settings.resampling.units)
     return {
         name: _difference(
             name, values[i], replicates[i], few=few, patients=min(tally.patients), settings=settings
@@ -289,13 +285,15 @@ def _differences(
 
 
 def _macro(
-    values: Floats, replicates: Floats, tallies: Sequence[Tally], settings: Estimation
+    values: Floats, replicates: Floats, tallies: Sequence[Tally], settings: Settings
 ) -> dict[str, Estimate]:
     estimates = {}
     for name in settings.names:
         position = METRICS.index(name)
         used = np.flatnonzero(np.isfinite(values[:, position])).tolist()
-        few = next((reason for i in used if (reason := few_patients(tallies[i], settings.units))), None)
+        few = next(
+            (reason for i in used if (reason := few_patients(tallies[i], settings.resampling.units))), None
+        )
         patients = min((min(tallies[i].patients) for i in used), default=0)
         mean = values[used, position].mean() if len(used) else np.nan
         estimates[name] = _difference(
@@ -306,14 +304,14 @@ def _macro(
 
 
 def _difference(
-    name: str, value: float, replicates: Floats, *, few: str | None, patients: int, settings: Estimation
+    name: str, value: float, replicates: Floats, *, few: Notice | None, patients: int, settings: Settings
 ) -> Estimate:
     if not np.isfinite(value):
-        return Estimate(None, reason="not estimable: one of the two models has no value")
+        return Estimate(None, notice=notice("one-model-without-value"))
     if name == "ece":
-        return Estimate(float(value), reason=NO_ECE_INTERVAL)
+        return Estimate(float(value), notice=notice("binned-error"))
     if few:
-        return Estimate(float(value), reason=few)
+        return Estimate(float(value), notice=few)
     # A difference lives on no logit scale: the empty name asks for percentiles.
     return bootstrap_estimate("", float(value), replicates, None, patients=patients, settings=settings)
 

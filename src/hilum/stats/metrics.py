@@ -246,7 +246,7 @@ def weigh(tallies: Sequence[Tally], blocks: Iterable[Floats]) -> Floats:
 
 
 def block_width(tallies: Sequence[Tally]) -> int:
-    """How many weightings to take at once, so that a block's arrays stay in the processor's cache."""
+    """Return how many weightings to take at once, so that a block's arrays stay in the processor's cache."""
     rows = max(max(tally.sums.shape[1], tally.ranking.positive.shape[0]) for tally in tallies)
     return int(np.clip(BLOCK_CELLS // rows, 16, 512))
 
@@ -345,7 +345,7 @@ def _slope_quantities(present: Booleans, x: Floats, level: float, slope: float) 
 
 
 def _slope_step(sums: Floats) -> Floats:
-    """One Newton step from the slope of all images toward that of each weighting (weightings,)."""
+    """Return one Newton step from the slope of all images toward that of each weighting (weightings,)."""
     score_level, score_slope, level_level, level_slope, slope_slope = sums
     determinant = level_level * slope_slope - level_slope**2
     return np.asarray((level_level * score_slope - level_slope * score_level) / determinant)

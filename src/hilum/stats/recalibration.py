@@ -8,24 +8,26 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
 
 from hilum.errors import UsageError
+from hilum.notices import Notice, notice
 from hilum.stats.calibration import TEMPERATURE_BOUNDS, finite
 from hilum.stats.inputs import Floats, check
+from hilum.stats.reasons import WithReason
 from hilum.stats.scores import check_classes
 
 
 @dataclass(frozen=True)
-class SlopeAndIntercept:
+class SlopeAndIntercept(WithReason):
     """Probabilities are sigmoid(logit / temperature + intercept), or softmax over several.
 
     Attributes:
         temperature: Above 0; 1 / temperature is the slope.
         intercepts: One a column of logits; they move what a change of prevalence moves.
-        reason: What a reader must know of the fit; None where all is plain.
+        notice: What a reader must know of the fit; None where all is plain.
     """
 
     temperature: float
     intercepts: tuple[float, ...]
-    reason: str | None = None
+    notice: Notice | None = None
 
     @property
     def flat(self) -> bool:
@@ -65,7 +67,7 @@ def recalibrate_findings(
         fitted = _fit(pairs, present.astype(np.int64), fixed=kept[column] if separated else None)
         # Of the pair (0, logit) only the difference of the two intercepts counts.
         intercept = fitted.intercepts[1] - fitted.intercepts[0]
-        found.append(SlopeAndIntercept(fitted.temperature, (intercept,), fitted.reason))
+        found.append(SlopeAndIntercept(fitted.temperature, (intercept,), fitted.notice))
     return tuple(found)
 
 
@@ -94,7 +96,7 @@ def recalibrate_classes(logits: ArrayLike, classes: ArrayLike, temperature: floa
 
 
 def falls(logits: ArrayLike, labels: ArrayLike) -> bool:
-    """Whether the finding grows rarer with the logit, so that the best slope is not above 0.
+    """Return whether the finding grows rarer with the logit, so that the best slope is not above 0.
 
     The likelihood, with the best intercept for each slope, has one maximum over the slope; it lies above 0 exactly
     where the likelihood grows at slope 0, that is where the mean logit is higher with the finding than without it.
@@ -132,15 +134,15 @@ def _fit(logits: Floats, classes: np.ndarray, *, fixed: float | None) -> SlopeAn
     options = {"maxiter": 1000, "ftol": 1e-15, "gtol": 1e-10}
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
     intercepts = found[1:] - found[1:].mean()
-    reason = None
+    met = None
     if fixed is not None:
-        reason = "the logits make no error, so that no slope is the best: the temperature is kept"
-    elif found[0] <= smallest * (1 + 1e-6) and falls(logits, one_hot):
-        reason = (
-            "the model ranks images no better than chance here, or the wrong way round: do not use it here"
-        )
+        met = notice("temperature-kept")
     elif found[0] <= smallest * (1 + 1e-6):
-        reason = "the logits are far too large for the labels: the temperature is at its upper bound"
+        met = (
+            notice("ranks-no-better-than-chance")
+            if falls(logits, one_hot)
+            else notice("slope-at-lower-bound")
+        )
     elif found[0] >= largest * (1 - 1e-6):
-        reason = "the logits are far too small for the labels: the slope is at its upper bound"
-    return SlopeAndIntercept(float(scale / found[0]), tuple(map(float, intercepts)), reason)
+        met = notice("slope-at-upper-bound")
+    return SlopeAndIntercept(float(scale / found[0]), tuple(map(float, intercepts)), met)

@@ -11,7 +11,7 @@ import numpy as np
 
 from hilum import files
 from hilum.bundle import Bundle, read_bundle
-from hilum.data.audit import leaks, same_pictures
+from hilum.data.audit import leaks, same_images
 from hilum.data.examples import Examples, load
 from hilum.data.split import split, split_hash
 from hilum.data.table import Table
@@ -179,9 +179,9 @@ def _leaks_of_kept_test(
     """What the source's own test shares with what is divided into folds, in sentences; refused if not allowed."""
     if recipe.split.method == "patient":
         return ()
-    pictures = same_pictures(examples.cached.pixels, examples.cached.slots)
-    parted = split(examples.table, recipe.split, findings=recipe.task.findings, pictures=pictures)
-    found = tuple(leak.text for leak in leaks(parted.table, pictures))
+    image_numbers = same_images(examples.cached.pixels, examples.cached.slots)
+    parted = split(examples.table, recipe.split, findings=recipe.task.findings, image_numbers=image_numbers)
+    found = tuple(leak.text for leak in leaks(parted.table, image_numbers))
     if not allow and not set(found) <= set(allowed):
         raise DataError(
             f"the source's own test leaks: {'; '.join(found)}. `hilum data audit` lists them all, and with "

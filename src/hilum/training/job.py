@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hilum.data import balance
-from hilum.data.audit import leaks, same_pictures
+from hilum.data.audit import leaks, same_images
 from hilum.data.batches import training_batches
 from hilum.data.examples import Examples, load
 from hilum.data.split import Split, check_list, split
@@ -67,9 +67,9 @@ def divide(
     """
     task = recipe.task
     examples = load(table, task, recipe.data, watch=watch)
-    pictures = same_pictures(examples.cached.pixels, examples.cached.slots)
-    parted = split(examples.table, recipe.split, findings=task.findings, pictures=pictures)
-    leaks = _leaks(parted.table, pictures, allow=allow_leak, allowed=allowed)
+    image_numbers = same_images(examples.cached.pixels, examples.cached.slots)
+    parted = split(examples.table, recipe.split, findings=task.findings, image_numbers=image_numbers)
+    leaks = _leaks(parted.table, image_numbers, allow=allow_leak, allowed=allowed)
     return Divided(Examples(parted.table, examples.cached, examples.quarantine), parted, leaks)
 
 
@@ -139,9 +139,11 @@ class Fitting:
         )
 
 
-def _leaks(table: Table, pictures: np.ndarray, *, allow: bool, allowed: Sequence[str]) -> tuple[str, ...]:
+def _leaks(
+    table: Table, image_numbers: np.ndarray, *, allow: bool, allowed: Sequence[str]
+) -> tuple[str, ...]:
     """What leaks between the parts of a split, in sentences; refused where it is not allowed."""
-    found = tuple(leak.text for leak in leaks(table, pictures))
+    found = tuple(leak.text for leak in leaks(table, image_numbers))
     if not allow and not set(found) <= set(allowed):
         raise DataError(
             f"the split leaks: {'; '.join(found)}. `hilum data audit` lists them all, and with --without-leaks writes "

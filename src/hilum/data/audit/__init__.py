@@ -34,7 +34,7 @@ __all__ = [
     "SplitComparison",
     "audit",
     "leaks",
-    "same_pictures",
+    "same_images",
     "severities",
 ]
 
@@ -46,7 +46,7 @@ _EXACT = 0.99
 
 
 def audit(table: Table, *, directory: Path | None = None, watch: Watcher | None = None) -> Audit:
-    """Looks for what makes a data set's results worthless or wrong.
+    """Look for what makes a data set's results worthless or wrong.
 
     Images are prepared once into a small cache, and what is found to be the same picture is kept there too: a second
     audit of the same images is done in a moment.
@@ -68,8 +68,8 @@ def audit(table: Table, *, directory: Path | None = None, watch: Watcher | None 
     comparisons = compare(table) if len(checks.parts_of(table)) > 1 else ()
     made = (
         checks.patients_across(table),
-        *checks.same_pictures(table, seen),
-        *checks.single_pictures(table, seen),
+        *checks.duplicate_images(table, seen),
+        *checks.single_images(table, seen),
         checks.ages(table),
         checks.differences(table, comparisons),
         checks.predictable(found),
@@ -80,8 +80,8 @@ def audit(table: Table, *, directory: Path | None = None, watch: Watcher | None 
     return Audit(table, ordered, comparisons, found, seen.num_read, table.notes)
 
 
-def same_pictures(pixels: NDArray[np.uint8], slots: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Numbers pictures by their pixels alone, as training sees them: the quick part of an audit.
+def same_images(pixels: NDArray[np.uint8], slots: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number pictures by their pixels alone, as training sees them: the quick part of an audit.
 
     Args:
         pixels: uint8 (slots, size, size), perhaps a memory map.
@@ -95,7 +95,7 @@ def same_pictures(pixels: NDArray[np.uint8], slots: NDArray[np.int64]) -> NDArra
 
 
 def _look(table: Table, directory: Path, watch: Watcher) -> ImageEvidence:
-    """Reads all images, and finds what is to be seen in them."""
+    """Read all images, and find what is to be seen in them."""
     if len(table.missing_images()) == len(table):
         return checks.unseen(table)
     watch.stage("Reading images", len(table))
@@ -129,7 +129,7 @@ def _look(table: Table, directory: Path, watch: Watcher) -> ImageEvidence:
 def _pairs(
     table: Table, cached: Cached, rows: NDArray[np.int64], directory: Path, watch: Watcher
 ) -> tuple[DuplicatePair, ...]:
-    """The pairs of rows that hold the same picture; those of the same squares are kept in the cache."""
+    """Return the pairs of rows that hold the same picture; those of the same squares are kept in the cache."""
     slots = cached.slots[rows]
     key = hashlib.sha256(duplicates.digests(cached.pixels, slots).tobytes())
     for values in (slots, cached.width[rows], cached.height[rows]):
@@ -156,7 +156,7 @@ def _kept(path: Path) -> tuple[DuplicatePair, ...] | None:
 def _compared_in_full(
     table: Table, cached: Cached, rows: NDArray[np.int64], pairs: Sequence[DuplicatePair], watch: Watcher
 ) -> tuple[DuplicatePair, ...]:
-    """Tells which pairs' files hold the same pixels, at full resolution."""
+    """Return which pairs' files hold the same pixels, at full resolution."""
     watch.stage("Comparing in full", len(pairs))
     compared = []
     for done, pair in enumerate(pairs, start=1):

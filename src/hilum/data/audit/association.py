@@ -51,7 +51,7 @@ class Association:
 def associations(
     table: Table, *, width: NDArray[np.integer] | None = None, height: NDArray[np.integer] | None = None
 ) -> tuple[Association, ...]:
-    """Estimates the AUROC of each factor for each finding, and of all factors together.
+    """Estimate the AUROC of each factor for each finding, and of all factors together.
 
     Each factor is cut into levels (ages into tenths, rare sizes joined by area). An image's score is the log odds of
     the finding among the images of its level that belong to other patients' folds (five, with ten images' worth of the
@@ -97,7 +97,7 @@ def _num_patients(clusters: NDArray[np.int64]) -> int:
 def _levels(
     table: Table, width: NDArray[np.integer] | None, height: NDArray[np.integer] | None
 ) -> Mapping[str, NDArray[np.int64]]:
-    """The level of each row by factor, -1 unknown."""
+    """Return the level of each row by factor, -1 unknown."""
     frame = table.frame
     told = ((frame["width"] > 0) & (frame["height"] > 0)).to_numpy()
     across = np.where(told, frame["width"], 0 if width is None else width)
@@ -111,14 +111,14 @@ def _levels(
 
 
 def _tenths(values: pd.Series) -> NDArray[np.int64]:
-    """Cuts numbers into `_BINS` levels of about equal count; -1 where unknown."""
+    """Cut numbers into `_BINS` levels of about equal count; -1 where unknown."""
     if values.nunique() < 2:
         return np.where(values.isna(), -1, 0)
     return np.asarray(pd.qcut(values, _BINS, labels=False, duplicates="drop").fillna(-1), np.int64)
 
 
 def _sizes(width: NDArray[np.int64], height: NDArray[np.int64]) -> NDArray[np.int64]:
-    """A level for each common size, and tenths of the area for the others."""
+    """Return a level for each common size, and tenths of the area for the others."""
     known = width > 0
     sizes = pd.Series(list(zip(width.tolist(), height.tolist(), strict=True)))
     common = sizes.map(sizes[known].value_counts(normalize=True)).fillna(0).to_numpy() >= _COMMON
@@ -131,7 +131,7 @@ def _sizes(width: NDArray[np.int64], height: NDArray[np.int64]) -> NDArray[np.in
 def _scores(
     level: NDArray[np.int64], present: NDArray[np.bool_], fold: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """The log odds of each image's level among the other folds, against all images' of these folds."""
+    """Return the log odds of each image's level among the other folds, against all images' of these folds."""
     scores = np.zeros(len(level))
     codes = level + 1
     count = int(codes.max()) + 1

@@ -59,13 +59,13 @@ class ImageEvidence:
 
 
 def unseen(table: Table) -> ImageEvidence:
-    """What is seen of a table without images."""
+    """Return what is seen of a table without images."""
     none, unknown = np.zeros(0, np.int64), np.zeros(len(table), np.int32)
     return ImageEvidence(False, none, (), unknown, unknown, (), (), none, none, none, none)
 
 
 def parts_of(table: Table) -> list[str]:
-    """The parts of the table's split that hold images, in order."""
+    """Return the parts of the table's split that hold images, in order."""
     return [part for part in SPLITS if (table.frame["split"] == part).any()]
 
 
@@ -78,7 +78,7 @@ def _without_images(seen: ImageEvidence) -> Notice | None:
 
 
 def patients_across(table: Table) -> Check:
-    """Patients in more than one part."""
+    """Look for patients in more than one part."""
     parts = table.frame["split"].to_numpy(str)
     issues = [
         Issue(
@@ -109,8 +109,8 @@ def patients_across(table: Table) -> Check:
     )
 
 
-def same_pictures(table: Table, seen: ImageEvidence) -> tuple[Check, ...]:
-    """The same picture in several parts, patients or rows, and under different labels."""
+def duplicate_images(table: Table, seen: ImageEvidence) -> tuple[Check, ...]:
+    """Look for the same picture in several parts, patients or rows, and under different labels."""
     found = _Duplicates(table, seen).issues()
     how = (
         "Found are equal files, equal pixels, and pictures that were re-encoded, resized, turned by up to 5 degrees or "
@@ -159,8 +159,8 @@ def same_pictures(table: Table, seen: ImageEvidence) -> tuple[Check, ...]:
     )
 
 
-def single_pictures(table: Table, seen: ImageEvidence) -> tuple[Check, ...]:
-    """What is odd in a picture by itself."""
+def single_images(table: Table, seen: ImageEvidence) -> tuple[Check, ...]:
+    """Look for what is odd in a picture by itself."""
     names = table.frame["image"].to_numpy(object)
     skipped = _without_images(seen)
     unread = np.setdiff1d(np.arange(len(table)), seen.rows) if seen.looked else seen.rows
@@ -229,7 +229,7 @@ def single_pictures(table: Table, seen: ImageEvidence) -> tuple[Check, ...]:
 
 
 def ages(table: Table) -> Check:
-    """Ages that nobody has, those that a reader met included."""
+    """Look for ages that nobody has, those that a reader met included."""
     age = table.frame["age"].to_numpy()
     names = table.frame["image"].to_numpy(object)
     noted = [Issue(notice("ages-not-read", note=note)) for note in table.notes if " ages " in note]
@@ -252,7 +252,7 @@ def ages(table: Table) -> Check:
 
 
 def differences(table: Table, comparisons: Sequence[SplitComparison]) -> Check:
-    """Views, sexes, ages and prevalences that differ between parts."""
+    """Look for views, sexes, ages and prevalences that differ between parts."""
     issues = [
         Issue(
             notice(
@@ -278,7 +278,7 @@ def differences(table: Table, comparisons: Sequence[SplitComparison]) -> Check:
 
 
 def predictable(found: Sequence[Association]) -> Check:
-    """Labels that can be told without looking at the picture."""
+    """Look for labels that can be told without looking at the picture."""
     issues = [
         Issue(
             notice(

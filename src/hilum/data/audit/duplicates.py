@@ -67,7 +67,7 @@ class View:
     scale: float = 1.0
 
     def matrix(self, side: int) -> Floats:
-        """The affine map (2, 3) from a square of `side` pixels to what the view shows."""
+        """Return the affine map (2, 3) from a square of `side` pixels to what the view shows."""
         turned = np.vstack(
             [cv2.getRotationMatrix2D(((side - 1) / 2,) * 2, self.degrees, self.scale), [0, 0, 1]]
         )
@@ -76,7 +76,7 @@ class View:
 
 
 def _views() -> tuple[View, ...]:
-    """Turns of at most one degree from any of -5 to 5, with the canvas kept and enlarged, plain and mirrored."""
+    """Turn of at most one degree from any of -5 to 5, with the canvas kept and enlarged, plain and mirrored."""
     kept = [(degrees, 1.0) for degrees in (0.0, -4.0, -2.0, 2.0, 4.0)]
     angles = np.radians([2.5, 4.5])
     enlarged = [
@@ -112,7 +112,7 @@ class DuplicatePair:
 
 
 def digests(pixels: Squares, slots: NDArray[np.int64]) -> NDArray[np.void]:
-    """Hashes squares: 16 bytes (rows,), equal where the squares are, pixel for pixel.
+    """Hash squares: 16 bytes (rows,), equal where the squares are, pixel for pixel.
 
     Args:
         pixels: uint8 (slots, size, size), perhaps a memory map.
@@ -129,7 +129,7 @@ def find(
     *,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[DuplicatePair, ...]:
-    """Finds what is the same picture, whatever was done to its file.
+    """Find what is the same picture, whatever was done to its file.
 
     Found are copies that were re-encoded, resized (also to another aspect), turned by up to 5 degrees, mirrored, or
     several of these. Of equal squares, each is paired with the first alone; so is a group of very many copies not
@@ -156,7 +156,7 @@ def find(
 
 
 def groups(pairs: Sequence[DuplicatePair], num_rows: int) -> NDArray[np.int64]:
-    """Numbers the pictures: int64 (num_rows,), equal for rows that pairs connect."""
+    """Number the pictures: int64 (num_rows,), equal for rows that pairs connect."""
     ends = np.array([(pair.first, pair.second) for pair in pairs], np.int64).reshape(-1, 2)
     graph = coo_array((np.ones(len(ends)), ends.T), shape=(num_rows, num_rows))
     return np.asarray(connected_components(graph, directed=False)[1], np.int64)
@@ -170,7 +170,7 @@ def _renamed(pair: DuplicatePair, rows: NDArray[np.int64]) -> DuplicatePair:
 def _near(
     pixels: Squares, slots: NDArray[np.int64], on_progress: Callable[[int, int], None] | None
 ) -> Iterator[DuplicatePair]:
-    """Yields the pairs among different squares, as places in `slots`, each once."""
+    """Yield the pairs among different squares, as places in `slots`, each once."""
     known: set[tuple[int, int]] = set()
     with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="hilum-copies") as pool:
         hashed = _Hashed(pixels, slots, pool)
@@ -216,7 +216,7 @@ class _Hashed:
         self._places = self._places.T.copy()
 
     def candidates(self, start: int, stop: int) -> Iterator[tuple[int, int, View]]:
-        """Yields picture, other picture and the view in which the first looks most like the other."""
+        """Yield picture, other picture and the view in which the first looks most like the other."""
         structure = self._structure(start, stop)
         best: dict[int, list[tuple[float, int, View]]] = {}
         for view, projection in zip(VIEWS, self._views, strict=True):
@@ -251,7 +251,7 @@ class _Hashed:
         return queries[apart], others[apart]
 
     def _keys(self, vectors: Floats) -> NDArray[np.uint32]:
-        """Hashes vectors: (rows, TABLES)."""
+        """Hash vectors: (rows, TABLES)."""
         bits = np.packbits((vectors - self._middle) @ self._planes > 0, axis=1)
         return np.ascontiguousarray(bits).view(np.uint32)
 
@@ -285,7 +285,7 @@ def _disc(side: int, radius: float) -> Floats:
 
 @functools.cache
 def _projection(view: View) -> Floats:
-    """The matrix from a coarse structure (flattened) to what its view shows in low frequencies, (pixels, numbers)."""
+    """Return the matrix (pixels, numbers) from a flattened coarse structure to its view in low frequencies."""
     pixels = _COARSE**2
     matrix = view.matrix(_COARSE)
     shown = np.stack(
@@ -306,7 +306,7 @@ def _unit(vectors: Floats) -> Floats:
 
 
 def _verified(pixels: Squares, slots: NDArray[np.int64], query: int, other: int, view: View) -> DuplicatePair:
-    """Registers one square with another, of which it looks like a view, and compares them."""
+    """Register one square with another, of which it looks like a view, and compare them."""
     moving, fixed = (pixels[slots[place]].astype(np.float32) for place in (query, other))
     warp = cv2.invertAffineTransform(view.matrix(SIDE))
     mask = (_disc(SIDE, 0.85) * 255).astype(np.uint8)

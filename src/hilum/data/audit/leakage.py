@@ -53,7 +53,7 @@ class SplitComparison:
 
 
 def across(groups: NDArray[np.int64], parts: NDArray[np.str_]) -> list[NDArray[np.int64]]:
-    """Returns the rows of each group that stands in more than one part; rows in no part do not count.
+    """Return the rows of each group that stands in more than one part; rows in no part do not count.
 
     Args:
         groups: (rows,), numbers.
@@ -65,12 +65,12 @@ def across(groups: NDArray[np.int64], parts: NDArray[np.str_]) -> list[NDArray[n
     return [np.asarray(members.index, np.int64) for _, members in chosen.groupby("group", sort=False)]
 
 
-def leaks(table: Table, pictures: NDArray[np.int64]) -> tuple[Notice, ...]:
+def leaks(table: Table, image_numbers: NDArray[np.int64]) -> tuple[Notice, ...]:
     """Return a notice of the patients, and one of the images, in more than one part of a split; none without a leak.
 
     Args:
         table: With its split.
-        pictures: (rows,), equal where two rows hold the same picture, negative where that is not known.
+        image_numbers: (rows,), equal where two rows hold the same image, negative where that is not known.
     """
     parts = table.frame["split"].to_numpy(str)
     names = table.frame["image"].to_numpy(object)
@@ -80,16 +80,18 @@ def leaks(table: Table, pictures: NDArray[np.int64]) -> tuple[Notice, ...]:
         first = table.frame["patient"].iloc[shared[0][0]]
         where = list(dict.fromkeys(parts[shared[0]].tolist()))
         notices.append(notice("patients-leak", patients=len(shared), first=str(first), splits=where))
-    copies = across(pictures, np.where(pictures >= 0, parts, ""))
-    if copies:
-        ends = next(pair for pair in itertools.combinations(copies[0], 2) if parts[pair[0]] != parts[pair[1]])
+    duplicates = across(image_numbers, np.where(image_numbers >= 0, parts, ""))
+    if duplicates:
+        ends = next(
+            pair for pair in itertools.combinations(duplicates[0], 2) if parts[pair[0]] != parts[pair[1]]
+        )
         first, second = ({"image": str(names[row]), "split": str(parts[row])} for row in ends)
-        notices.append(notice("images-leak", images=len(copies), first=first, second=second))
+        notices.append(notice("images-leak", images=len(duplicates), first=first, second=second))
     return tuple(notices)
 
 
 def compare(table: Table) -> tuple[SplitComparison, ...]:
-    """Compares age, the shares of views and sexes, and the prevalence of findings between the parts of a split."""
+    """Compare age, the shares of views and sexes, and the prevalence of findings between the parts of a split."""
     frame = table.frame
     clusters = pd.factorize(table.patient_keys)[0]
     quantities: dict[str, NDArray[np.float64]] = {"age": frame["age"].to_numpy()}
@@ -131,7 +133,7 @@ def _compared(name: str, values: Mapping[str, Value | None]) -> SplitComparison:
 
 
 def _size(first: Value, second: Value, *, share: bool) -> float:
-    """How large a difference is against the least to be told; 0 where it is smaller or not certain."""
+    """Return how large a difference is against the least to be told; 0 where it is smaller or not certain."""
     difference = abs(first.value - second.value)
     deviation = float(np.sqrt((first.deviation**2 + second.deviation**2) / 2))
     # A few patients who happen to be alike have no error of their own, and prove nothing.

@@ -101,7 +101,7 @@ class Audit:
         return notice("leaks-looked-for-in-part", reason=skipped[0].text)
 
     def without_leaks(self) -> Table:
-        """Returns the table without what leaks.
+        """Return the table without what leaks.
 
         Of a patient or picture in several parts the rows in test stay, without test those in val.
         """
@@ -117,7 +117,7 @@ class Audit:
         return replace(table, notes=(*table.notes, left_out.text))
 
     def summary(self) -> pd.DataFrame:
-        """Returns a row a check, of text: kind, found (how many; empty where it was not looked for), what, and why."""
+        """Return a row a check, of text: kind, found (how many; empty where it was not looked for), what, and why."""
         rows = [
             (
                 check.severity,
@@ -130,7 +130,7 @@ class Audit:
         return pd.DataFrame(rows, columns=["kind", "found", "what", "first, or why it was not looked for"])
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the content of `audit.json`."""
+        """Return the content of `audit.json`."""
         frame = self.table.frame
         return {
             "format": FORMAT,

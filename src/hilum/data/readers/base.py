@@ -148,7 +148,7 @@ def find_file(folder: Path, *names: str) -> Path | None:
 
 
 def is_image(name: str) -> bool:
-    """Return whether a file is an image, by its name; what macOS hides beside it is not."""
+    """Tell by its name whether a file is an image; what macOS hides beside it is not."""
     base = name.replace(MEMBER, "/").rpartition("/")[2]
     return base.lower().endswith(IMAGE_SUFFIXES) and not base.startswith(".")
 

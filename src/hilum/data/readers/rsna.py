@@ -177,7 +177,7 @@ def _headers(images: pd.Series, folder: Path) -> tuple[pd.DataFrame, tuple[str, 
     """Read view, sex, age, width and height of DICOM files (rows by image), and say what could not be read."""
     files = [image for image in images if image.lower().endswith((".dcm", ".dicom"))]
     headers = {image: header(folder / image) for image in files}
-    rows = {image: vars(known) for image, known in headers.items() if known is not None}
+    rows = {image: vars(header) for image, header in headers.items() if header is not None}
     told = pd.DataFrame.from_dict(rows, orient="index", columns=["view", "sex", "age", "width", "height"])
     notes = []
     if len(rows) < len(files):

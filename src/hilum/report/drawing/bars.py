@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from hilum.data.label_statistics import ALL, ClassDistribution
+from hilum.data.label_statistics import ALL, ClassQuartiles
 from hilum.report import formatting
 from hilum.report.drawing import style
 
@@ -18,7 +18,7 @@ DASHES = (0, (4, 3))
 
 def spreads(
     drawing: "Figure",
-    rows: Sequence[ClassDistribution],
+    rows: Sequence[ClassQuartiles],
     *,
     left: float,
     top: float,

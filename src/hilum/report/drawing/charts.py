@@ -13,7 +13,7 @@ from hilum.data.label_statistics import (
     UNKNOWN,
     Ages,
     Class,
-    ClassDistribution,
+    ClassQuartiles,
     FollowUps,
     Shares,
     Sizes,
@@ -458,7 +458,7 @@ def _thousands(value: float, _place: float) -> str:
     return f"{value:,.0f}"
 
 
-def _thousandfold(spread: ClassDistribution) -> ClassDistribution:
+def _thousandfold(spread: ClassQuartiles) -> ClassQuartiles:
     if spread.quartiles is None:
         return spread
     first, second, third = spread.quartiles

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hilum.data.exploration import Exploration
-from hilum.data.label_statistics import ALL, UNKNOWN, Class, ClassDistribution
+from hilum.data.label_statistics import ALL, UNKNOWN, Class, ClassQuartiles
 from hilum.report import formatting
 
 NAME = 26
@@ -253,7 +253,7 @@ def came_again(found: Exploration) -> str:
     return f"A finding is in {shares[0]} of the images of patients who came once, in {shares[1]} of the others. {said}"
 
 
-def strongest(spreads: Sequence[ClassDistribution]) -> ClassDistribution | None:
+def strongest(spreads: Sequence[ClassQuartiles]) -> ClassQuartiles | None:
     """Returns the class that a number alone tells best from the reference, if the interval leaves out 0.5."""
     known = [
         each for each in spreads if each.alone and each.alone.value is not None and each.alone.low is not None
@@ -262,9 +262,7 @@ def strongest(spreads: Sequence[ClassDistribution]) -> ClassDistribution | None:
     return max(told, key=lambda each: abs(each.alone.value - 0.5), default=None)  # type: ignore[union-attr,operator]
 
 
-def told_alone(
-    found: Exploration, spreads: Sequence[ClassDistribution], more: str, less: str, what: str
-) -> str:
+def told_alone(found: Exploration, spreads: Sequence[ClassQuartiles], more: str, less: str, what: str) -> str:
     """Says which class a number alone tells best from the reference.
 
     Args:
