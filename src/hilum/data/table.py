@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import pandas as pd
@@ -279,6 +279,28 @@ _UNKNOWN: dict[str, Any] = {
 """The columns that a source may lack, and what stands in them then."""
 
 
+class KnownColumns(TypedDict, total=False):
+    """What `make_frame` takes besides images, patients and labels: one value a row, or one for all.
+
+    Attributes:
+        study: Text.
+        view: PA, AP, LATERAL or empty.
+        sex: F, M, O or empty.
+        age: Years, NaN unknown.
+        width: Of the original in pixels, 0 unknown.
+        height: Of the original in pixels, 0 unknown.
+        split: train, val, test or empty.
+    """
+
+    study: Sequence[str] | str
+    view: Sequence[str] | str
+    sex: Sequence[str] | str
+    age: ArrayLike
+    width: ArrayLike
+    height: ArrayLike
+    split: Sequence[str] | str
+
+
 def make_frame(
     *,
     image: Sequence[str],
@@ -286,7 +308,7 @@ def make_frame(
     patient: Sequence[str],
     findings: Sequence[str],
     labels: ArrayLike,
-    **columns: Any,
+    **columns: Unpack[KnownColumns],
 ) -> pd.DataFrame:
     """Build a table's frame of one source with the right columns and types.
 
@@ -296,9 +318,7 @@ def make_frame(
         patient: One a row, never empty.
         findings: Names of the finding columns.
         labels: (rows, findings): 1 present, 0 absent, NaN unknown.
-        **columns: What else is known, one a row or one for all: `study`, `view` (PA, AP, LATERAL or empty), `sex`
-            (F, M, O or empty), `age` (years, NaN unknown), `width` and `height` (of the original in pixels, 0
-            unknown), `split` (train, val, test or empty).
+        **columns: Those of `KnownColumns`; what is left out is unknown.
 
     Raises:
         TypeError: A column has another name.

@@ -235,7 +235,7 @@ class _Hashed:
                     yield query, other, view
 
     def _looked_up(self, keys: NDArray[np.uint32], start: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Pairs of a picture (the first key's is `start`) and another in one bucket with it, each once."""
+        """Yield each pair of a picture (the first key's is `start`) and another in one bucket with it once."""
         codes = []
         count = len(self._slots)
         for table in range(TABLES):
