@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from hilum.evaluation.folds import METRICS, Fold, Folds
+from hilum.notices import notice
 from hilum.report.evaluation import page
 from hilum.stats import Estimate
 
@@ -17,7 +18,7 @@ def folds_of(repeats):
             value = 0.7 + 0.02 * repeat + 0.03 * fold
             figures = {name: Estimate(value, value - 0.05, value + 0.04) for name in METRICS}
             if (repeat, fold) == (repeats, 3):
-                figures["auroc"] = Estimate(None, reason="too few positives")
+                figures["auroc"] = Estimate(None, notice=notice("not-estimable", lacking="positives"))
             rows.append(Fold(repeat, fold, 240 if fold == 0 else 80, 150 if fold == 0 else 50, figures))
     return Folds(3, repeats, tuple(rows))
 
@@ -34,4 +35,4 @@ def test_the_page_and_the_card_tell_of_the_folds(make_evaluation, tmp_path, kind
         assert "SD between folds" in text
         assert "no standard error" in text
         assert ("SD between repeats" in text) == (repeats > 1)
-        assert "too few positives" in text
+        assert "0 positives" in text
