@@ -98,7 +98,7 @@ def write_bundle(
     golden: Golden,
     calibrated_on: np.ndarray = NOTHING,
 ) -> Bundle:
-    """Seals a bundle; the folder appears whole or not at all.
+    """Seal a bundle; the folder appears whole or not at all.
 
     Args:
         folder: Where to; one that is there is replaced.
@@ -126,7 +126,7 @@ def write_bundle(
 
 
 def read_bundle(folder: Path, *, expect: str | None = None) -> Bundle:
-    """Reads a bundle: every file listed and none unlisted, hashes, format, graph, and only then its content.
+    """Read a bundle: every file listed and none unlisted, hashes, format, graph, and only then its content.
 
     The golden output is checked where the graph first runs: `runtime.load`.
 
@@ -200,7 +200,7 @@ def _read_sums(folder: Path) -> tuple[dict[str, str], str]:
 
 
 def _files(folder: Path) -> list[str]:
-    """Every file of a bundle but its sums, by relative POSIX path; anything that is not a plain file is refused."""
+    """Return every file of a bundle but its sums, by relative POSIX path; refuse what is not a plain file."""
     names = []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
@@ -228,7 +228,7 @@ def _parse_manifest(content: bytes) -> Manifest:
 
 
 def _check_graph(content: bytes) -> None:
-    """Refuses what is no graph, reaches outside its file, or has other inputs and outputs than the contract's."""
+    """Refuse what is no graph, reaches outside its file, or has other inputs and outputs than the contract's."""
     try:
         model = onnx.load_from_string(content)
     except (DecodeError, ValueError) as error:
@@ -245,7 +245,7 @@ def _check_graph(content: bytes) -> None:
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor of a model, those in attributes, subgraphs and functions included."""
+    """Yield every tensor of a model, those in attributes, subgraphs and functions included."""
     graphs: list[Any] = [model.graph]
     nodes = [node for function in model.functions for node in function.node]
     while graphs or nodes:

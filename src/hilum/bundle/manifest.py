@@ -50,7 +50,7 @@ class Calibration(Record):
     rule: str
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Logits (n, findings) -> calibrated probabilities, float64 in [0, 1]; by the softmax rows sum to 1."""
+        """Return calibrated probabilities, float64 in [0, 1], of logits (n, findings); softmax rows sum to 1."""
         scaled = np.asarray(logits, np.float64) / np.array(self.temperatures)
         if self.intercepts:
             scaled = scaled + np.array(self.intercepts)
@@ -222,7 +222,7 @@ class Manifest(Record):
 
     @property
     def temperature_notes(self) -> tuple[str, ...]:
-        """Says of which findings no temperature could be fitted, though the recipe asks for one; empty where all were.
+        """The findings of which no temperature could be fitted, though the recipe asks for one; empty where all were.
 
         A fit never ends at exactly 1, nor at exactly one of its bounds: those are what is left where it failed.
         """

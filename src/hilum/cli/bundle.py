@@ -33,15 +33,15 @@ def bundle_show(model: BundleArgument, expect: ExpectOption = None, as_json: Jso
     from hilum.bundle import read_bundle
     from hilum.cli.terminal import show_json, show_pairs
 
-    found = read_bundle(model, expect=expect)
-    manifest = found.manifest
+    bundle = read_bundle(model, expect=expect)
+    manifest = bundle.manifest
     if as_json:
-        show_json({"bundle": found.hash, **manifest.model_dump(mode="json")})
+        show_json({"bundle": bundle.hash, **manifest.model_dump(mode="json")})
         return
     training, seen = manifest.training, manifest.seen
     show_pairs(
         {
-            "bundle": found.hash,
+            "bundle": bundle.hash,
             "name": manifest.name,
             "intended use": manifest.intended_use,
             "task": manifest.task.kind,
@@ -232,24 +232,24 @@ def bundle_ensemble(
 
 
 def _members(manifest: Any) -> dict[str, str]:
-    """Of an ensemble, what its members are."""
+    """Return what the members of an ensemble are; nothing for other bundles."""
     from hilum.inference import ensemble
 
-    return {name.lower(): told for name, told in ensemble.facts(manifest)}
+    return {name.lower(): value for name, value in ensemble.facts(manifest)}
 
 
 def _recalibrations(manifest: Any) -> dict[str, str]:
-    """What a recalibrated bundle was calibrated on, and of which bundle it has the weights."""
+    """Return what a recalibrated bundle was calibrated on, and which bundle its weights come from."""
     return {
         f"calibration {number}" if number > 1 else "calibration": "; ".join(
-            (f"{one.summary}; of bundle {one.parent[:16]}", *one.cautions)
+            (f"{record.summary}; of bundle {record.parent[:16]}", *record.cautions)
         )
-        for number, one in enumerate(manifest.recalibrations, start=1)
+        for number, record in enumerate(manifest.recalibrations, start=1)
     }
 
 
 def _show_calibration(manifest: Any) -> None:
-    """Shows temperatures, intercepts where there are any, and thresholds."""
+    """Show temperatures, intercepts where there are any, and thresholds."""
     from hilum.cli.terminal import show
 
     calibration = manifest.calibration

@@ -24,6 +24,8 @@ from hilum.cli.options import (
 from hilum.errors import UsageError
 from hilum.progress import count
 
+AGREEMENT = ("both", "first_only", "second_only", "neither", "one_sided", "kappa", "positive", "negative")
+
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -135,18 +137,8 @@ def data_relabel(
     result.table.write(output)
     say_notes(result.table.notes[len(first.notes) :])
     if as_json:
-        figures = (
-            "both",
-            "first_only",
-            "second_only",
-            "neither",
-            "one_sided",
-            "kappa",
-            "positive",
-            "negative",
-        )
         agreed = {
-            one.finding: {name: _finite(getattr(one, name)) for name in figures} for one in result.agreement
+            row.finding: {name: _finite(getattr(row, name)) for name in AGREEMENT} for row in result.agreement
         }
         show_json({**_summary(result.table, output), "matched": result.matched, "agreement": agreed})
         return
@@ -154,11 +146,11 @@ def data_relabel(
     show(
         [
             [
-                one.finding,
-                *(f"{count:,}" for count in (one.both, one.first_only, one.second_only, one.neither)),
-                *("" if isnan(figure) else f"{figure:.3f}" for figure in (one.kappa, one.positive)),
+                row.finding,
+                *(f"{count:,}" for count in (row.both, row.first_only, row.second_only, row.neither)),
+                *("" if isnan(figure) else f"{figure:.3f}" for figure in (row.kappa, row.positive)),
             ]
-            for one in result.agreement
+            for row in result.agreement
         ],
         header=["finding", "both", "old only", "new only", "neither", "kappa", "positive agreement"],
         right=range(1, 7),
@@ -279,13 +271,13 @@ def data_audit(
 
 
 def _of_run(source: Path) -> Path:
-    """The table of a run's folder; anything else as it is."""
+    """Return the table of a run's folder; anything else as it is."""
     table = source / "table.parquet"
     return table if (source / "recipe.toml").is_file() and table.is_file() else source
 
 
 def _summary(table: Any, output: Path) -> dict[str, Any]:
-    """What a table holds, for --json."""
+    """Return what a table holds, for --json."""
     labels = table.labels(table.findings)
     counts = {
         finding: {"present": int((column == 1).sum()), "absent": int((column == 0).sum())}
@@ -305,7 +297,7 @@ def _summary(table: Any, output: Path) -> dict[str, Any]:
 
 
 def _show_table(table: Any, output: Path, *, as_json: bool) -> None:
-    """Shows what a table that was written holds."""
+    """Show what a table that was written holds."""
     from hilum.cli.terminal import show, show_json, show_pairs
 
     summary = _summary(table, output)
@@ -331,7 +323,7 @@ def _show_table(table: Any, output: Path, *, as_json: bool) -> None:
 
 
 def say_notes(notes: Sequence[str]) -> None:
-    """Says what a reader of a table should know."""
+    """Say what a reader of a table should know."""
     from hilum.cli.terminal import Terminal
 
     watch = Terminal()
@@ -340,12 +332,12 @@ def say_notes(notes: Sequence[str]) -> None:
 
 
 def _finite(value: float) -> float | None:
-    """JSON has no NaN."""
+    """Return None for NaN, which JSON does not have."""
     return None if isnan(value) else value
 
 
 def check_source(source: Path | None) -> None:
-    """Refuses data that are not there, before what takes seconds to load."""
+    """Refuse data that are not there, before what takes seconds to load."""
     if source is not None and not source.exists():
         raise UsageError(f"there is no file or folder {source}")
 

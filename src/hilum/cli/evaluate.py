@@ -206,7 +206,7 @@ def evaluate_model(
     images: Path | None = None,
     internal: Path | None = None,
 ) -> None:
-    """Scores a model and reports it; a table of data from elsewhere, or None for the run's own."""
+    """Score a model and report it, on a table of data from elsewhere or, with None, on the run's own."""
     from hilum.cli.terminal import Terminal
     from hilum.evaluation.evaluate import evaluate, subject
 
@@ -221,7 +221,7 @@ def evaluate_model(
 
 
 def show_report(result: Any, folder: Path, watch: Any, *, as_json: bool) -> None:
-    """Writes the report of an Evaluation and shows its figures."""
+    """Write the report of an Evaluation and show its figures."""
     from hilum.cli.terminal import RESEARCH, show, show_json, show_pairs
     from hilum.report import formatting
     from hilum.report.evaluation import page
@@ -244,9 +244,9 @@ def show_report(result: Any, folder: Path, watch: Any, *, as_json: bool) -> None
     else:
         entries.append(("macro mean", result.metrics["macro"]))
         noun = "finding"
-        told: tuple[str, ...] = ("AUROC", "average precision")
+        shown: tuple[str, ...] = ("AUROC", "average precision")
         if result.task.exclusive:
-            noun, told = "class", ("AUROC", "sensitivity", "PPV")
+            noun, shown = "class", ("AUROC", "sensitivity", "PPV")
             show_pairs(
                 {"accuracy": f"{formatting.estimate(result.metrics['accuracy'])}, {result.decision.origin}"}
             )
@@ -255,19 +255,19 @@ def show_report(result: Any, folder: Path, watch: Any, *, as_json: bool) -> None
                 [
                     finding,
                     str(scores.get("positives", "")),
-                    *(formatting.estimate(scores.get(HEADLINES[label])) for label in told),
+                    *(formatting.estimate(scores.get(HEADLINES[label])) for label in shown),
                 ]
                 for finding, scores in entries
             ],
-            header=[noun, "positives", *(f"{label} (95 %)" for label in told)],
-            right=range(1, 2 + len(told)),
+            header=[noun, "positives", *(f"{label} (95 %)" for label in shown)],
+            right=range(1, 2 + len(shown)),
         )
     if result.external and result.external.contrasts:
         show(
             [
-                [name, formatting.NAMES[metric], *map(formatting.estimate, one.to_dict().values())]
+                [name, formatting.NAMES[metric], *map(formatting.estimate, contrast.to_dict().values())]
                 for name, row in result.external.contrasts.items()
-                for metric, one in row.items()
+                for metric, contrast in row.items()
             ],
             header=["", "figure", "own test", "here", "difference (95 %)"],
             right=(2, 3, 4),

@@ -116,7 +116,7 @@ def compare(
 
 
 def _run_row(run: Any) -> list[str]:
-    """One run's cells under RUN_COLUMNS."""
+    """Return a run's cells under RUN_COLUMNS."""
     from hilum.report import formatting
 
     recipe = run.recipe
@@ -136,7 +136,7 @@ def _run_row(run: Any) -> list[str]:
 
 
 def _difference_rows(different: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-    """A row a value, with the runs that have it; the key stands at its first value."""
+    """Return a row for each value, with the runs that have it; the key stands at its first value."""
     rows = []
     for key, values in different.items():
         runs_of: dict[str, list[str]] = {}

@@ -208,7 +208,7 @@ def training_table(recipe: Any, data: TrainingDataOptions, watch: Any) -> Any:
 
 
 def _show_folds(folds: Any) -> None:
-    """Shows how folds and repeats differ."""
+    """Show how folds and repeats differ."""
     from hilum.cli.terminal import show
     from hilum.report.evaluation.fold_section import table
 
@@ -224,7 +224,7 @@ def _show_folds(folds: Any) -> None:
 
 
 def _check_saved_model(path: Path, engine: EngineName) -> None:
-    """Refuses, before any work, what `--saved-model` cannot do."""
+    """Refuse, before any work, what `--saved-model` cannot do."""
     if engine is not EngineName.keras:
         raise UsageError(
             f"--saved-model writes a .keras file, which --engine {engine.value} does not have: give --engine keras, "
@@ -236,7 +236,7 @@ def _check_saved_model(path: Path, engine: EngineName) -> None:
 
 
 def _show_profile(profile: Mapping[str, float]) -> None:
-    """Shows the seconds of training by part, with their share."""
+    """Show the seconds of training by part, with their share."""
     from hilum.cli.terminal import show
 
     total = sum(profile.values()) or 1.0

@@ -89,7 +89,7 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
 
 
 def architecture(name: str, engine: str | None = None) -> Architecture:
-    """Looks an architecture up by name.
+    """Return the architecture of a name.
 
     Args:
         name: As a recipe spells it: one of ARCHITECTURES, or `timm:NAME` with or without timm's tag, for example

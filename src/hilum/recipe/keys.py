@@ -28,7 +28,7 @@ class Key:
 
 
 def all_keys() -> tuple[Key, ...]:
-    """Every key that a recipe has, in order, from the sections themselves."""
+    """Return every key that a recipe has, in order, read from the sections."""
     sections = {
         name: field.annotation
         for name, field in Recipe.model_fields.items()
@@ -44,13 +44,13 @@ def all_keys() -> tuple[Key, ...]:
 
 
 def describe_keys() -> str:
-    """`all_keys` as a Markdown table."""
+    """Return `all_keys` as a Markdown table."""
     rows = [f"| `{key.name}` | {key.values} | {key.default} | {key.text} |" for key in all_keys()]
     return "\n".join(["| key | takes | default | what it does |", "| --- | --- | --- | --- |", *rows]) + "\n"
 
 
 def unknown_key(name: str, known: Iterable[str] = ()) -> str:
-    """Says which keys are nearest to one that no recipe has, and how all are listed.
+    """Return a sentence on which keys are nearest to one that no recipe has, and how all are listed.
 
     Args:
         name: What arrived, `section.key` or either alone.
@@ -80,7 +80,7 @@ def unknown_key(name: str, known: Iterable[str] = ()) -> str:
 
 
 def _values(schema: Mapping[str, Any]) -> str:
-    """What a key takes, from its JSON schema."""
+    """Return what a key takes, from its JSON schema."""
     if "anyOf" in schema:
         return " or ".join(_values(part) for part in schema["anyOf"] if part.get("type") != "null")
     if "enum" in schema:

@@ -17,7 +17,7 @@ SHIPPED = resources.files("hilum.recipe").joinpath("shipped")
 
 
 def load_recipe(name_or_path: str | Path, changes: Iterable[str] = ()) -> Recipe:
-    """Reads a recipe: a shipped one by name, or a TOML file by path.
+    """Read a recipe: a shipped one by name, or a TOML file by path.
 
     Args:
         name_or_path: For example `kermany-densenet121` or `my/recipe.toml`.
@@ -46,14 +46,14 @@ def load_recipe(name_or_path: str | Path, changes: Iterable[str] = ()) -> Recipe
 
 
 def shipped_recipes() -> tuple[str, ...]:
-    """The names of the recipes that come with Hilum."""
+    """Return the names of the recipes that come with Hilum."""
     return tuple(
         sorted(file.name.removesuffix(".toml") for file in SHIPPED.iterdir() if file.name.endswith(".toml"))
     )
 
 
 def parse_recipe(values: Mapping[str, Any]) -> Recipe:
-    """Checks the values of a recipe.
+    """Return the Recipe of these values, checked.
 
     Raises:
         RecipeError: The first thing that is wrong, with the key's name and what would be right.

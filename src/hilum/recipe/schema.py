@@ -308,7 +308,7 @@ class Recipe(Section):
         return bool(self.train.stored_versions) and stays
 
     def flat(self) -> dict[str, Any]:
-        """Every key but name and description, as `section.key` -> its value, of the types that JSON has."""
+        """Return every key but name and description: `section.key` -> its value, of the types that JSON has."""
         return {
             f"{section}.{key}": value
             for section, values in self.model_dump(mode="json").items()
@@ -317,7 +317,7 @@ class Recipe(Section):
         }
 
     def to_toml(self) -> str:
-        """The recipe as a TOML file with every key in it."""
+        """Return the recipe as a TOML file with every key in it."""
         values = self.model_dump(mode="json")
         top = [f"{key} = {toml_value(value)}" for key, value in values.items() if not isinstance(value, dict)]
         parts = ["\n".join(top)]
