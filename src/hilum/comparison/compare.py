@@ -136,7 +136,7 @@ def compare(
     replicates: int = 2000,
     seed: int = 0,
 ) -> Comparison:
-    """Compares the models of finished runs on the test images that they share.
+    """Compare the models of finished runs on the test images that they share.
 
     The stored predictions of `hilum evaluate` are scored, so that no test is read again; each model is run on some of
     the images for its maps and its speed.

@@ -139,7 +139,7 @@ class Compared:
 
 
 def load(folder: Path, name: str, *, images: Path | None = None) -> Contender:
-    """Reads a run.
+    """Read a run.
 
     Args:
         folder: With a bundle and the evaluation of its own test.
@@ -193,7 +193,7 @@ def compared(
     replicates: int,
     seed: int,
 ) -> Compared:
-    """Scores a contender on the images in common.
+    """Score a contender on the images in common.
 
     Args:
         one: The contender.
@@ -250,7 +250,7 @@ def _keys(sources: object, images: object) -> pd.Index:
 
 
 def _count(graph: bytes) -> int:
-    """Adds up the sizes of the graph's floating-point constants: one rule for every engine.
+    """Add up the sizes of the graph's floating-point constants: one rule for every engine.
 
     A kernel of the head may stand there twice, once turned, for logits and for maps: the same numbers count once.
     """

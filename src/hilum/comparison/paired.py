@@ -86,7 +86,7 @@ def differences(
     replicates: int,
     seed: int,
 ) -> list[Difference]:
-    """Takes the reference's figures from the model's, finding by finding and over all; see `stats.compare`.
+    """Take the reference's figures from the model's, finding by finding and over all; see `stats.compare`.
 
     Args:
         model: One of the models.

@@ -45,7 +45,7 @@ def rates(
     watch: Watcher,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[Rate]:
-    """Times the models in turn, round by round.
+    """Time the models in turn, round by round.
 
     Args:
         models: The first is the reference.

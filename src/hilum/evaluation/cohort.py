@@ -13,7 +13,7 @@ from hilum.bundle.manifest import Manifest
 from hilum.data.audit import same_images
 from hilum.data.audit.duplicates import digests
 from hilum.data.examples import Examples, prepare
-from hilum.data.split import split as divide, split_hash
+from hilum.data.split import split, split_hash
 from hilum.data.table import Table
 from hilum.errors import DataError, HilumError, UsageError
 from hilum.files import spreadsheet_safe
@@ -58,7 +58,7 @@ class Part:
 
 
 def choose(table: Table, bundle: Bundle, split: str | None, *, watch: Watcher) -> Part:
-    """Finds out whether these are the training's own data, takes the part asked for and prepares its images.
+    """Find out whether these are the training's own data, take the part asked for and prepare its images.
 
     Patients whose images calibrated the bundle are left out.
 
@@ -184,7 +184,7 @@ def _divided_anew(table: Table, manifest: Manifest, watch: Watcher) -> Table | N
     for image_numbers in (same_images(examples.cached.pixels, examples.cached.slots), None):
         try:
             recipe = parse_recipe(manifest.recipe)
-            divided = divide(
+            divided = split(
                 examples.table, recipe.split, findings=manifest.findings, image_numbers=image_numbers
             )
         except HilumError:
@@ -203,7 +203,7 @@ def run(
 
 
 def fingerprints(examples: Examples, rows: np.ndarray) -> np.ndarray:
-    """Returns what a picture is known by again, under whatever name, uint8 (n, 16).
+    """Return what a picture is known by again, under whatever name, uint8 (n, 16).
 
     BLAKE2b over the square that the network sees. Of pixels, not of patients' numbers: those could be guessed.
     """
@@ -212,7 +212,7 @@ def fingerprints(examples: Examples, rows: np.ndarray) -> np.ndarray:
 
 
 def _without_calibrating(part: Part, bundle: Bundle) -> Part:
-    """Leaves out every image of the patients of whom one calibrated the bundle."""
+    """Leave out every image of the patients of whom one calibrated the bundle."""
     used = {row.tobytes() for row in bundle.calibrated_on}
     every = np.arange(len(part.examples.table))
     hit = np.array([row.tobytes() in used for row in fingerprints(part.examples, every)], bool)

@@ -7,8 +7,16 @@ import numpy as np
 
 from hilum.bundle import Bundle, DecisionRule
 from hilum.data.examples import Examples
-from hilum.evaluation import cohort, evaluate as evaluation, external, subgroups
-from hilum.evaluation.evaluate import FORMAT, Evaluation
+from hilum.evaluation import cohort, external, subgroups
+from hilum.evaluation.evaluate import (
+    FORMAT,
+    Evaluation,
+    choose_cases,
+    citations,
+    explain_row,
+    facts,
+    title,
+)
 from hilum.evaluation.folds import Fold, Folds, differing, figures
 from hilum.inference import ensemble
 from hilum.inference.explanation import Case
@@ -53,7 +61,7 @@ def evaluate(
     seed: int,
     watch: Watcher,
 ) -> list[Evaluation]:
-    """Scores out-of-fold predictions.
+    """Score out-of-fold predictions.
 
     Args:
         repeats: One or more, of the same recipe and table.
@@ -153,16 +161,14 @@ def _cases(
     findings, table = repeat.bundles[0].manifest.findings, examples.table
     labels = table.labels(findings)[one.rows]
     decision = _decision(repeat)
-    chosen = evaluation.choose_cases(labels, one.probabilities, decision, seed=seed)
+    chosen = choose_cases(labels, one.probabilities, decision, seed=seed)
     watch.stage("Explaining cases", len(chosen))
     models: dict[int, Predictor] = {}
     cases: list[Case] = []
     for number, (index, column) in enumerate(chosen, start=1):
         fold = int(one.fold[index])
         model = models.setdefault(fold, Predictor.load(repeat.bundles[fold - 1]))
-        for case in evaluation.explain_row(
-            model, table, int(one.rows[index]), findings, labels[index], column
-        ):
+        for case in explain_row(model, table, int(one.rows[index]), findings, labels[index], column):
             threshold = decision.threshold(column)
             called = case.called if threshold is None else case.probability >= threshold
             cases.append(replace(case, threshold=threshold, called=called))
@@ -200,7 +206,7 @@ def _evaluation(
     if kept:
         description += f"; the source's own test of {kept:,} images is in no fold"
     return Evaluation(
-        title=f"{evaluation.title(manifest)}, cross-validated",
+        title=f"{title(manifest)}, cross-validated",
         bundle="",
         task=manifest.task,
         data=data,
@@ -215,7 +221,7 @@ def _evaluation(
         decision=calibration.decision,
         scores=scores,
         facts=_facts(repeat),
-        citations=evaluation.citations(manifest, table),
+        citations=citations(manifest, table),
         metrics={
             "format": FORMAT,
             "bundle": "",
@@ -238,7 +244,7 @@ def _evaluation(
 
 def _facts(repeat: Repeat) -> tuple[tuple[str, str], ...]:
     first = repeat.bundles[0]
-    known: Mapping[str, str] = dict(evaluation.facts(first.manifest, first.hash))
+    known: Mapping[str, str] = dict(facts(first.manifest, first.hash))
     trainings = [bundle.manifest.training for bundle in repeat.bundles]
     return (
         *((name, known[name]) for name in TOLD if name in known),

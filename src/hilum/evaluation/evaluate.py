@@ -16,12 +16,12 @@ from hilum.data.examples import answering
 from hilum.data.mapping import Mapped, map_findings
 from hilum.data.table import Table
 from hilum.errors import UsageError
-from hilum.evaluation import cohort, external as elsewhere, subgroups as by_subgroup
+from hilum.evaluation import cohort
 from hilum.evaluation.cohort import Part
-from hilum.evaluation.external import External
+from hilum.evaluation.external import External, compare, report_of, score, unseen, warnings
 from hilum.evaluation.folds import Folds
-from hilum.evaluation.subgroups import Subgroups
-from hilum.inference.ensemble import facts as facts_of_members
+from hilum.evaluation.subgroups import Subgroups, chosen, subgroups
+from hilum.inference import ensemble
 from hilum.inference.explanation import Case
 from hilum.inference.predictor import Predictor
 from hilum.progress import Silent, Watcher, count
@@ -145,7 +145,7 @@ def subject(
     images: Path | None = None,
     internal: Path | None = None,
 ) -> Subject:
-    """Loads a run or a bundle, with the data to evaluate it on.
+    """Load a run or a bundle, with the data to evaluate it on.
 
     Args:
         folder: A run's folder or a bundle.
@@ -166,7 +166,7 @@ def subject(
         if stored is None or not stored.is_file():
             raise UsageError(f"{folder} holds a bundle without a run's table; give the data with --data")
         table = Table.read(stored, images=images)
-    return Subject(model, table, run, elsewhere.report_of(internal) if internal else None)
+    return Subject(model, table, run, report_of(internal) if internal else None)
 
 
 def evaluate(
@@ -177,7 +177,7 @@ def evaluate(
     seed: int = 0,
     watch: Watcher | None = None,
 ) -> Evaluation:
-    """Runs a bundle on labelled radiographs and scores it.
+    """Run a bundle on labelled radiographs and score it.
 
     On the data that it was trained on (their split has the bundle's hash) the part asked for is scored, or the test;
     images from elsewhere are all scored, or their source's own part of the name asked for, for the findings that they
@@ -212,7 +212,7 @@ def evaluate(
     decision = manifest.decision.select(columns)
     patients = part.examples.table.patient_keys[part.rows]
     watch.stage("Scoring")
-    scores = elsewhere.score(
+    scores = score(
         task,
         labels,
         probabilities,
@@ -226,8 +226,8 @@ def evaluate(
         external = External(
             origins=mapped.origins,
             missing=mapped.missing,
-            unseen=elsewhere.unseen(frame, model.distance(outputs.embedding), manifest.seen),
-            **elsewhere.compare(
+            unseen=unseen(frame, model.distance(outputs.embedding), manifest.seen),
+            **compare(
                 subject.internal or subject.run,
                 model.bundle,
                 scores,
@@ -239,8 +239,8 @@ def evaluate(
                 seed=seed,
             ),
         )
-    divided = by_subgroup.subgroups(
-        by_subgroup.chosen(part.examples.table, part.rows),
+    divided = subgroups(
+        chosen(part.examples.table, part.rows),
         labels,
         probabilities,
         decision=decision,
@@ -273,7 +273,7 @@ def evaluate(
         best_epoch=manifest.training.best_epoch,
         cases=_cases(model, part, labels, probabilities, task, seed, watch),
         facts=facts(manifest, model.bundle.hash),
-        warnings=(*watched, *(elsewhere.warnings(external) if external else ())),
+        warnings=(*watched, *(warnings(external) if external else ())),
         citations=citations(manifest, part.examples.table),
         metrics={
             "format": FORMAT,
@@ -298,13 +298,13 @@ def evaluate(
 
 
 def check_split(split: str | None) -> None:
-    """Refuses what is given and not one of `SPLITS`."""
+    """Refuse what is given and not one of `SPLITS`."""
     if split is not None and split not in SPLITS:
         raise UsageError(f"--split {split!r}: {', '.join(SPLITS)} expected")
 
 
 def _enter(subject: Subject, split: str) -> int:
-    """Enters a read of the test in the run's ledger; returns how many there are of this split, 0 if not a test."""
+    """Enter a read of the test in the run's ledger; return how many there are of this split, 0 if not a test."""
     if subject.run is None or split not in ("test", "all"):
         return 0
     ledger, split_hash = subject.run / LEDGER, subject.model.bundle.manifest.training.split_hash
@@ -333,7 +333,7 @@ def _cases(
     seed: int,
     watch: Watcher,
 ) -> tuple[Case, ...]:
-    """Explains what `choose_cases` chose."""
+    """Explain what `choose_cases` chose."""
     manifest = model.bundle.manifest
     decision = manifest.decision.select([manifest.findings.index(finding) for finding in task.findings])
     chosen = choose_cases(labels, probabilities, decision, seed=seed)
@@ -349,7 +349,7 @@ def _cases(
 def choose_cases(
     labels: np.ndarray, probabilities: np.ndarray, decision: DecisionRule, *, seed: int
 ) -> list[tuple[int, int]]:
-    """Chooses some right calls at random, and the wrong calls that were made with most conviction.
+    """Choose some right calls at random, and the wrong calls that were made with most conviction.
 
     Args:
         labels: (n, k), NaN unknown.
@@ -378,7 +378,7 @@ def choose_cases(
 def explain_row(
     model: Predictor, table: Table, row: int, findings: Sequence[str], labels: np.ndarray, column: int
 ) -> list[Case]:
-    """Explains one finding of a table's image; `labels` are the row's, one a finding."""
+    """Explain one finding of a table's image; `labels` are the row's, one a finding."""
     image, finding = str(table.frame["image"].iloc[row]), findings[column]
     boxes = table.boxes[(table.boxes["image"] == image) & (table.boxes["finding"] == finding)]
     return model.explain(
@@ -440,7 +440,7 @@ def facts(manifest: Manifest, bundle_hash: str) -> tuple[tuple[str, str], ...]:
         whole = ("Ensemble", f"{training.architecture}: {mean}")
         leaks = (("Leaks", "; ".join(training.leaks)),) if training.leaks else ()
         seen_ = ("Views and ages in training", f"{', '.join(seen.views) or 'unknown'}; {ages}")
-        return (*first, whole, *facts_of_members(manifest), seen_, *leaks, *recalibrated, *unfitted)
+        return (*first, whole, *ensemble.facts(manifest), seen_, *leaks, *recalibrated, *unfitted)
     return (
         *first,
         ("Network", f"{training.architecture}, {_network(settings)}"),
@@ -544,7 +544,7 @@ def _warnings(
 
 
 def _trained_on(subject: Subject, patients: np.ndarray) -> tuple[str, ...]:
-    """Says where data that are not the training's own may hold images or patients of the training."""
+    """Say where data that are not the training's own may hold images or patients of the training."""
     names = {source.name for source in subject.table.sources} & set(
         subject.model.bundle.manifest.seen.sources
     )

@@ -159,7 +159,7 @@ class External:
 
 
 def unseen(frame: pd.DataFrame, distances: np.ndarray, seen: Seen) -> tuple[Unseen, ...]:
-    """Compares images with those of training.
+    """Compare images with those of training.
 
     Args:
         frame: Rows of a table.
@@ -200,7 +200,7 @@ def unseen(frame: pd.DataFrame, distances: np.ndarray, seen: Seen) -> tuple[Unse
 
 
 def report_of(folder: Path) -> Path:
-    """Returns where the report lies that `folder` is or, as a run's folder, holds.
+    """Return where the report lies that `folder` is or, as a run's folder, holds.
 
     Raises:
         UsageError: There is none.
@@ -212,7 +212,7 @@ def report_of(folder: Path) -> Path:
 
 
 def holds_own_test(folder: Path) -> bool:
-    """Tells whether a folder holds the report of a model's own test."""
+    """Return whether a folder holds the report of a model's own test."""
     try:
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         return (metrics["split"], metrics["internal"]) == ("test", True)
@@ -223,7 +223,7 @@ def holds_own_test(folder: Path) -> bool:
 def find_internal(
     folder: Path, bundle: Bundle, findings: Sequence[str], *, replicates: int, seed: int
 ) -> Internal:
-    """Reads the result of a bundle, or of the one that it recalibrates, on its own test.
+    """Read the result of a bundle, or of the one that it recalibrates, on its own test.
 
     The figures are made anew from the stored predictions, since only some of the findings may be in common; for all
     of them they are those of the report.
@@ -271,7 +271,7 @@ def find_internal(
 
 
 def read_stored(place: Path, findings: Sequence[str]) -> Stored:
-    """Reads what a report kept.
+    """Read what a report kept.
 
     Args:
         place: As `report_of` returns it.
@@ -324,7 +324,7 @@ def score(
     replicates: int,
     seed: int,
 ) -> Scores | ClassScores:
-    """Scores some of a bundle's findings, or its classes; see `stats.evaluate` and `stats.evaluate_classes`."""
+    """Score some of a bundle's findings, or its classes; see `stats.evaluate` and `stats.evaluate_classes`."""
     if task.exclusive:
         return stats.evaluate_classes(
             labels.argmax(axis=1),
@@ -344,7 +344,7 @@ def score(
 def contrast(
     internal: Scores | ClassScores, external: Scores | ClassScores
 ) -> dict[str, dict[str, Contrast]]:
-    """Sets the same findings' figures on two sets of patients beside each other; see `stats.unpaired_difference`."""
+    """Set the same findings' figures on two sets of patients beside each other; see `stats.unpaired_difference`."""
     own, here = (
         scores.classes if isinstance(scores, ClassScores) else scores for scores in (internal, external)
     )
@@ -368,7 +368,7 @@ def compare(
     replicates: int,
     seed: int,
 ) -> dict[str, Any]:
-    """Looks for the model's own test and compares with it; returns fields of `External`.
+    """Look for the model's own test and compare with it; return fields of `External`.
 
     Args:
         folder: Where the report of the own test lies; None for nowhere.

@@ -101,7 +101,7 @@ class Folds:
 
 
 def figures(scores: Scores | ClassScores) -> dict[str, Estimate]:
-    """Takes of some scores what is told of a fold."""
+    """Take of some scores what is told of a fold."""
     if isinstance(scores, ClassScores):
         known = {**scores.classes.macro.metrics, "accuracy": scores.accuracy}
         return {name: known[name] for name in OF_CLASSES}
@@ -111,6 +111,6 @@ def figures(scores: Scores | ClassScores) -> dict[str, Estimate]:
 
 
 def differing(rows: Sequence[Fold], *, number: int, repeats: int) -> Folds:
-    """Puts rows in order: each repeat's folds, and then the repeat as a whole."""
+    """Put rows in order: each repeat's folds, and then the repeat as a whole."""
     ordered = sorted(rows, key=lambda row: (row.repeat, row.fold == 0, row.fold))
     return Folds(number, repeats, tuple(ordered))

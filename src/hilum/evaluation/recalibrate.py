@@ -67,7 +67,7 @@ def recalibrate(
     seed: int = 0,
     watch: Watcher | None = None,
 ) -> Recalibrated:
-    """Fits temperature, intercept and threshold of each finding on another site's images; weights and graph stay.
+    """Fit temperature, intercept and threshold of each finding on another site's images; weights and graph stay.
 
     The test part of the site's own split is never used. What was used is sealed into the new bundle as fingerprints,
     so that `evaluate` leaves those patients out.
@@ -160,7 +160,7 @@ def recalibrate(
 def check(
     model: Predictor, target: Path, *, part: str | None, share: float | None, sensitivity: float | None
 ) -> None:
-    """Refuses what needs no look at the data; arguments and errors as of `recalibrate`."""
+    """Refuse what needs no look at the data; arguments and errors as of `recalibrate`."""
     if sensitivity is not None and model.bundle.manifest.task.exclusive:
         raise UsageError(
             "--sensitivity chooses thresholds; of classes the most probable one is called, without any"
@@ -202,7 +202,7 @@ def _choose(
     seed: int,
     watch: Watcher,
 ) -> _Chosen:
-    """Takes the part that may calibrate, prepares its images and takes a share of its patients."""
+    """Take the part that may calibrate, prepare its images and take a share of its patients."""
     notes, manifest = [], bundle.manifest
     divided = cohort.divided_as_in_training(table, bundle, watch=watch)
     if divided is not None:
@@ -337,7 +337,7 @@ def _fingerprints(parent: Bundle, examples: Examples, rows: np.ndarray) -> np.nd
 
 
 def _folds(labels: np.ndarray, patients: np.ndarray, *, seed: int) -> np.ndarray:
-    """Deals patients into folds, those with a finding and those without in turn; (images,) 0 to FOLDS - 1."""
+    """Deal patients into folds, those with a finding and those without in turn; (images,) 0 to FOLDS - 1."""
     names, place = np.unique(patients, return_inverse=True)
     ill = np.zeros(len(names), bool)
     np.logical_or.at(ill, place, (labels == 1).any(axis=1))
@@ -358,7 +358,7 @@ class _Fitting:
     site: str
 
     def fit(self, logits: np.ndarray, labels: np.ndarray) -> tuple[Calibration, list[str]]:
-        """Fits; the reasons say what could not be fitted plainly."""
+        """Fit; the reasons say what could not be fitted plainly."""
         old = self.manifest.calibration
         if self.manifest.task.exclusive:
             found = stats.recalibrate_classes(logits, labels.argmax(axis=1), old.temperatures[0])
@@ -398,7 +398,7 @@ class _Fitting:
     def without_unranked(
         self, logits: np.ndarray, labels: np.ndarray, before: Figures
     ) -> tuple["_Fitting", tuple[str, ...]]:
-        """Leaves out the findings of which the logits tell nothing here, and says so; refuses where none remains.
+        """Leave out the findings of which the logits tell nothing here, and say so; refuse where none remains.
 
         These grow rarer with the logit, or are not surely ranked better than chance while the best temperature lies at
         its bound, where each probability is the prevalence.

@@ -47,7 +47,7 @@ class Predictions:
 
 
 def read(path: Path) -> Predictions:
-    """Reads predictions from a .csv or .parquet file.
+    """Read predictions from a .csv or .parquet file.
 
     Wide: an `image` column and one a finding, `NAME` or `prob_NAME`. Long: `image, finding, probability`, as
     `hilum predict` and `hilum evaluate` write it; of further columns `threshold`, one a finding, and `bundle` are read.
@@ -135,7 +135,7 @@ def score(
     replicates: int = 2000,
     seed: int = 0,
 ) -> Evaluation:
-    """Joins predictions with labels by image and scores them.
+    """Join predictions with labels by image and score them.
 
     Images are joined by their whole name, or by the file's name alone where that is unique on both sides.
 

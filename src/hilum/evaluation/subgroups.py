@@ -9,7 +9,8 @@ import pandas as pd
 
 from hilum import stats
 from hilum.bundle import DecisionRule
-from hilum.data.audit.association import FACTORS as METADATA, TOGETHER, Association, associations
+from hilum.data.audit import association
+from hilum.data.audit.association import TOGETHER, Association, associations
 from hilum.data.table import COLUMNS, Table, no_boxes
 from hilum.notices import notice
 from hilum.stats import ClassScores, Estimate, Scores
@@ -166,7 +167,7 @@ def subgroups(
     patients: np.ndarray,
     scores: Scores | ClassScores,
 ) -> Subgroups:
-    """Divides scored images by each factor and sets what metadata tell beside the model.
+    """Divide scored images by each factor and set what metadata tell beside the model.
 
     A level with fewer than ten patients with, or without, a finding is too small for its AUROC; with fewer with it for
     sensitivity, without it for specificity. The mean over several findings is over those that are not too small in any
@@ -377,7 +378,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _too_small(counts: tuple[int, int, int, int]) -> str:
-    """Says how many patients there are where they are too few; else empty."""
+    """Say how many patients there are where they are too few; else empty."""
     with_it, without_it = counts[2:]
     if min(with_it, without_it) >= MIN_PATIENTS:
         return ""
@@ -392,7 +393,7 @@ def _none(why: str) -> Estimate:
 def _holm(
     factors: Sequence[Factor], masks: Mapping[str, Mapping[str, np.ndarray]]
 ) -> tuple[tuple[Factor, ...], int]:
-    """Numbers the divisions of the images and adjusts their p values together; each division is one comparison."""
+    """Number the divisions of the images and adjust their p values together; each division is one comparison."""
     numbers: dict[tuple[bytes, tuple[str, ...]], int] = {}
     p_values: dict[int, float] = {}
     division: dict[tuple[str, str], int] = {}
@@ -440,9 +441,9 @@ def _baseline(table: Table, scored: _Scored, aurocs: Mapping[str, Estimate]) -> 
 
 def _beside(model: Estimate, found: Sequence[Association]) -> Baseline:
     told = {one.factor: _estimate(one) for one in found}
-    alone = {name: told[name] for name in METADATA}
+    alone = {name: told[name] for name in association.FACTORS}
     # One factor may be all that is known; of none the reason of the first is told.
-    only = next((one for one in alone.values() if one.value is not None), alone[METADATA[0]])
+    only = next((one for one in alone.values() if one.value is not None), alone[association.FACTORS[0]])
     metadata = told.get(TOGETHER, only)
     least = CHANCE if metadata.value is not None and metadata.value < 0.5 else metadata
     return Baseline(model, metadata, stats.unpaired_difference(model, least), alone)

@@ -56,7 +56,7 @@ def ensemble(
     leaks: Sequence[str] = (),
     watch: Watcher | None = None,
 ) -> Bundle:
-    """Makes one bundle of several.
+    """Make one bundle of several.
 
     Its logits are the mean of the members' calibrated logits, its maps the mean of theirs in the same units, its
     embedding theirs in a row. Its probabilities are those of the mean logits; its thresholds are the means of the
@@ -266,7 +266,7 @@ def _constant(graph: onnx.GraphProto, name: str, value: np.ndarray) -> None:
 
 
 def _share(graph: onnx.GraphProto) -> None:
-    """Keeps equal tensors once: members with one frozen backbone share its weights, and the runtime its work."""
+    """Keep equal tensors once: members with one frozen backbone share its weights, and the runtime its work."""
     first: dict[bytes, str] = {}
     renamed: dict[str, str] = {}
     kept = []
@@ -295,7 +295,7 @@ def _rename(graph: onnx.GraphProto, renamed: dict[str, str]) -> None:
 
 
 def _check_mean(graph: runtime.Graph, predictors: Sequence[Predictor]) -> None:
-    """Holds the merged graph against the members' own, on their golden images."""
+    """Hold the merged graph against the members' own, on their golden images."""
     images = np.stack([predictor.bundle.golden.image for predictor in predictors])
     parts = []
     for predictor in predictors:

@@ -83,7 +83,7 @@ class RunSummary:
 
 
 def find_runs(folder: Path) -> list[RunSummary]:
-    """Finds the runs in a folder and below, by name; a run that cannot be read is told as damaged.
+    """Find the runs in a folder and below, by name; a run that cannot be read is told as damaged.
 
     Args:
         folder: Of runs, or a run itself. Links to folders are not followed.
@@ -101,7 +101,7 @@ def find_runs(folder: Path) -> list[RunSummary]:
 
 
 def recipe_differences(runs: Sequence[RunSummary]) -> dict[str, dict[str, Any]]:
-    """Tells in which keys the recipes of runs differ.
+    """Tell in which keys the recipes of runs differ.
 
     Returns:
         `section.key` -> name of the run -> its value, in the recipe's order; runs without a recipe are left out.
@@ -113,7 +113,7 @@ def recipe_differences(runs: Sequence[RunSummary]) -> dict[str, dict[str, Any]]:
 
 
 def sort_runs(runs: Sequence[RunSummary], key: str) -> list[RunSummary]:
-    """Sorts runs: text by the alphabet, counts and times from small to large, scores best first, the unknown last.
+    """Sort runs: text by the alphabet, counts and times from small to large, score best first, the unknown last.
 
     Args:
         runs: The runs.
@@ -129,7 +129,7 @@ def sort_runs(runs: Sequence[RunSummary], key: str) -> list[RunSummary]:
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
-    """Reads a history.csv: one row an epoch, NaN where a cell is empty.
+    """Read a history.csv: one row an epoch, NaN where a cell is empty.
 
     Raises:
         ValueError: It is no history.
