@@ -11,6 +11,7 @@ from hilum.bundle import DecisionRule
 from hilum.comparison import gallery, paired, speed
 from hilum.comparison.compare import Compared
 from hilum.evaluation.external import ACCURACY, MEAN
+from hilum.evaluation.scoring import Resampling
 from hilum.images import Location
 from hilum.progress import Silent
 from hilum.recipe import InputSpec
@@ -29,7 +30,7 @@ def model(name, probabilities, thresholds):
 
 def differences(first, second, labels, findings):
     return paired.corrected(
-        paired.differences(first, second, labels, PATIENTS, findings=findings, replicates=100, seed=0)
+        paired.differences(first, second, labels, PATIENTS, findings=findings, resampling=Resampling(100))
     )
 
 

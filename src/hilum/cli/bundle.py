@@ -139,19 +139,11 @@ def bundle_recalibrate(
     from hilum.report import formatting
 
     loaded = Predictor.load(model, expect=expect)
-    recalibration.check(loaded, output, part=split, share=share, sensitivity=sensitivity)
+    plan = recalibration.Plan(part=split, share=share, sensitivity=sensitivity, site=site)
+    recalibration.check(loaded.manifest, output, plan)
     table = read_table(data, layout=layout, images=images, remap=remap)
     watch = Terminal()
-    result = recalibration.recalibrate(
-        loaded,
-        table,
-        output,
-        part=split,
-        share=share,
-        sensitivity=sensitivity,
-        site=site,
-        watch=watch,
-    )
+    result = recalibration.recalibrate(loaded, table, output, plan, watch=watch)
     manifest = result.bundle.manifest
     figures = {
         finding: {
@@ -172,7 +164,7 @@ def bundle_recalibrate(
                 **record,
                 "calibration": calibration,
                 "figures": figures,
-                "notes": list(result.notes),
+                "notes": [note.to_dict() for note in result.notes],
             }
         )
         return
@@ -220,7 +212,7 @@ def bundle_ensemble(
     """
     from hilum.bundle import read_bundle
     from hilum.cli.terminal import RESEARCH, Terminal
-    from hilum.evaluation.evaluate import title
+    from hilum.evaluation.facts import title
     from hilum.inference import ensemble
 
     watch = Terminal()
@@ -238,7 +230,7 @@ def _members(manifest: Any) -> dict[str, str]:
     """Of an ensemble, what its members are."""
     from hilum.inference import ensemble
 
-    return {name.lower(): told for name, told in ensemble.facts(manifest)}
+    return {name.lower(): told for name, told in ensemble.member_facts(manifest)}
 
 
 def _recalibrations(manifest: Any) -> dict[str, str]:

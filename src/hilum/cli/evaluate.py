@@ -87,7 +87,7 @@ def evaluate(
     if data:  # before they are read
         read_bundle(model, expect=expect)
         if internal:
-            external.report_of(internal)
+            external.find_report(internal)
     table = read_table(data, layout=layout, images=images, remap=remap) if data else None
     evaluate_model(
         model,
@@ -177,8 +177,7 @@ def score(
         found,
         table,
         threshold=threshold,
-        level=level.value,
-        how=how.value,
+        unit=scoring.Unit(level.value, how.value),
         prevalence=prevalence,
         allow_missing=allow_missing,
         split=split,

@@ -33,8 +33,10 @@ def demo(
 
     Draws them, trains a small network, seals it and writes its report: some minutes, and no data needed.
     """
+    from hilum.runs.folder import RunFolder
+
     run = _train("demo", output, engine=engine, changes=changes, resume=resume)
-    evaluate_model(run.folder, None, split="test", output=run.folder / "evaluation", as_json=False)
+    evaluate_model(run.folder, None, split="test", output=RunFolder(run.folder).evaluation, as_json=False)
 
 
 def train(
@@ -185,6 +187,7 @@ def _train(
     allow_leak: bool = False,
 ) -> Any:
     from hilum.cli.terminal import RESEARCH
+    from hilum.runs.folder import RunFolder
 
     recipe, watch = load_watched(recipe_name, changes, needs_data=read is None)
     from hilum.training import train as training
@@ -208,7 +211,7 @@ def _train(
         "interrupted": "interrupted",
     }
     for note in run.bundle.manifest.temperature_notes:
-        watch.say(f"note: {note}; {folder / 'log.txt'} says which")
+        watch.say(f"note: {note}; {RunFolder(folder).log} says which")
     watch.say(
         f"{ended[run.stopped]}; best epoch {run.best_epoch} of {len(run.history)}; "
         f"bundle {run.bundle.folder} ({run.bundle.hash[:16]}). {RESEARCH}"

@@ -15,6 +15,8 @@ from hilum.comparison.gallery import Exhibit
 from hilum.comparison.paired import Difference, Pair
 from hilum.errors import ImageError, UsageError
 from hilum.evaluation.external import MEAN
+from hilum.evaluation.scoring import Resampling
+from hilum.notices import Notice, notice
 from hilum.progress import Silent, Watcher
 from hilum.recipe import Task
 from hilum.runs.listing import recipe_differences
@@ -58,7 +60,7 @@ class Comparison:
     exhibits: tuple[Exhibit, ...]
     recipes: Mapping[str, Mapping[str, Any]]
     matched: str
-    warnings: tuple[str, ...]
+    warnings: tuple[Notice, ...]
     citations: tuple[str, ...]
 
     @property
@@ -99,7 +101,7 @@ class Comparison:
             "num_patients": len(set(self.patients)),
             "reference": self.models[0].name,
             "matched": self.matched,
-            "warnings": list(self.warnings),
+            "warnings": [warning.to_dict() for warning in self.warnings],
             "models": {model.name: _model_dict(model) for model in self.models},
             "differences": [_difference_dict(one) for one in self.differences],
             "decisions": [
@@ -154,7 +156,7 @@ def compare(
         DataError: Too few images in common, labels or pictures that differ, or a test image in another run's training.
         BundleError: A bundle is damaged.
     """
-    watch = watch or Silent()
+    watch, resampling = watch or Silent(), Resampling(replicates, seed)
     called = _names([Path(folder) for folder in folders], names)
     watch.stage("Reading runs", len(folders))
     entrants = []
@@ -170,18 +172,21 @@ def compare(
     labels, patients = first.stored.labels[rows[0]], first.stored.patients[rows[0]]
     eligibility.check_number(entrants, labels, patients)
     matched, sure = eligibility.matched(entrants, rows, seed=seed)
-    warnings = [*([] if sure else [matched]), *eligibility.warnings(entrants, rows)]
+    warnings = [
+        *([] if sure else [notice("matched-by-name", matched=matched)]),
+        *eligibility.comparison_notices(entrants, rows),
+    ]
 
     watch.stage("Scoring", len(entrants))
     models: list[Compared] = []
     differences: list[Difference] = []
     for number, (one, mine) in enumerate(zip(entrants, rows, strict=True), start=1):
         models.append(
-            contenders.compared(one, mine, findings, labels, patients, replicates=replicates, seed=seed)
+            contenders.score_contender(one, mine, findings, labels, patients, resampling=resampling)
         )
         if number > 1:
             differences += paired.differences(
-                models[-1], models[0], labels, patients, findings=findings, replicates=replicates, seed=seed
+                models[-1], models[0], labels, patients, findings=findings, resampling=resampling
             )
         watch.advance(number)
     exhibits: tuple[Exhibit, ...] = ()
@@ -203,7 +208,7 @@ def compare(
                 watch=watch,
             )
         except ImageError as error:
-            warnings.append(f"No maps: {gallery.unreadable(error, first.table)}.")
+            warnings.append(notice("no-maps", reason=gallery.unreadable(error, first.table)))
     watch.finish()
     return Comparison(
         task=task,

@@ -10,6 +10,7 @@ from scipy.stats import rankdata
 from hilum import stats
 from hilum.comparison.contenders import FIGURES, Compared
 from hilum.evaluation.external import ACCURACY, MEAN
+from hilum.evaluation.scoring import Resampling
 from hilum.stats import Agreement, Estimate, McNemar
 
 RANKING = ("auroc", "average_precision")
@@ -84,8 +85,7 @@ def differences(
     patients: np.ndarray,
     *,
     findings: tuple[str, ...],
-    replicates: int,
-    seed: int,
+    resampling: Resampling,
 ) -> list[Difference]:
     """Takes the reference's figures from the model's, finding by finding and over all; see `stats.compare`.
 
@@ -95,13 +95,12 @@ def differences(
         labels: (n, k), NaN unknown.
         patients: (n,), the clusters.
         findings: The k columns.
-        replicates: Bootstrap resamples of patients.
-        seed: Of the resamples.
+        resampling: How intervals come about.
 
     Returns:
         One a finding and, of several, `MEAN`; p values not yet corrected.
     """
-    options: dict[str, Any] = {"clusters": patients, "replicates": replicates, "seed": seed}
+    options: dict[str, Any] = {"clusters": patients, **vars(resampling)}
     classes = model.decision.thresholds is None
     thresholds = [0.5 if classes else one.decision.array for one in (model, reference)]
     ranked = stats.compare(

@@ -10,7 +10,7 @@ import pandas as pd
 from hilum import stats
 from hilum.bundle import DecisionRule
 from hilum.data.audit.association import FACTORS as METADATA, TOGETHER, Association, associations
-from hilum.data.table import COLUMNS, Table, no_boxes
+from hilum.data.table import COLUMNS, Table
 from hilum.stats import ClassScores, Estimate, Scores
 from hilum.stats.inputs import number_clusters, sum_by_cluster
 from hilum.stats.intervals import clustered_wilson
@@ -202,9 +202,10 @@ def subgroups(
     return Subgroups(adjusted, same, comparisons, _baseline(table, scored, aurocs))
 
 
-def chosen(table: Table, rows: np.ndarray) -> Table:
-    """The rows (n,) of a table in the order asked for, without boxes."""
-    return replace(table, frame=table.frame.iloc[rows].reset_index(drop=True), boxes=no_boxes())
+def take_rows(table: Table, rows: np.ndarray) -> Table:
+    """Return rows (n,) of a table in the order asked for, with their boxes."""
+    frame = table.frame.iloc[rows].reset_index(drop=True)
+    return replace(table, frame=frame, boxes=table.boxes[table.boxes["image"].isin(frame["image"])])
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def mean(of: Sequence[Calibration]) -> Calibration:
     )
 
 
-def facts(manifest: Manifest) -> tuple[tuple[str, str], ...]:
+def member_facts(manifest: Manifest) -> tuple[tuple[str, str], ...]:
     """What a report tells of each member: (name, value) in the order of the graph."""
     return tuple(
         (

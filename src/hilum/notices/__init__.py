@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+from hilum.notices.comparison import COMPARISON
 from hilum.notices.decoding import DECODING
+from hilum.notices.evaluation import EVALUATION
 from hilum.notices.notice import Notice, Severity, Wording
 from hilum.notices.prediction import PREDICTION
 
-CATALOGUE: Mapping[str, Wording] = {**DECODING, **PREDICTION}
+CATALOGUE: Mapping[str, Wording] = {**DECODING, **PREDICTION, **EVALUATION, **COMPARISON}
 """Code -> its wording; no code stands in two files."""
 
 __all__ = ["CATALOGUE", "Notice", "Severity", "Wording", "notice"]

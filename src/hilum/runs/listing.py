@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 from hilum.errors import HilumError, UsageError, nearest
 from hilum.recipe import Recipe, load_recipe
+from hilum.runs.folder import RECIPE, RunFolder
 
-RECIPE, HISTORY, METRICS = "recipe.toml", "history.csv", "evaluation/metrics.json"
-BUNDLE, SUMS, MANIFEST = "bundle", "SHA256SUMS", "bundle.json"
+SUMS, MANIFEST = "SHA256SUMS", "bundle.json"
 T = TypeVar("T")
 
 
@@ -174,24 +174,25 @@ def _folders(root: Path) -> Iterator[Path]:
 
 
 def _read(folder: Path, name: str) -> RunSummary:
+    run = RunFolder(folder)
     problems: list[str] = []
 
-    def attempt(what: str, read: Callable[[Path], T], otherwise: T) -> T:
+    def attempt(path: Path, read: Callable[[Path], T], otherwise: T) -> T:
         try:
-            return read(folder / what)
+            return read(path)
         except FileNotFoundError:
             return otherwise
         except (HilumError, OSError, ValueError) as error:
-            problems.append(f"{what}: {error}")
+            problems.append(f"{path.relative_to(folder).as_posix()}: {error}")
             return otherwise
 
-    recipe = attempt(RECIPE, load_recipe, None)
-    rows: list[dict[str, float]] = attempt(HISTORY, read_history, [])
-    digest = attempt(BUNDLE, _read_sums, "")
-    training: dict[str, Any] = attempt(f"{BUNDLE}/{MANIFEST}", _read_training, {})
+    recipe = attempt(run.recipe, load_recipe, None)
+    rows: list[dict[str, float]] = attempt(run.history, read_history, [])
+    digest = attempt(run.bundle, _read_sums, "")
+    training: dict[str, Any] = attempt(run.bundle / MANIFEST, _read_training, {})
     best = training.get("best_epoch") or (_best_epoch(rows, recipe.train.monitor) if recipe else None)
     at_best: Mapping[str, float] = next((row for row in rows if row["epoch"] == best), {})
-    test_auroc = attempt(METRICS, lambda path: _read_test_auroc(path, digest), None)
+    test_auroc = attempt(run.metrics, lambda path: _read_test_auroc(path, digest), None)
     # A sealed run needs no recipe.toml; one of another version of Hilum may be refused by this one.
     damaged = [problem for problem in problems if not (digest and problem.startswith(RECIPE))]
     state = "damaged" if damaged else "sealed" if digest else "unfinished"

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hilum.evaluation.evaluate import Evaluation
+from hilum.evaluation.evaluation import Evaluation
 from hilum.evaluation.external import ACCURACY, MEAN, METRICS, Contrast, External, Unseen
 from hilum.report import formatting
 from hilum.report.drawing import style

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hilum.evaluation.evaluate import Evaluation
+from hilum.evaluation.evaluation import Evaluation
 from hilum.evaluation.folds import Fold, Folds
 from hilum.report import formatting
 from hilum.report.drawing import style

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hilum import files
-from hilum.evaluation.evaluate import Evaluation
+from hilum.evaluation.evaluation import Evaluation
 from hilum.inference.explanation import Case
 from hilum.report.drawing import maps, style
 from hilum.report.evaluation import external_section, fold_section, plots, subgroup_section, summary, tables

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from hilum.evaluation.evaluate import Evaluation
+from hilum.evaluation.evaluation import Evaluation
 from hilum.evaluation.subgroups import Baseline, Factor, Level, Subgroups
 from hilum.files import spreadsheet_safe
 from hilum.report import formatting

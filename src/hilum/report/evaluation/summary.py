@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hilum.evaluation.evaluate import Evaluation
+from hilum.evaluation.evaluation import Evaluation
 from hilum.report import formatting
 from hilum.report.evaluation import plots
 from hilum.report.evaluation.disparities import remarks
@@ -222,10 +222,10 @@ def _miscalibrated(evaluation: Evaluation) -> list[str]:
 
 
 def _warnings(evaluation: Evaluation) -> tuple[str, ...]:
-    if evaluation.leaky and not any("leaky" in warning.lower() for warning in evaluation.warnings):
+    if evaluation.leaky and not any("leaky" in warning.text.lower() for warning in evaluation.warnings):
         leaky = "The split is leaky: images of one patient may stand in training and in this part."
-        return (leaky, *evaluation.warnings)
-    return evaluation.warnings
+        return (leaky, *map(str, evaluation.warnings))
+    return tuple(map(str, evaluation.warnings))
 
 
 def _test_reads(evaluation: Evaluation) -> str:
