@@ -7,9 +7,10 @@ import numpy as np
 from PIL import Image
 
 from hilum.data import cache
-from hilum.data.batches import Batches, training_batches
+from hilum.data.batches import training_batches
 from hilum.data.table import Source, Table, make_frame
-from hilum.recipe import Recipe, load_recipe
+from hilum.engines import TrainingJob, Validation
+from hilum.recipe import load_recipe
 
 SIZE, BATCH, STEPS = 224, 32, 4
 
@@ -24,8 +25,8 @@ def write_radiographs(folder: Path) -> np.ndarray:
     return rng.integers(0, 2, BATCH * STEPS).astype(np.float32)
 
 
-def prepared(architecture: str, folder: Path, labels: np.ndarray) -> tuple[Recipe, Batches]:
-    """A recipe that trains all of a network, and its batches of the files in `folder / "images"`, cached."""
+def prepared(architecture: str, folder: Path, labels: np.ndarray) -> TrainingJob:
+    """Make the job that trains all of a network on the files in `folder / "images"`, cached."""
     names = [f"{index}.png" for index in range(len(labels))]
     table = Table(
         frame=make_frame(
@@ -53,4 +54,10 @@ def prepared(architecture: str, folder: Path, labels: np.ndarray) -> tuple[Recip
         seed=0,
         num_workers=os.cpu_count() or 1,
     )
-    return settings, batches
+    return TrainingJob(
+        settings,
+        batches,
+        Validation(np.zeros((0, SIZE, SIZE), np.uint8), np.zeros((0, 1), np.float32)),
+        class_weights=np.ones((1, 2), np.float32),
+        state=folder / "state",
+    )

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import expit
 
 from hilum.files import write_text
-from hilum.stats import METRICS, Estimate, compare, evaluate
+from hilum.stats import METRICS, Estimate, Resampling, compare, evaluate
 from hilum.stats.delong import delong
 from hilum.stats.inputs import check
 from hilum.stats.intervals import wilson
@@ -45,9 +45,17 @@ class Scenario:
 
 
 SCENARIOS = (
-    Scenario(20, -1.95), Scenario(50, -4.1), Scenario(100, -6.2), Scenario(250, -6.2), Scenario(400, -6.2),
-    Scenario(1000, -6.2), Scenario(400, -4.1), Scenario(100, -1.95), Scenario(100, 0.0), Scenario(150, -3.9, 4.0),
-)  # fmt: skip
+    Scenario(20, -1.95),
+    Scenario(50, -4.1),
+    Scenario(100, -6.2),
+    Scenario(250, -6.2),
+    Scenario(400, -6.2),
+    Scenario(1000, -6.2),
+    Scenario(400, -4.1),
+    Scenario(100, -1.95),
+    Scenario(100, 0.0),
+    Scenario(150, -3.9, 4.0),
+)
 COLUMNS = ("recommended", "percentile", "bca")
 
 
@@ -97,14 +105,24 @@ def simulate(scenario: Scenario, simulations: int) -> Result:
         positive_patients.append(len(np.unique(patients[present])))
         for column in COLUMNS:
             scores = evaluate(
-                labels, first, thresholds=scenario.threshold, clusters=patients, prevalence=PREVALENCE,
-                replicates=REPLICATES, seed=number, method=column,
-            )  # fmt: skip
+                labels,
+                first,
+                thresholds=scenario.threshold,
+                prevalence=PREVALENCE,
+                resampling=Resampling(clusters=patients, replicates=REPLICATES, seed=number, method=column),
+            )
             for metric, one in scores.findings["finding 1"].metrics.items():
                 count(column, metric, one.low, one.high, truth[metric])
-        difference: Estimate = compare(
-            labels, first, second, clusters=patients, replicates=REPLICATES, seed=number
-        ).findings["finding 1"].differences["auroc"]  # fmt: skip
+        difference: Estimate = (
+            compare(
+                labels,
+                first,
+                second,
+                resampling=Resampling(clusters=patients, replicates=REPLICATES, seed=number),
+            )
+            .findings["finding 1"]
+            .differences["auroc"]
+        )
         count(
             "recommended", "auroc difference", difference.low, difference.high, truth["auroc"] - second_auroc
         )

@@ -24,7 +24,7 @@ import numpy as np
 
 from hilum.data import cache, phantom, readers
 from hilum.data.batches import training_batches
-from hilum.engines import Hooks, Validation, load_engine
+from hilum.engines import Hooks, TrainingJob, Validation, load_engine
 from hilum.engines.torch import weight_exchange
 from hilum.engines.torch.backbones import make_backbone
 from hilum.recipe import load_recipe
@@ -104,15 +104,14 @@ def _ours(folder: Path, weights: Path, versions: int, *, augment: bool, seed: in
             num_workers=os.cpu_count() or 1,
         )
         steering = np.flatnonzero(parts == "val")
-        trained = engine.fit(
+        job = TrainingJob(
             recipe,
             batches,
             Validation(cached.images(steering), labels[steering]),
             class_weights=np.ones((1, 2), np.float32),
             state=Path(fresh) / "state" / "last.safetensors",
-            resume=False,
-            hooks=Hooks(),
         )
+        trained = engine.fit(job, Hooks())
         seconds = time.perf_counter() - started
     return {"seconds": seconds, "auroc": float(trained.history["val_auroc"].iloc[-1])}
 

@@ -34,7 +34,7 @@ def main() -> None:
             _maps(classifier, model, len(findings))
 
 
-def _files_to_probabilities(classifier: models.Classifier, model: Predictor, files: list[Path]) -> None:
+def _files_to_probabilities(classifier: models.TorchClassifier, model: Predictor, files: list[Path]) -> None:
     sources = [Location(file) for file in files]
 
     def peer() -> None:
@@ -51,7 +51,7 @@ def _files_to_probabilities(classifier: models.Classifier, model: Predictor, fil
     compare("files to probabilities, densenet121", lambda: list(model.predict(sources)), peer, at_least=1.7)
 
 
-def _maps(classifier: models.Classifier, model: Predictor, findings: int) -> None:
+def _maps(classifier: models.TorchClassifier, model: Predictor, findings: int) -> None:
     pixels = np.stack([phantom(number, SIZE, ()) for number in range(8)])
     tensor = torch.from_numpy(runtime.as_float(pixels))
 
@@ -77,12 +77,12 @@ def _maps(classifier: models.Classifier, model: Predictor, findings: int) -> Non
     compare(claim, lambda: model.graph.outputs(pixels), peer, at_least=4 if findings == 1 else 20, rounds=3)
 
 
-def _models(folder: Path, findings: tuple[str, ...]) -> tuple[models.Classifier, Predictor]:
+def _models(folder: Path, findings: tuple[str, ...]) -> tuple[models.TorchClassifier, Predictor]:
     kind = "binary" if len(findings) == 1 else "multilabel"
     changes = ["model.weights=none", "model.freeze=none", f"task.kind={kind}", "task.negatives=all-others"]
     settings = load_recipe("kermany-densenet121", [*changes, f"task.findings={list(findings)}"])
     classifier, initial = models.build(settings, images=torch.rand(8, SIZE, SIZE))
-    graph_file, _ = export.export(
+    graph_file, _ = export.export_model(
         classifier.eval(), initial, size=SIZE, graph=folder / "model.onnx", weights=folder
     )
     content = graph_file.read_bytes()

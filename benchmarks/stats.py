@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from hilum.stats import Resampling
 from hilum.stats.inputs import check
 from hilum.stats.intervals import resamples
 from hilum.stats.metrics import METRICS, block_width, weigh
@@ -51,7 +52,9 @@ def main() -> None:
         f"scikit-learn loop {loop:.0f} s (from {LOOP_REPLICATES}): {loop / ours:.0f} times as fast"
     )
     start = time.perf_counter()
-    evaluate(labels, probabilities, thresholds=0.3, clusters=patients, replicates=REPLICATES)
+    evaluate(
+        labels, probabilities, thresholds=0.3, resampling=Resampling(clusters=patients, replicates=REPLICATES)
+    )
     everything = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(

@@ -18,8 +18,9 @@ from torchvision import transforms
 from benchmarks._timing import compare
 from benchmarks._training import BATCH, SIZE, STEPS, prepared, write_radiographs
 from hilum.engines import Hooks
+from hilum.engines.session import Position
 from hilum.engines.stopwatch import Stopwatch
-from hilum.engines.torch.train import Position, Run, resolve_precision
+from hilum.engines.torch.train import TorchSession, resolve_precision
 
 OVERHEAD = 0.05
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -44,27 +45,30 @@ def main() -> None:
                 at_least=1.2,
                 rounds=3,
             )
-            _tell_overhead(architecture, ours.run)
+            _tell_overhead(architecture, ours.session)
 
 
 class _ours:  # noqa: N801 (called like the functions beside it)
     """An epoch of the engine, loader included; the images are in the cache, as from the second epoch on."""
 
     def __init__(self, architecture: str, folder: Path, labels: np.ndarray) -> None:
-        settings, batches = prepared(architecture, folder, labels)
-        self.run = Run(settings, batches, class_weights=np.ones((1, 2), np.float32), state=folder / "state")
+        self.session = TorchSession(prepared(architecture, folder, labels), Hooks())
 
     def __call__(self) -> None:
-        self.run.position = Position()
-        self.run._train(1, Hooks())
+        _epoch(self.session)
 
 
-def _tell_overhead(architecture: str, run: Run) -> None:
-    run.stopwatch = Stopwatch()
+def _epoch(session: TorchSession) -> None:
+    session.position = Position()
+    session.begin_epoch()
+    session.train_epoch()
+
+
+def _tell_overhead(architecture: str, session: TorchSession) -> None:
+    session.stopwatch = Stopwatch()
     for _ in range(5):
-        run.position = Position()
-        run._train(1, Hooks())
-    seconds = run.stopwatch.seconds()
+        _epoch(session)
+    seconds = session.stopwatch.seconds()
     outside = 1 - (seconds["forward"] + seconds["backward"] + seconds["optimizer"]) / sum(seconds.values())
     verdict = "held" if outside <= OVERHEAD else "MISSED"
     parts = ", ".join(

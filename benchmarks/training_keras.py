@@ -14,13 +14,14 @@ import numpy as np
 from benchmarks._timing import compare
 from benchmarks._training import BATCH, SIZE, prepared, write_radiographs
 from hilum.engines import Hooks
-from hilum.engines.keras import train
+from hilum.engines.keras.train import KerasSession, StepCallback, be_deterministic
+from hilum.engines.session import Position
 
 import keras  # isort: skip (on the backend that the engine has chosen)
 
 
 def main() -> None:
-    train._be_deterministic(True)
+    be_deterministic(True)
     keras.utils.set_random_seed(0)  # without one the peer refuses to shuffle
     with tempfile.TemporaryDirectory() as folder:
         os.environ["HILUM_CACHE"] = f"{folder}/cache"
@@ -37,17 +38,16 @@ def main() -> None:
 
 def _ours(architecture: str, folder: Path, labels: np.ndarray):
     """An epoch of the engine, loader included; the images are in the cache, as from the second epoch on."""
-    settings, batches = prepared(architecture, folder, labels)
-    run = train.Run(settings, batches, class_weights=np.ones((1, 2), np.float32), state=folder / "state")
+    session = KerasSession(prepared(architecture, folder, labels), Hooks())
 
     def loop() -> None:
-        run.position = train.Position()
-        run.model.fit(
-            run._stream(1, 1),
-            steps_per_epoch=batches.steps,
+        session.position = Position()
+        session.model.fit(
+            session.stream(1, 1),
+            steps_per_epoch=session.batches.steps,
             shuffle=False,
             verbose=0,
-            callbacks=[train.Schedule(run), train.Steps(run, Hooks())],
+            callbacks=[StepCallback(session)],
         )
 
     return loop

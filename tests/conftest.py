@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from hilum.data.table import Table
     from hilum.evaluation.evaluation import Evaluation
 
+pytest.register_assert_rewrite("engines.contract")
+
 KERAS = Path(__file__).parent / "engines" / "keras"
 
 

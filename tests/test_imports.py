@@ -22,7 +22,7 @@ ALONE = {
     "torch": "hilum.engines.torch",
     "timm": "hilum.engines.torch",
     "lightning": "hilum.engines.torch",
-    "safetensors": ("hilum.engines.torch", "hilum.engines.keras"),
+    "safetensors": ("hilum.engines.torch", "hilum.engines.keras", "hilum.engines.state_file"),
     "tf2onnx": "hilum.engines.keras",
     "h5py": "hilum.engines.keras",
     "keras": "hilum.engines.keras",

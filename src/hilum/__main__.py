@@ -1,4 +1,4 @@
-"""Runs the command line: exceptions become one or two lines and an exit status."""
+"""The command line's entry: exceptions become one or two lines and an exit status."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ EXIT_INTERRUPTED = 130
 
 
 def main() -> None:
-    """Runs `hilum`; exits 0 done, 1 the data or the model failed a check, 2 wrong use, 130 interrupted."""
+    """Run `hilum`; exit with 0 done, 1 the data or the model failed a check, 2 wrong use, 130 interrupted."""
     from hilum.cli import app
     from hilum.errors import HilumError
 
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def _quieten() -> None:
-    """Keeps other libraries' notices off the terminal: what a user must know, Hilum says itself."""
+    """Keep other libraries' notices off the terminal: Hilum itself says what a user must know."""
     import logging
     import warnings
 

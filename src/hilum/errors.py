@@ -11,7 +11,7 @@
     └── TrainingError                 training cannot start or go on
         ├── NoRoomError               a disk is full; what was done is kept
         ├── NotANumberError           the loss is not a number; it names the step and holds the batch's rows
-        └──   StoppedError              asked to stop from outside; the state is saved. Exit status 143
+        └── StoppedError                asked to stop from outside; the state is saved. Exit status 143
 
 What tells 1 from 2: with 2 the command could not begin as it was given, since something named on the command line or in
 the recipe is not there, is misspelt, is of another kind, or is there already; another command line mends it. With 1 it
@@ -27,7 +27,7 @@ from types import ModuleType
 
 
 class HilumError(Exception):
-    """Anything that Hilum refuses or cannot do, told in words for the person who asked."""
+    """Anything that Hilum refuses or cannot do, in words for the person who asked."""
 
     exit_status = 1
 
@@ -91,7 +91,7 @@ class StoppedError(TrainingError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Returns the known names for an error message, the nearest to `name` first.
+    """Return the known names for an error message, the nearest to `name` first.
 
     Args:
         name: What arrived.
@@ -109,12 +109,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def closest(name: str, known: Iterable[str]) -> str:
-    """Returns the known name that was probably meant, empty where none is near."""
+    """Return the known name that was probably meant, empty where none is near."""
     return next(iter(_close(name, list(known))), "")
 
 
 def plain(kind: str, message: str) -> str:
-    """Puts what a check of pydantic's says into words for who does not program.
+    """Put what a check of pydantic's says into words for people who do not program.
 
     Args:
         kind: The type of its error, for example `"int_parsing"`.
@@ -149,7 +149,7 @@ def _close(name: str, names: list[str]) -> list[str]:
 
 
 def require(module: str, *, extra: str) -> ModuleType:
-    """Imports an optional package, or names the extra that installs it.
+    """Import an optional package; where it is missing, name the extra that installs it.
 
     Args:
         module: The module to import, for example `"torch"`.

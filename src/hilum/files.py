@@ -9,19 +9,19 @@ from pathlib import Path
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes `content` to `path` so that a crash leaves either the old file or the new one."""
+    """Write `content` to `path` so that a crash leaves either the old file or the new one."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
 
 def write_text(path: Path, content: str) -> None:
-    """Writes `content` to `path` as UTF-8, whole or not at all."""
+    """Write `content` to `path` as UTF-8, whole or not at all."""
     write_bytes(path, content.encode())
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path` to write; on success it is synced and takes its place.
+    """Yield a temporary path beside `path` to write; on success it is synced and takes its place.
 
     The temporary name keeps the suffix, since many libraries choose a format by it. On an exception
     (Ctrl-C included) the temporary file is removed and `path` stays as it was.
@@ -43,7 +43,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yields a temporary folder beside `path` to fill; on success it takes the place of `path`.
+    """Yield a temporary folder beside `path` to fill; on success it takes the place of `path`.
 
     A folder that was there before is moved aside first and removed last, so that at every moment one of the
     two is whole on the disk.
@@ -70,7 +70,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Flushes a file or a folder's listing to the disk."""
+    """Flush a file or a folder's listing to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -79,6 +79,6 @@ def sync(path: Path) -> None:
 
 
 def spreadsheet_safe(text: str) -> str:
-    """Puts an apostrophe before text that begins like a formula or with a control character."""
+    """Put an apostrophe before text that begins like a formula or with a control character."""
     dangerous = text[:1] in set("=+-@") or text[:1] < " " or text[:1] == "\x7f"
     return f"'{text}" if text and dangerous else text

@@ -1,11 +1,11 @@
-"""How long work tells of itself: stages with a count; the command line draws them, a library user may not care."""
+"""How long work reports its progress: stages with a count, which the command line draws as bars."""
 
 from collections.abc import Callable
 from typing import Protocol
 
 
 class Watcher(Protocol):
-    """Whoever watches.
+    """Whoever watches long work.
 
     - `stage` begins a new stage and ends the one before.
     - `advance` says how much of the stage is done, with a note such as the loss.
@@ -13,51 +13,51 @@ class Watcher(Protocol):
     """
 
     def stage(self, title: str, total: int | None = None) -> None:
-        """Begins a stage of `total` steps, None if unknown."""
+        """Begin a stage of `total` steps, None if unknown."""
         ...
 
     def advance(self, done: int, total: int | None = None, note: str = "") -> None:
-        """Says that `done` steps of the stage are done."""
+        """Report that `done` steps of the stage are done."""
         ...
 
     def finish(self, line: str = "") -> None:
-        """Ends the stage."""
+        """End the stage."""
         ...
 
 
 class Silent:
-    """Watches without a word."""
+    """A Watcher that shows nothing."""
 
     def stage(self, title: str, total: int | None = None) -> None:
-        """Does nothing."""
+        """Do nothing."""
 
     def advance(self, done: int, total: int | None = None, note: str = "") -> None:
-        """Does nothing."""
+        """Do nothing."""
 
     def finish(self, line: str = "") -> None:
-        """Does nothing."""
+        """Do nothing."""
 
 
 class Lines:
-    """Tells only the lines that stay, for notebooks and logs: `Lines(print)`."""
+    """A Watcher that passes on only the lines that stay, for notebooks and logs: `Lines(print)`."""
 
     def __init__(self, say: Callable[[str], object]) -> None:
-        """Watches; `say` is called with each line."""
+        """Take the function that is called with each line."""
         self._say = say
 
     def stage(self, title: str, total: int | None = None) -> None:
-        """Does nothing."""
+        """Do nothing."""
 
     def advance(self, done: int, total: int | None = None, note: str = "") -> None:
-        """Does nothing."""
+        """Do nothing."""
 
     def finish(self, line: str = "") -> None:
-        """Says the line, if there is one."""
+        """Pass the line on, if there is one."""
         if line:
             self._say(line)
 
 
 def count(number: int, noun: str) -> str:
-    """Writes `1 image`, `5,000 images`, `2 classes`."""
+    """Return a number with its noun: `1 image`, `5,000 images`, `2 classes`."""
     plural = noun + ("es" if noun.endswith(("s", "x")) else "s")
     return f"{number:,} {noun if number == 1 else plural}"

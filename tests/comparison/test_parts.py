@@ -11,10 +11,10 @@ from hilum.bundle import DecisionRule
 from hilum.comparison import gallery, paired, speed
 from hilum.comparison.compare import Compared
 from hilum.evaluation.external import ACCURACY, MEAN
-from hilum.evaluation.scoring import Resampling
 from hilum.images import Location
 from hilum.progress import Silent
 from hilum.recipe import InputSpec
+from hilum.stats import Resampling
 from hilum.stats.comparison import mcnemar
 
 PATIENTS = np.array([f"s:{number // 2}" for number in range(120)])
@@ -30,7 +30,9 @@ def model(name, probabilities, thresholds):
 
 def differences(first, second, labels, findings):
     return paired.corrected(
-        paired.differences(first, second, labels, PATIENTS, findings=findings, resampling=Resampling(100))
+        paired.differences(
+            first, second, labels, PATIENTS, findings=findings, resampling=Resampling(replicates=100)
+        )
     )
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from hilum.data.split import draw_folds, patients, split
+from hilum.data.split import draw_folds, split
 from hilum.data.table import Source, Table, make_frame
 from hilum.errors import DataError, RecipeError
 from hilum.recipe import load_recipe
@@ -40,7 +40,7 @@ def of_fold(fold, folds, **changes):
 @settings(max_examples=60, deadline=None)
 def test_every_image_is_in_one_fold_and_every_patient_too(people, number, seed):
     table = make_table(*zip(*people, strict=True))
-    groups, labels = patients(table), table.labels(MASS)
+    groups, labels = table.patient_keys, table.labels(MASS)
 
     folds = draw_folds(groups, labels, np.ones(len(table), bool), number=number, seed=seed)
 
@@ -61,7 +61,7 @@ def test_folds_have_their_share_of_the_finding_within_one(positive, number, seed
     table = make_table([1] * len(positive), positive)
 
     folds = draw_folds(
-        patients(table), table.labels(MASS), np.ones(len(table), bool), number=number, seed=seed
+        table.patient_keys, table.labels(MASS), np.ones(len(table), bool), number=number, seed=seed
     )
 
     for rows in (np.ones(len(table), bool), table.labels(MASS)[:, 0] == 1):
@@ -76,7 +76,7 @@ def test_the_order_of_the_rows_does_not_matter_and_the_seed_does():
     everything = np.ones(60, bool)
 
     def draw(rows, seed):
-        return draw_folds(patients(table)[rows], table.labels(MASS)[rows], everything, number=5, seed=seed)
+        return draw_folds(table.patient_keys[rows], table.labels(MASS)[rows], everything, number=5, seed=seed)
 
     np.testing.assert_array_equal(draw(np.arange(60), 1)[order], draw(order, 1))
     assert (draw(order, 1) != draw(order, 2)).any()

@@ -282,3 +282,15 @@ def test_rows_are_numbered_from_0(tmp_path):
 def test_a_roots_way_back_is_taken_out(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert Source("s", "sub/../images", "", "").root == tmp_path / "images"
+
+
+def test_the_same_number_in_two_sources_is_two_patients(tmp_path):
+    frames = [
+        make_frame(image=[f"{source}.png"], source=source, patient=["1"], findings=["Mass"], labels=[[1]])
+        for source in ("a", "b")
+    ]
+    sources = tuple(Source(name=name, root=tmp_path, citation="", terms="") for name in ("a", "b"))
+    table = Table(frame=pd.concat(frames, ignore_index=True), findings=("Mass",), sources=sources)
+
+    assert table.patient_keys.tolist() == ["a:1", "b:1"]
+    assert table.num_patients == 2

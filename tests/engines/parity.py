@@ -13,7 +13,7 @@ import pandas as pd
 
 from hilum.data.batches import training_batches
 from hilum.data.cache import Cached
-from hilum.engines import Hooks, Validation, load_engine
+from hilum.engines import Hooks, TrainingJob, Validation, load_engine
 from hilum.recipe import AugmentSettings, architectures, load_recipe
 
 NUMBER = 56
@@ -124,7 +124,7 @@ def learn(engine, folder):
             ],
         )
         losses = []
-        trained = load_engine(engine).fit(
+        job = TrainingJob(
             chosen,
             training_batches(
                 cached, np.arange(40), labels, batch_size=8, augment=AugmentSettings(), seed=0, num_workers=0
@@ -132,9 +132,9 @@ def learn(engine, folder):
             Validation(cached.images(np.arange(40, NUMBER)), labels[40:]),
             class_weights=np.array([[1.0, 2.0]], np.float32),
             state=folder / f"{engine}.safetensors",
-            resume=False,
-            hooks=Hooks(on_step=lambda progress, losses=losses: losses.append(progress.loss)),
         )
+        hooks = Hooks(on_step=lambda progress, losses=losses: losses.append(progress.loss))
+        trained = load_engine(engine).fit(job, hooks)
         found[name] = np.array(losses)
         found[f"{name}-validation"] = trained.history["val_loss"].to_numpy()
     return found

@@ -19,8 +19,8 @@ from hypothesis import given, settings, strategies as st
 from hilum.data.batches import fingerprint, training_batches
 from hilum.data.cache import Cached
 from hilum.engines import Hooks, Validation, feature_store, features
-from hilum.engines.feature_store import Shared, Shelf, digest
-from hilum.engines.features import store
+from hilum.engines.feature_store import FeatureFile, Shared, digest
+from hilum.engines.features import Extractor, store_features
 from hilum.errors import NoRoomError, StoppedError
 from hilum.recipe import AugmentSettings
 
@@ -60,12 +60,10 @@ def fold(shared, folder, *, train=range(NUMBER), val=range(4), backbone=None, ba
         num_workers=2,
     )
     with ThreadPoolExecutor(2) as pool:
-        return store(
+        return store_features(
             batches,
             Validation(images.images(np.array(val)), labels[list(val)]),
-            compute=backbone or Backbone(),
-            pool=pool,
-            block=BLOCK,
+            Extractor(backbone or Backbone(), BLOCK, pool, "x"),
             versions=VERSIONS,
             folder=folder,
             hooks=hooks,
@@ -175,10 +173,10 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import test_feature_store
 from hilum.engines import features
-from hilum.engines.feature_store import Shared, Shelf
+from hilum.engines.feature_store import FeatureFile, Shared
 
 features.AHEAD = 1
-writes, write = 0, Shelf._write
+writes, write = 0, FeatureFile._write
 
 def dying(self, file, start, content):
     global writes
@@ -188,7 +186,7 @@ def dying(self, file, start, content):
         os.kill(os.getpid(), signal.SIGKILL)
     write(self, file, start, content)
 
-Shelf._write = dying
+FeatureFile._write = dying
 folder = Path(sys.argv[2])
 test_feature_store.fold(Shared(folder / "features", "x"), folder)
 """
@@ -210,7 +208,7 @@ def test_a_worker_killed_while_it_writes_leaves_nothing_wrong(tmp_path, write):
 def test_another_goes_on_where_one_died_that_it_waited_for(tmp_path, monkeypatch):
     monkeypatch.setattr(features, "POLL", 0.01)
     shared, backbone = Shared(tmp_path / "features", "x"), Backbone()
-    with closing(shared.shelf(1, AUGMENT, 3)) as holder, holder.taking(0) as alone:
+    with closing(shared.open(1, AUGMENT, 3)) as holder, holder.locked(0) as alone:
         assert alone
         waiting = threading.Thread(target=fold, args=(shared, tmp_path), kwargs={"backbone": backbone})
         waiting.start()
@@ -225,7 +223,7 @@ def test_another_goes_on_where_one_died_that_it_waited_for(tmp_path, monkeypatch
 def test_whoever_waits_for_another_hears_that_it_should_stop(tmp_path):
     shared, asked = Shared(tmp_path / "features", "x"), threading.Event()
     threading.Timer(0.2, asked.set).start()
-    with closing(shared.shelf(0, AUGMENT, 3)) as holder, holder.taking(0), pytest.raises(StoppedError):
+    with closing(shared.open(0, AUGMENT, 3)) as holder, holder.locked(0), pytest.raises(StoppedError):
         fold(shared, tmp_path, hooks=Hooks(should_stop=asked.is_set))
 
 
@@ -245,7 +243,7 @@ def test_a_full_disk_is_told_and_what_is_done_stays(tmp_path, monkeypatch, share
     assert (len(backbone.seen) < VERSIONS * NUMBER) == shared
 
 
-def test_a_shelf_whose_features_were_cut_off_computes_them_again(tmp_path):
+def test_a_file_whose_features_were_cut_off_computes_them_again(tmp_path):
     shared = Shared(tmp_path / "features", "x")
     fold(shared, tmp_path)
     for path in shared.folder.glob("*.f32"):
@@ -254,7 +252,7 @@ def test_a_shelf_whose_features_were_cut_off_computes_them_again(tmp_path):
     assert_same(fold(shared, tmp_path), fold(None, tmp_path))
 
 
-def test_only_later_versions_have_a_shelf_for_each_seed_and_augmentation(tmp_path):
+def test_only_later_versions_have_a_file_for_each_seed_and_augmentation(tmp_path):
     def names(version, augment=AUGMENT, seed=3, backbone="x"):
         return Shared(tmp_path, backbone).name(version, augment, seed)
 
@@ -284,11 +282,11 @@ def test_a_digest_is_of_contents_shapes_and_types():
 
 def test_what_a_study_shared_is_removed_and_its_size_told(tmp_path):
     folder = tmp_path / "features"
-    assert feature_store.remove(folder) == ""
-    with closing(Shelf(folder, "x")) as one:
+    assert feature_store.remove_features(folder) == ""
+    with closing(FeatureFile(folder, "x")) as one:
         one.add([b"0123456789abcdef"], np.ones((1, 250_000), np.float32))
         array = one.array()
 
-    assert feature_store.remove(folder) == "features of the frozen backbone removed, 1.0 MB"
+    assert feature_store.remove_features(folder) == "features of the frozen backbone removed, 1.0 MB"
     assert not folder.exists()
     assert array.all(), "whoever has it open still reads it"

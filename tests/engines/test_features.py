@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 from hilum.data.batches import training_batches
 from hilum.data.cache import Cached
 from hilum.engines import Hooks, Validation
-from hilum.engines.features import TOLERANCE, fastest, store
+from hilum.engines.features import TOLERANCE, Extractor, choose_precision, store_features
 from hilum.errors import RecipeError, StoppedError
 from hilum.recipe import AugmentSettings, load_recipe
 
@@ -38,12 +38,10 @@ def first_and_mean(images):
 def stored(source, folder, *, versions=1, compute=first_and_mean, hooks=Hooks()):  # noqa: B008 (frozen)
     validation = Validation(cached().pixels[:7], np.zeros((7, 1), np.float32))
     with ThreadPoolExecutor(2) as pool:
-        return store(
+        return store_features(
             source,
             validation,
-            compute=compute,
-            pool=pool,
-            block=5,
+            Extractor(compute, 5, pool, "x"),
             versions=versions,
             folder=folder,
             hooks=hooks,
@@ -124,8 +122,8 @@ def test_the_fast_way_is_taken_only_where_it_is_near_enough():
         return exact(images) * (1 + TOLERANCE * 2)
 
     images = cached().pixels[1:]
-    assert fastest(near, exact, images)[0] is near
-    chosen, error = fastest(far, exact, images)
+    assert choose_precision(near, exact, images)[0] is near
+    chosen, error = choose_precision(far, exact, images)
     assert chosen is exact
     assert error == pytest.approx(2 * TOLERANCE, rel=1e-3)
 

@@ -14,7 +14,7 @@ from hilum.data.examples import prepare
 from hilum.data.table import Table
 from hilum.errors import DataError, UsageError
 from hilum.evaluation import cohort, evaluate, recalibrate
-from hilum.evaluation.recalibrate import Plan
+from hilum.evaluation.recalibrate import SiteCalibration
 from hilum.images import Location
 from hilum.inference.prediction import to_dict
 from hilum.inference.predictor import Predictor
@@ -37,7 +37,7 @@ def result(sites, model, tmp_path_factory):
     """Calibrated on half of the site's patients."""
     target = tmp_path_factory.mktemp("new") / "at-site"
     return recalibrate.recalibrate(
-        model, Table.read(sites.site), target, Plan(sensitivity=0.9), replicates=200
+        model, Table.read(sites.site), target, SiteCalibration(sensitivity=0.9), replicates=200
     )
 
 
@@ -164,7 +164,9 @@ def with_parts(table, **shares):
 def test_the_test_part_is_never_touched(sites, model, tmp_path, shares, part, expected):
     table = with_parts(Table.read(sites.site), **shares)
 
-    new = recalibrate.recalibrate(model, table, tmp_path / "n", Plan(part=part), replicates=200).bundle
+    new = recalibrate.recalibrate(
+        model, table, tmp_path / "n", SiteCalibration(part=part), replicates=200
+    ).bundle
     found = evaluate.evaluate(evaluate.subject(new.folder, table), split="test", replicates=200)
 
     assert new.manifest.recalibrated.num_images == expected
@@ -186,7 +188,7 @@ def test_what_is_not_allowed_is_refused(sites, model, tmp_path, options, message
     table = with_parts(Table.read(sites.site), train=100, val=120, test=80)
 
     with pytest.raises(UsageError, match=message):
-        recalibrate.recalibrate(model, table, tmp_path / "n", Plan(**options))
+        recalibrate.recalibrate(model, table, tmp_path / "n", SiteCalibration(**options))
     assert not (tmp_path / "n").exists()
 
 
@@ -201,7 +203,7 @@ def test_nothing_is_written_over_or_into_a_bundle(sites, model, result):
 
 def test_training_images_do_not_calibrate(sites, model, tmp_path):
     with pytest.raises(UsageError, match="only their val calibrates it, not --split train"):
-        recalibrate.recalibrate(model, Table.read(sites.own), tmp_path / "n", Plan(part="train"))
+        recalibrate.recalibrate(model, Table.read(sites.own), tmp_path / "n", SiteCalibration(part="train"))
 
 
 def test_too_few_patients_are_refused_with_their_number(sites, model, tmp_path):
@@ -211,7 +213,7 @@ def test_too_few_patients_are_refused_with_their_number(sites, model, tmp_path):
     with pytest.raises(
         DataError, match=r"Pneumonia: \d+ with, \d+ without\); 20 with and 20 without are the least"
     ):
-        recalibrate.recalibrate(model, few, tmp_path / "n", Plan(share=1))
+        recalibrate.recalibrate(model, few, tmp_path / "n", SiteCalibration(share=1))
 
 
 @pytest.fixture
@@ -258,7 +260,7 @@ def test_of_several_findings_those_with_too_few_patients_keep_theirs(make_sites,
     table = Table(table.frame.assign(Mass=rare), table.findings, table.sources)
 
     found = recalibrate.recalibrate(
-        Predictor.load(made.run), table, tmp_path / "n", Plan(share=1), replicates=200
+        Predictor.load(made.run), table, tmp_path / "n", SiteCalibration(share=1), replicates=200
     )
 
     calibration = found.bundle.manifest.calibration
@@ -276,7 +278,7 @@ def test_classes_get_one_temperature_and_an_intercept_each(classes, tmp_path):
     moved = Table(table.frame.assign(source="there", split=""), table.findings, (there,))
 
     found = recalibrate.recalibrate(
-        Predictor.load(classes.bundle), moved, tmp_path / "n", Plan(share=1), replicates=200
+        Predictor.load(classes.bundle), moved, tmp_path / "n", SiteCalibration(share=1), replicates=200
     )
 
     calibration = found.bundle.manifest.calibration
@@ -284,7 +286,9 @@ def test_classes_get_one_temperature_and_an_intercept_each(classes, tmp_path):
     assert set(found.after) == {"No Finding", "Bacterial Pneumonia", "Viral Pneumonia"}
     assert all(row["calibration_slope"].value is not None for row in found.after.values())
     with pytest.raises(UsageError, match="of classes the most probable one is called"):
-        recalibrate.recalibrate(Predictor.load(classes.bundle), moved, tmp_path / "m", Plan(sensitivity=0.9))
+        recalibrate.recalibrate(
+            Predictor.load(classes.bundle), moved, tmp_path / "m", SiteCalibration(sensitivity=0.9)
+        )
 
 
 def test_the_command_tells_before_and_after_and_what_comes_next(sites, tmp_path):
@@ -362,7 +366,7 @@ def test_logits_that_tell_nothing_are_refused_like_those_that_fall(sites, model,
             model,
             with_labels(table, "Pneumonia", flattest),
             tmp_path / "n",
-            Plan(share=1),
+            SiteCalibration(share=1),
             replicates=200,
         )
 

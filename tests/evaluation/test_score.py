@@ -6,7 +6,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from hilum.data.table import Source, Table, make_frame
 from hilum.errors import DataError, UsageError
 from hilum.evaluation import score as scoring
-from hilum.evaluation.scoring import Resampling
+from hilum.stats import Resampling
 
 FEW = Resampling(replicates=100)
 NUMBER = 60

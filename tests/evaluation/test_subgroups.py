@@ -15,7 +15,7 @@ from hilum.data import readers
 from hilum.data.table import Source, Table, make_frame
 from hilum.evaluation.subgroups import Subgroups, subgroups
 from hilum.recipe.findings import NIH_FINDINGS
-from hilum.report.evaluation.disparities import named, remarks
+from hilum.report.evaluation.disparities import disparity_sentences, named
 
 
 def simulated(
@@ -66,9 +66,8 @@ def divide(table, labels, probabilities, patients, *, threshold=0.4) -> Subgroup
         labels,
         probabilities,
         thresholds=thresholds,
-        clusters=patients,
         findings=table.findings,
-        replicates=100,
+        resampling=stats.Resampling(clusters=patients, replicates=100),
     )
     return subgroups(
         table,
@@ -121,7 +120,10 @@ def test_a_level_tells_what_its_images_alone_would_tell(seed):
             rows = rows_of(table, factor.name, one.name)
             here = one.findings["Pneumonia"]
             alone = stats.evaluate(
-                labels[rows], probabilities[rows], thresholds=0.4, clusters=patients[rows], replicates=100
+                labels[rows],
+                probabilities[rows],
+                thresholds=0.4,
+                resampling=stats.Resampling(clusters=patients[rows], replicates=100),
             ).findings["finding 1"]
             assert (here.positives, here.negatives) == (alone.positives, alone.negatives)
             assert (here.positive_patients, here.negative_patients) == (
@@ -140,7 +142,9 @@ def test_a_level_tells_what_its_images_alone_would_tell(seed):
                 assert min(here.positive_patients, here.negative_patients) < 10
                 continue
             assert one.auroc.value == pytest.approx(alone.metrics["auroc"].value, abs=1e-12)
-            rest = stats.evaluate(labels[~rows], probabilities[~rows], replicates=100).findings["finding 1"]
+            rest = stats.evaluate(
+                labels[~rows], probabilities[~rows], resampling=stats.Resampling(replicates=100)
+            ).findings["finding 1"]
             expected = one.auroc.value - rest.metrics["auroc"].value
             assert one.difference.value == pytest.approx(expected, abs=1e-12)
 
@@ -156,7 +160,7 @@ def test_the_order_of_the_rows_does_not_matter(seed):
     second = divide(turned, labels[order], probabilities[order], patients[order])
 
     assert close(first.to_dict(), second.to_dict())
-    assert remarks(first) == remarks(second)
+    assert disparity_sentences(first) == disparity_sentences(second)
 
 
 def close(first, second):
@@ -173,7 +177,7 @@ def test_a_site_that_is_random_is_found_and_named_and_divisions_that_are_the_sam
     probabilities[site] = np.random.default_rng(1).random((site.sum(), 1))
 
     found = divide(table, labels, probabilities, patients)
-    first = remarks(found)[0]
+    first = disparity_sentences(found)[0]
 
     assert found.comparisons == 1  # by source and by age, of which only one site's is known
     assert level(found, "source", "site0").auroc.value == 1
@@ -197,19 +201,22 @@ def test_a_view_that_tells_of_the_label_is_seen_in_the_figure_of_all_images(sick
     shifted = expit(3 * (view == "AP")[:, None] + np.log(probabilities / (1 - probabilities)))
 
     found = divide(replace(table, frame=table.frame.assign(view=view)), labels, shifted, patients)
-    told = [line for line in remarks(found) if "of all images together" in line]
+    told = [line for line in disparity_sentences(found) if "of all images together" in line]
 
     assert len(told) == 1
     assert f"lies {side} that of every view" in told[0]
-    decisions = next(line for line in remarks(found) if line.startswith("At the threshold"))
+    decisions = next(line for line in disparity_sentences(found) if line.startswith("At the threshold"))
     assert re.search(r"sensitivity 0\.\d+ \(.*\) in PA view against [01]\.\d+ \(.*\) in AP view", decisions)
     plain = divide(replace(table, frame=table.frame.assign(view=view)), labels, probabilities, patients)
-    assert not any("of all images together" in line for line in remarks(plain))
+    assert not any("of all images together" in line for line in disparity_sentences(plain))
 
 
 def test_of_equal_levels_hardly_any_set_of_images_has_one_that_differs():
     named_in = sum(
-        any("differs from the rest" in line for line in remarks(divide(*simulated(seed, patients=150))))
+        any(
+            "differs from the rest" in line
+            for line in disparity_sentences(divide(*simulated(seed, patients=150)))
+        )
         for seed in range(40)
     )
 
@@ -245,7 +252,8 @@ def test_a_view_without_normals_keeps_its_sensitivity_which_is_told_where_it_fai
     assert here["sensitivity"].value == 0
     assert here["specificity"].reason == "too small: 0 patients without the finding"
     assert any(
-        "sensitivity 0.000 (0.000–" in line and "in PA view against" in line for line in remarks(found)
+        "sensitivity 0.000 (0.000–" in line and "in PA view against" in line
+        for line in disparity_sentences(found)
     )
 
 
@@ -260,7 +268,7 @@ def test_a_figure_of_all_far_from_the_only_level_that_can_be_scored_is_told_once
     frame["age"] = np.nan
 
     found = divide(replace(table, frame=frame), labels, probabilities, patients)
-    told = [line for line in remarks(found) if "of all images together" in line]
+    told = [line for line in disparity_sentences(found) if "of all images together" in line]
 
     assert len(told) == 1
     assert re.search(r"lies above that of source site0 \(0\.\d+\), the only level of source", told[0])
@@ -280,7 +288,7 @@ def test_levels_that_are_the_very_same_images_are_known_and_told_of_once():
     assert {name: one["same_images_as"] for name, one in stored.items()} == {
         "female": None, "male": None, "unknown": "source site1",
     }  # fmt: skip
-    decisions = next(line for line in remarks(found) if line.startswith("At the threshold"))
+    decisions = next(line for line in disparity_sentences(found) if line.startswith("At the threshold"))
     assert decisions.count("sensitivity") == 1
     assert "unknown sex" not in decisions
 
@@ -294,7 +302,7 @@ def test_metadata_that_tell_less_than_chance_do_not_flatter_the_model():
     assert (one.difference.low, one.difference.high) == pytest.approx(
         (one.model.low - 0.5, one.model.high - 0.5)
     )
-    assert "is not surely above chance, 0.5" in remarks(found)[-1]
+    assert "is not surely above chance, 0.5" in disparity_sentences(found)[-1]
 
 
 def test_what_does_not_differ_is_told_as_the_same():
@@ -304,7 +312,7 @@ def test_what_does_not_differ_is_told_as_the_same():
     assert found.same == {"source": "site0", "view": "unknown", "sex": "unknown", "age": "unknown"}
     assert found.comparisons == 0
     assert found.baseline["Pneumonia"].metadata.reason == "unknown"
-    assert remarks(found) == ()
+    assert disparity_sentences(found) == ()
 
 
 def test_ages_at_the_edges_of_bands():
@@ -350,8 +358,8 @@ def test_metadata_that_tell_the_label_are_set_beside_a_model_that_does_not():
 
     assert one.metadata.value > 0.8
     assert one.difference.high < 0
-    assert "not surely above what metadata tell" in remarks(found)[-1]
-    assert f"view, age, sex: {one.metadata.value:.3f}" in remarks(found)[-1]
+    assert "not surely above what metadata tell" in disparity_sentences(found)[-1]
+    assert f"view, age, sex: {one.metadata.value:.3f}" in disparity_sentences(found)[-1]
 
 
 def test_classes_have_an_accuracy_and_may_be_called_no_finding():
@@ -362,7 +370,9 @@ def test_classes_have_an_accuracy_and_may_be_called_no_finding():
     weights = np.exp(rng.normal(size=labels.shape) + 1.5 * labels)
     probabilities = weights / weights.sum(axis=1, keepdims=True)
     names = ("No Finding", "Bacterial Pneumonia", "Viral Pneumonia")
-    scores = stats.evaluate_classes(truth, probabilities, clusters=patients, names=names, replicates=100)
+    scores = stats.evaluate_classes(
+        truth, probabilities, names=names, resampling=stats.Resampling(clusters=patients, replicates=100)
+    )
 
     found = subgroups(
         table, labels, probabilities, decision=DecisionRule(None), patients=patients, scores=scores
@@ -370,7 +380,10 @@ def test_classes_have_an_accuracy_and_may_be_called_no_finding():
     rows = rows_of(table, "sex", "female")
     female = level(found, "sex", "female")
     alone = stats.evaluate_classes(
-        truth[rows], probabilities[rows], clusters=patients[rows], names=names, replicates=100
+        truth[rows],
+        probabilities[rows],
+        names=names,
+        resampling=stats.Resampling(clusters=patients[rows], replicates=100),
     )
 
     assert tuple(found.baseline) == names
@@ -397,7 +410,12 @@ def test_real_radiographs_have_their_levels(shared_data):
     labels = table.labels(["Infiltration"])
     scores = np.random.default_rng(0).random(labels.shape)
     patients = (table.frame["source"] + ":" + table.frame["patient"]).to_numpy(str)
-    whole = stats.evaluate(labels, scores, clusters=patients, findings=["Infiltration"], replicates=100)
+    whole = stats.evaluate(
+        labels,
+        scores,
+        findings=["Infiltration"],
+        resampling=stats.Resampling(clusters=patients, replicates=100),
+    )
 
     found = subgroups(table, labels, scores, decision=DecisionRule((0.5,)), patients=patients, scores=whole)
 

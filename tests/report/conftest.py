@@ -66,7 +66,10 @@ def make_evaluation(make_case: Callable[..., Case]) -> Callable[..., Evaluation]
             logits = rng.normal(size=labels.shape) + 2 * labels
             probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
             classes = stats.evaluate_classes(
-                truth, probabilities, clusters=patients, names=findings, replicates=100
+                truth,
+                probabilities,
+                names=findings,
+                resampling=stats.Resampling(clusters=patients, replicates=100),
             )
             scores, thresholds = classes, ()
         else:
@@ -82,9 +85,8 @@ def make_evaluation(make_case: Callable[..., Case]) -> Callable[..., Evaluation]
                 labels,
                 probabilities,
                 thresholds=thresholds,
-                clusters=patients,
                 findings=findings,
-                replicates=100,
+                resampling=stats.Resampling(clusters=patients, replicates=100),
             )
         epochs = np.arange(1, 7)
         history = pd.DataFrame(

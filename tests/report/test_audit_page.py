@@ -12,7 +12,7 @@ from PIL import Image
 from hilum.data.audit import audit
 from hilum.data.phantom import phantom
 from hilum.data.table import Source, Table, make_frame
-from hilum.report.audit import page as page
+from hilum.report.audit import page
 
 FINDINGS = ("Mass", "Edema")
 HOSTILE = "<script>alert(1).png"

@@ -1,6 +1,7 @@
 """The page of a comparison, its pictures and its tables, for each kind of task."""
 
 import csv
+import html
 import json
 import re
 from dataclasses import replace
@@ -17,12 +18,12 @@ from hilum.comparison import paired
 from hilum.comparison.compare import FIGURES, Compared, Comparison, Exhibit
 from hilum.comparison.speed import Rate
 from hilum.evaluation.external import ACCURACY, MEAN
-from hilum.evaluation.scoring import Resampling
 from hilum.notices import notice
 from hilum.recipe import Task
 from hilum.recipe.findings import NIH_FINDINGS
 from hilum.report.comparison import page as report, plots
 from hilum.report.drawing import model_panels, overlays, style
+from hilum.stats import Resampling
 
 PICTURES = (
     "roc_comparison", "pr_comparison", "confusion_matrix_comparison", "learning_curves", "gradcam_visualizations",
@@ -44,7 +45,7 @@ def simulate(task, names, make_case, *, findings=("Pneumonia",), number=160, see
         weights = np.exp(logits)
         probabilities = weights / weights.sum(axis=1, keepdims=True) if classes else weights / (1 + weights)
         thresholds = np.zeros(0) if classes else np.full(count, 0.4)
-        options = {"clusters": patients, "replicates": 100}
+        options = {"resampling": stats.Resampling(clusters=patients, replicates=100)}
         if classes:
             scores = stats.evaluate_classes(truth, probabilities, names=findings, **options)
             by = scores.classes
@@ -79,7 +80,7 @@ def simulate(task, names, make_case, *, findings=("Pneumonia",), number=160, see
         one
         for model in models[1:]
         for one in paired.differences(
-            model, models[0], labels, patients, findings=findings, resampling=Resampling(100)
+            model, models[0], labels, patients, findings=findings, resampling=Resampling(replicates=100)
         )
     ]
     cases = tuple(
@@ -190,14 +191,14 @@ def test_every_task_has_its_page_and_nothing_is_cut_off(
 def test_models_without_history_have_no_learning_curves(binary):
     bare = replace(binary, models=tuple(replace(model, history=None) for model in binary.models))
 
-    assert "learning_curves" not in {plot.name for plot in plots.plots(bare)}
+    assert list(plots.learning_curves(bare)) == []
 
 
 def test_curves_that_coincide_both_show_and_the_caption_says_so(binary):
     first, second = binary.models
     twin = replace(binary, models=(first, replace(second, history=first.history)))
 
-    drawn = {plot.name: plot for plot in plots.plots(twin)}
+    drawn = {plot.name: plot for plot in (*plots.curves(twin), *plots.learning_curves(twin))}
 
     lines = [line for line in drawn["learning_curves"].figure.axes[0].lines if len(line.get_xdata()) > 1]
     assert [line.get_linestyle() for line in lines] == ["-", "--"]
@@ -269,7 +270,7 @@ def test_each_model_has_a_scale_of_its_own_that_the_picture_names(binary, writte
 
     told = " ".join(text.get_text() for text in drawing.texts)
     ticks = [label.get_text() for frame in drawing.axes for label in frame.get_xticklabels()]
-    page = (written / "report.html").read_text(encoding="utf-8")
+    page = html.unescape((written / "report.html").read_text(encoding="utf-8"))
     assert limits == (1, 2), "as strong as their maps"
     assert "Thin line: half of the model's scale" in told
     assert "has its own scale under its name" in told

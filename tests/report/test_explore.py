@@ -15,7 +15,7 @@ from PIL import Image
 
 from hilum.data import phantom
 from hilum.data.exploration import Exploration, explore
-from hilum.data.label_statistics import Ages, FollowUps, Shares, Sizes, Spread, Visits
+from hilum.data.label_statistics import Ages, ClassQuartiles, FollowUps, Shares, Sizes, Visits
 from hilum.data.table import Source, Table, make_frame
 from hilum.recipe.findings import NIH_FINDINGS
 from hilum.report.drawing import charts, image_grids, style
@@ -314,8 +314,9 @@ def test_sentences_follow_from_the_numbers(tmp_path: Path) -> None:
         sentences.imbalance(found)
         == "Effusion is in 100 images and Edema in 30, 3.3 to 1; No Finding in 295."
     )
-    assert "Effusion differs most between the parts: 50.0\N{NO-BREAK SPACE}% of train" in sentences.shift(
-        found
+    assert (
+        "Effusion differs most between the parts: 50.0\N{NO-BREAK SPACE}% of train"
+        in sentences.split_difference(found)
     )
     assert sentences.pair_title(found) == "Effusion and Edema go together"
     assert sentences.several(found).startswith("3.3 times as often as by chance; 25 images")
@@ -385,7 +386,7 @@ def test_means_of_dark_films_are_drawn_over_their_own_range(explored: Exploratio
 
 
 def test_small_files_are_counted_in_pixels(explored: Exploration) -> None:
-    spread = Spread("All", 3, (0.05, 0.0576, 0.0655), None)
+    spread = ClassQuartiles("All", 3, (0.05, 0.0576, 0.0655), None)
     sides = np.array([[224, 224], [256, 256]])
     sizes = Sizes(sides, np.array([1, 2]), False, (spread,))
 
@@ -463,7 +464,7 @@ def test_demographics_say_of_how_many_they_are_known(tmp_path: Path) -> None:
 @pytest.mark.parametrize("most", [7, 70, 990, 1_900, 60_000])
 def test_demographics_of_many_patients_have_ticks_that_stand_apart(most: int) -> None:
     names = ("All images", "No Finding", "Mass")
-    years = tuple(Spread(name, 112_120, (33.0, 47.0, 79.0), None) for name in names)
+    years = tuple(ClassQuartiles(name, 112_120, (33.0, 47.0, 79.0), None) for name in names)
     ages = Ages(("F", "M"), np.array([[1, most // 2], [1, most]]), (33.0, 47.0, 58.0), years)
     sexes = Shares(("F", "M"), names, np.array([[50_000, 62_120]] * 3))
 

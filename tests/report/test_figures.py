@@ -7,6 +7,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from hilum.report.drawing import curves, style
+from hilum.report.drawing.forest import ForestLayout, ForestRow, Mark, forest, ranked
+from hilum.stats import Estimate
 
 NOTHING = np.zeros(0)
 
@@ -15,10 +17,10 @@ def words_of(drawing: Figure) -> list[str]:
     return [text.get_text() for text in drawing.findobj(Text) if isinstance(text, Text) and text.get_text()]
 
 
-def curve(name: str = "Pneumonia") -> curves.Curve:
+def curve(name: str = "Pneumonia") -> curves.CurvePanel:
     x, y = np.array([0, 0.1, 0.4, 1]), np.array([0, 0.7, 0.9, 1])
     band = (np.linspace(0, 1, 5), np.full(5, 0.2), np.full(5, 0.9))
-    return curves.Curve(
+    return curves.CurvePanel(
         name, "0.9 (0.8–0.95)", x, y, band=band, point=(0.1, 0.7), point_label=("threshold 0.42",)
     )
 
@@ -33,7 +35,7 @@ def test_roc_curve_runs_through_the_points_given() -> None:
 
 
 def test_precision_recall_draws_steps_and_the_prevalence() -> None:
-    shown = curves.Curve("a", "", np.array([0, 0.5, 1]), np.array([1, 0.8, 0.3]), reference=0.3)
+    shown = curves.CurvePanel("a", "", np.array([0, 0.5, 1]), np.array([1, 0.8, 0.3]), reference=0.3)
 
     frame = curves.precision_recall([shown], title="t").axes[0]
 
@@ -61,7 +63,7 @@ def test_words_stand_clear_of_the_curve_the_reference_and_each_other(draw, shape
     x, y = SHAPES[shape]
     lines = ("threshold 0.423", "sensitivity 0.988", "specificity 0.901")
     point = (float(x[place]), float(y[place]))
-    shown = curves.Curve("a", "", x, y, point=point, point_label=lines, reference=float(y[-1]) % 1)
+    shown = curves.CurvePanel("a", "", x, y, point=point, point_label=lines, reference=float(y[-1]) % 1)
 
     frame = draw([shown], title="t").axes[0]
 
@@ -77,7 +79,7 @@ def test_words_stand_clear_of_the_curve_the_reference_and_each_other(draw, shape
 
 
 def test_reliability_shows_bins_and_their_intervals() -> None:
-    panel = curves.Reliability(
+    panel = curves.ReliabilityPanel(
         "a",
         "",
         np.array([0.1, 0.8]),
@@ -100,13 +102,13 @@ def test_reliability_shows_bins_and_their_intervals() -> None:
 def test_confusion_matrix_shows_counts_and_per_cent_of_the_row() -> None:
     counts = np.array([[90, 10], [5, 45]])
 
-    drawing = curves.confusion([curves.Confusion("a", "", ("absent", "present"), counts)], title="t")
+    drawing = curves.confusion([curves.ConfusionPanel("a", "", ("absent", "present"), counts)], title="t")
 
     assert {"90", "10", "5", "45", "90.0 %", "10.0 %"} <= set(words_of(drawing))
 
 
 def test_distribution_is_in_per_cent_of_its_class_and_marks_the_threshold() -> None:
-    panel = curves.Distribution("a", "", np.array([0.9, 0.95, 0.9]), np.array([0.1]), 0.42)
+    panel = curves.DistributionPanel("a", "", np.array([0.9, 0.95, 0.9]), np.array([0.1]), 0.42)
 
     frame = curves.distributions([panel], title="t").axes[0]
 
@@ -222,12 +224,14 @@ def test_the_words_of_learning_curves_do_not_touch_each_other(name: str) -> None
 
 def test_forest_is_sorted_and_the_unknown_come_last() -> None:
     rows = [
-        curves.Interval("low", 5, 0.6, 0.5, 0.7, "0.6"),
-        curves.Interval("none", 0, None, None, None, "not estimable"),
-        curves.Interval("high", 5, 0.9, None, None, "0.9"),
+        ForestRow("low", (Mark(Estimate(0.6, 0.5, 0.7)),), "0.6"),
+        ForestRow("none", (Mark(Estimate(None)),), "not estimable"),
+        ForestRow("high", (Mark(Estimate(0.9)),), "0.9"),
     ]
+    mean = ForestRow("Mean", (Mark(Estimate(0.75, 0.7, 0.8)),), "0.75", gap=0.35)
 
-    drawing = curves.forest(rows, title="t", summary=curves.Interval("Mean", 0, 0.75, 0.7, 0.8, "0.75"))
+    layout = ForestLayout(pitch=0.25, top=0.7, left=2, width=3)
+    drawing = forest([*ranked(rows), mean], layout, title="t", axis="AUROC")
 
     height = {text.get_text(): text.get_position()[1] for text in drawing.texts}
     assert height["high"] > height["low"] > height["none"] > height["Mean"]
@@ -248,7 +252,7 @@ def test_small_multiples_do_not_touch_each_other(number: int) -> None:
 
 
 def test_what_cannot_be_drawn_says_so() -> None:
-    empty = curves.Curve("Hernia", "0 positives", NOTHING, NOTHING)
+    empty = curves.CurvePanel("Hernia", "0 positives", NOTHING, NOTHING)
 
     words = words_of(curves.roc([curve(), empty], title="t"))
 

@@ -12,7 +12,7 @@ from hilum.report.drawing import curves, style
 
 def draw(name: str = "Pneumonia") -> str:
     counts = np.array([[3, 1], [2, 4]])
-    drawing = curves.confusion([curves.Confusion("", "", (name, "other"), counts)], title=name)
+    drawing = curves.confusion([curves.ConfusionPanel("", "", (name, "other"), counts)], title=name)
     return style.svg(drawing, "confusion")
 
 
@@ -47,7 +47,7 @@ def test_svg_ids_carry_the_figures_name() -> None:
 def test_any_name_can_be_drawn(name: str) -> None:
     text = draw(name)
     counts = np.array([[3, 1], [2, 4]])
-    drawing = curves.confusion([curves.Confusion("", "", (name, "other"), counts)], title=name)
+    drawing = curves.confusion([curves.ConfusionPanel("", "", (name, "other"), counts)], title=name)
 
     words = "".join(ET.fromstring(text).itertext())
     assert name.replace("\n", " ").replace("\x00", " ") in words

@@ -11,10 +11,11 @@ from PIL import Image
 
 from hilum.data.table import Source, Table, make_frame
 from hilum.evaluation.subgroups import subgroups
+from hilum.notices import notice
 from hilum.recipe.findings import NIH_FINDINGS
 from hilum.report.drawing import style
 from hilum.report.evaluation import page, subgroup_section as told
-from hilum.report.evaluation.disparities import remarks
+from hilum.report.evaluation.disparities import disparity_sentences
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +72,7 @@ def test_report_tells_of_subgroups_everywhere(divided, task, tmp_path):
 def test_what_differs_stands_where_it_fails(divided, tmp_path):
     evaluation = divided("binary", num_images=600)
     worse = evaluation.subgroups.factors[0].levels[0]
-    assert not any("site-a" in line for line in remarks(evaluation.subgroups))
+    assert not any("site-a" in line for line in disparity_sentences(evaluation.subgroups))
     lower = replace(worse.difference, value=-0.2, low=-0.3, high=-0.1)
     factor = evaluation.subgroups.factors[0]
     levels = (replace(worse, difference=lower, holm_p=0.0004), *factor.levels[1:])
@@ -126,10 +127,11 @@ def test_images_that_are_all_alike_get_a_line_and_no_figure(divided):
     section = told.section(divided("binary", sites=("only",), view=("PA",)))
 
     assert section.plots == ()
-    assert section.table is None
-    assert section.baseline is None
+    assert section.tables == ()
     assert "source (only), view (PA), sex (unknown), age (unknown)" in section.lead
-    assert section.how_baseline.startswith("Metadata alone tell nothing here: view (the same in all images)")
+    assert section.blocks[0].text.startswith(
+        "Metadata alone tell nothing here: view (the same in all images)"
+    )
 
 
 def test_levels_of_the_same_images_get_one_row_and_one_point(divided):
@@ -139,22 +141,28 @@ def test_levels_of_the_same_images_get_one_row_and_one_point(divided):
     found = replace(evaluation.subgroups, factors=(source, replace(view, levels=levels)))
 
     section = told.section(replace(evaluation, subgroups=found))
-    rows = dict(section.table.rows)
+    rows = dict(section.tables[0].rows)
 
     same, other = (rows[f"View: {one.name}"] for one in levels[:2])
     assert [cell.value for cell in same[3:]] == ["same images", "–", "–", "–", "–"]
     assert "–" not in [cell.value for cell in other[3:]]
-    assert (same[3].note, "the same images as source site-a") in section.table.notes
+    assert (same[3].note, "the same images as source site-a") in section.tables[0].notes
     written = [text.get_text() for text in section.plots[0].figure.texts]
     assert "same as source site-a" in written
     assert {"all images together", "chance"} <= set(written)
-    assert "Intervals of AUROC here: DeLong" in section.how
+    assert "Intervals of AUROC here: DeLong" in section.blocks[1].note
 
 
 def test_one_level_that_can_be_scored_does_not_give_the_title_its_figure(divided):
     evaluation = divided("binary", num_images=400)
     source = evaluation.subgroups.factors[0]
-    nothing = replace(source.levels[1].auroc, value=None, low=None, high=None, reason="too small: few")
+    nothing = replace(
+        source.levels[1].auroc,
+        value=None,
+        low=None,
+        high=None,
+        notice=notice("too-small", why="too small: few"),
+    )
     small = replace(source.levels[1], auroc=nothing, difference=nothing, holm_p=None)
     found = replace(
         evaluation.subgroups, factors=(replace(source, levels=(source.levels[0], small)),), comparisons=0
@@ -163,7 +171,7 @@ def test_one_level_that_can_be_scored_does_not_give_the_title_its_figure(divided
     section = told.section(replace(evaluation, subgroups=found))
 
     assert section.plots[0].title == f"AUROC by subgroup: only source {source.levels[0].name} can be scored"
-    assert "comparison" not in section.how
+    assert "comparison" not in section.blocks[1].note
 
 
 def test_many_sites_with_long_names_and_many_findings_fit(divided):
@@ -181,8 +189,8 @@ def test_many_sites_with_long_names_and_many_findings_fit(divided):
         assert words.x0 >= box.x0
         assert words.x1 <= box.x1
     assert len(style.png(figure)) > 1000
-    assert [grid.caption for grid in section.by_finding] == ["AUROC by finding and view"]
+    assert [grid.caption for grid in section.blocks[-1].grids] == ["AUROC by finding and view"]
     assert {f"a-hospital-w…name-{number:02d}"[-7:] for number in range(25)} <= {
         text.get_text()[-7:] for text in figure.texts
     }
-    assert "By finding and source: in subgroups.csv." in section.how
+    assert "By finding and source: in subgroups.csv." in section.blocks[1].note

@@ -1,5 +1,6 @@
 from hilum.report import formatting
 from hilum.report.evaluation import tables
+from hilum.report.table import Cell, Column, Grid
 
 
 def test_a_frame_has_the_grids_rows_columns_and_cells(make_evaluation):
@@ -16,7 +17,7 @@ def test_a_frame_has_the_grids_rows_columns_and_cells(make_evaluation):
 
 
 def test_a_cell_without_an_interval_is_the_value_alone():
-    cells = (tables.Cell("0.9", "0.8–1.0"), tables.Cell("–", note="a"))
-    grid = tables.Grid("Caption", "Finding", (tables.Column("A"), tables.Column("B")), (("Mass", cells),))
+    cells = (Cell("0.9", "0.8–1.0"), Cell("–", note="a"))
+    grid = Grid("Caption", "Finding", (Column("A"), Column("B")), (("Mass", cells),))
 
     assert grid.to_frame().loc["Mass"].tolist() == ["0.9 (0.8–1.0)", "–"]

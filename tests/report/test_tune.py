@@ -9,7 +9,7 @@ import pytest
 
 from hilum.recipe import load_recipe
 from hilum.report.drawing import style
-from hilum.report.tuning import page as page, plots
+from hilum.report.tuning import page, plots
 from hilum.tuning.study import Study, dimensions
 
 VARY = {

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from hilum.report import formatting
-from hilum.report.evaluation import summary, tables
+from hilum.report.evaluation import tables
+from hilum.report.rendering import escape_markdown
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,7 @@ def test_harmless_text_is_left_alone(text: str) -> None:
 
 
 def test_markdown_is_escaped() -> None:
-    assert summary.markdown("a|b <i>\n[x](y)") == r"a\|b \<i\> \[x\](y)"
+    assert escape_markdown("a|b <i>\n[x](y)") == r"a\|b \<i\> \[x\](y)"
 
 
 def test_long_names_keep_both_ends() -> None:

@@ -7,7 +7,7 @@ from statsmodels.stats import contingency_tables
 from statsmodels.stats.multitest import multipletests
 
 from hilum.errors import UsageError
-from hilum.stats import compare, evaluate, holm, summarise_seeds
+from hilum.stats import Resampling, compare, evaluate, holm, summarise_seeds
 from hilum.stats.comparison import mcnemar
 from hilum.stats.delong import delong
 
@@ -24,9 +24,17 @@ def models(*, seed=0, gain=0.0, num_patients=200, num_findings=3):
 
 def test_differences_are_first_minus_second():
     labels, first, second, patients = models(gain=0.5)
-    found = compare(labels, first, second, clusters=patients, replicates=200)
-    one = evaluate(labels, first, clusters=patients, replicates=100).findings["finding 2"].metrics
-    two = evaluate(labels, second, clusters=patients, replicates=100).findings["finding 2"].metrics
+    found = compare(labels, first, second, resampling=Resampling(clusters=patients, replicates=200))
+    one = (
+        evaluate(labels, first, resampling=Resampling(clusters=patients, replicates=100))
+        .findings["finding 2"]
+        .metrics
+    )
+    two = (
+        evaluate(labels, second, resampling=Resampling(clusters=patients, replicates=100))
+        .findings["finding 2"]
+        .metrics
+    )
     for name, difference in found.findings["finding 2"].differences.items():
         assert difference.value == pytest.approx(one[name].value - two[name].value, abs=1e-12)
         if name != "ece":
@@ -35,14 +43,22 @@ def test_differences_are_first_minus_second():
 
 def test_pairing_makes_the_difference_sharper_than_two_intervals():
     labels, first, second, patients = models()
-    difference = compare(labels, first, second, clusters=patients).findings["finding 1"].differences["auroc"]
-    one = evaluate(labels, first, clusters=patients).findings["finding 1"].metrics["auroc"]
+    difference = (
+        compare(labels, first, second, resampling=Resampling(clusters=patients))
+        .findings["finding 1"]
+        .differences["auroc"]
+    )
+    one = (
+        evaluate(labels, first, resampling=Resampling(clusters=patients))
+        .findings["finding 1"]
+        .metrics["auroc"]
+    )
     assert difference.high - difference.low < 1.2 * (one.high - one.low)
 
 
 def test_a_better_model_is_found_and_an_equal_one_is_not():
-    better = compare(*models(gain=1.5)[:3], clusters=models()[3], replicates=300)
-    equal = compare(*models(seed=1)[:3], clusters=models()[3], replicates=300)
+    better = compare(*models(gain=1.5)[:3], resampling=Resampling(clusters=models()[3], replicates=300))
+    equal = compare(*models(seed=1)[:3], resampling=Resampling(clusters=models()[3], replicates=300))
     assert all(one.delong_holm_p < 1e-4 for one in better.findings.values())
     assert all(one.differences["auroc"].low > 0 for one in better.findings.values())
     assert better.macro["auroc"].low > 0
@@ -57,13 +73,17 @@ def test_delong_of_a_finding_is_the_paired_clustered_test():
     expected = delong(
         labels[known, 0] == 1, np.column_stack([first[known, 0], second[known, 0]]), clusters=patients[known]
     )
-    found = compare(labels, first, second, clusters=patients, replicates=100).findings["finding 1"]
+    found = compare(labels, first, second, resampling=Resampling(clusters=patients, replicates=100)).findings[
+        "finding 1"
+    ]
     assert found.delong_p == pytest.approx(expected.difference(confidence=0.95)[3], abs=1e-12)
 
 
 def test_a_model_against_itself_differs_by_nothing():
     labels, first, _, patients = models()
-    found = compare(labels, first, first, clusters=patients, replicates=100).findings["finding 1"]
+    found = compare(labels, first, first, resampling=Resampling(clusters=patients, replicates=100)).findings[
+        "finding 1"
+    ]
     assert found.differences["auroc"].value == 0
     assert found.differences["auroc"].reason == "no interval: every resample gives the same value"
     assert found.delong_p is None
@@ -75,7 +95,7 @@ def test_absent_class_is_said():
     labels, first, second, patients = models()
     labels[:, 0] = 0
     labels[:, 1] = np.nan
-    found = compare(labels, first, second, clusters=patients, replicates=100)
+    found = compare(labels, first, second, resampling=Resampling(clusters=patients, replicates=100))
     assert found.findings["finding 1"].delong_p is None
     assert "fewer than 2 patients" in found.findings["finding 1"].reason
     assert found.findings["finding 1"].differences["auroc"].value is None
@@ -91,7 +111,9 @@ def test_whatever_the_set_a_difference_is_in_order_or_has_a_reason(seed, size, s
     labels = (rng.random((size, 2)) < share).astype(float)
     labels[rng.random(labels.shape) < 0.2] = np.nan
     first, second = rng.integers(0, 5, (2, size, 2)) / 4
-    found = compare(labels, first, second, clusters=rng.integers(0, size, size), replicates=100)
+    found = compare(
+        labels, first, second, resampling=Resampling(clusters=rng.integers(0, size, size), replicates=100)
+    )
     for differences in (found.macro, *(one.differences for one in found.findings.values())):
         for one in differences.values():
             assert one.reason if one.low is None else one.low < one.high

@@ -3,7 +3,7 @@ import pytest
 from sklearn import metrics as sk
 
 from hilum.errors import UsageError
-from hilum.stats import precision_recall_curve, reliability_curve, roc_curve
+from hilum.stats import Resampling, precision_recall_curve, reliability_curve, roc_curve
 
 
 def data(*, size=600, seed=0):
@@ -51,7 +51,11 @@ def test_area_of_resampled_roc_agrees_with_the_auroc_interval():
 
     labels, scores, patients = data()
     band = roc_curve(labels, scores, clusters=patients, replicates=500)
-    auroc = evaluate(labels, scores, clusters=patients).findings["finding 1"].metrics["auroc"]
+    auroc = (
+        evaluate(labels, scores, resampling=Resampling(clusters=patients))
+        .findings["finding 1"]
+        .metrics["auroc"]
+    )
     assert np.trapezoid(band.low, band.grid) < auroc.low < auroc.high < np.trapezoid(band.high, band.grid)
 
 

@@ -6,7 +6,7 @@ from hypothesis import example, given, settings, strategies as st
 from sklearn import metrics as sk
 
 from hilum.errors import DataError, UsageError
-from hilum.stats import METRICS, confusion, evaluate, evaluate_classes
+from hilum.stats import METRICS, Resampling, confusion, evaluate, evaluate_classes
 from hilum.stats.intervals import clustered_wilson
 
 
@@ -25,7 +25,10 @@ LABELS, PROBABILITIES, PATIENTS = clustered()
 
 
 def quick(labels=LABELS, probabilities=PROBABILITIES, **options):
-    return evaluate(labels, probabilities, **{"clusters": PATIENTS, "replicates": 200, **options})
+    names = ("clusters", "replicates", "seed", "confidence", "method")
+    given = {name: options.pop(name) for name in names if name in options}
+    resampling = Resampling(**{"clusters": PATIENTS, "replicates": 200, **given})
+    return evaluate(labels, probabilities, resampling=resampling, **options)
 
 
 def test_values_are_scikit_learns_on_known_labels():
@@ -116,7 +119,9 @@ def test_absent_class_is_none_with_the_reason():
 
 
 def test_all_unknown_is_none_with_the_reason():
-    found = evaluate([np.nan] * 5, [0.1] * 5, replicates=100).findings["finding 1"].metrics
+    found = (
+        evaluate([np.nan] * 5, [0.1] * 5, resampling=Resampling(replicates=100)).findings["finding 1"].metrics
+    )
     assert {one.reason for one in found.values()} == {"not estimable: 0 labelled images"}
     assert {one.value for one in found.values()} == {None}
 
@@ -132,14 +137,18 @@ def test_all_unknown_is_none_with_the_reason():
     ],
 )
 def test_a_figure_without_a_meaning_says_why(labels, threshold, metric, reason):
-    one = evaluate(labels, [0.1, 0.2, 0.6, 0.7], thresholds=threshold, replicates=100)
+    one = evaluate(labels, [0.1, 0.2, 0.6, 0.7], thresholds=threshold, resampling=Resampling(replicates=100))
     found = one.findings["finding 1"].metrics[metric]
     assert found.value is None
     assert reason in found.reason
 
 
 def test_three_images_give_values_and_say_that_intervals_are_missing():
-    found = evaluate([0, 1, 1], [0.2, 0.4, 0.9], replicates=100).findings["finding 1"].metrics
+    found = (
+        evaluate([0, 1, 1], [0.2, 0.4, 0.9], resampling=Resampling(replicates=100))
+        .findings["finding 1"]
+        .metrics
+    )
     assert found["auroc"].value == 1
     assert found["auroc"].low is None
     assert found["auroc"].reason == "no interval: 1 image without the finding, fewer than 10"
@@ -151,7 +160,11 @@ def test_three_images_give_values_and_say_that_intervals_are_missing():
 
 def test_perfect_separation_has_no_interval():
     labels = np.repeat([0, 1], 30)
-    found = evaluate(labels, 0.2 + 0.6 * labels, replicates=100).findings["finding 1"].metrics["auroc"]
+    found = (
+        evaluate(labels, 0.2 + 0.6 * labels, resampling=Resampling(replicates=100))
+        .findings["finding 1"]
+        .metrics["auroc"]
+    )
     assert found.value == 1
     assert found.low is None
     assert found.reason == "no interval: every resample gives the same value"
@@ -205,10 +218,8 @@ def test_whatever_the_set_a_figure_is_in_range_or_has_a_reason(seed, size, share
     scores = evaluate(
         labels,
         probabilities,
-        clusters=rng.integers(0, size, size),
         prevalence=0.2,
-        replicates=100,
-        method=method,
+        resampling=Resampling(clusters=rng.integers(0, size, size), replicates=100, method=method),
     )
     for summary in (*scores.findings.values(), scores.macro, scores.micro, scores.macro_without_rare):
         for name, one in summary.metrics.items():
@@ -234,7 +245,10 @@ def classes(*, seed=0):
 def test_classes_are_scikit_learns():
     truth, predicted, patients = classes()
     scores = evaluate_classes(
-        truth, predicted, clusters=patients, names=["normal", "bacterial", "viral"], replicates=200
+        truth,
+        predicted,
+        names=["normal", "bacterial", "viral"],
+        resampling=Resampling(clusters=patients, replicates=200),
     )
     called = predicted.argmax(axis=1)
     assert scores.accuracy.value == pytest.approx((truth == called).mean(), abs=1e-12)
@@ -279,13 +293,24 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say(prevalence_shift):
         )
 
     labels, predicted, patients = draw(30_000)
-    truth = evaluate(labels, predicted, thresholds=0.2, replicates=100).findings["finding 1"].metrics
+    truth = (
+        evaluate(labels, predicted, thresholds=0.2, resampling=Resampling(replicates=100))
+        .findings["finding 1"]
+        .metrics
+    )
     held = dict.fromkeys(("auroc", "average_precision", "sensitivity", "specificity", "f1", "brier"), 0)
     for number in range(100):
         labels, predicted, patients = draw(100)
-        found = evaluate(
-            labels, predicted, thresholds=0.2, clusters=patients, replicates=300, seed=number
-        ).findings["finding 1"].metrics  # fmt: skip
+        found = (
+            evaluate(
+                labels,
+                predicted,
+                thresholds=0.2,
+                resampling=Resampling(clusters=patients, replicates=300, seed=number),
+            )
+            .findings["finding 1"]
+            .metrics
+        )
         for name in held:
             held[name] += found[name].low <= truth[name].value <= found[name].high
     for name, count in held.items():

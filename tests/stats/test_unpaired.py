@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from hilum import stats
+from hilum.notices import notice
 from hilum.stats.intervals import Estimate, wilson
 
 
@@ -40,12 +41,14 @@ def test_the_interval_holds_the_difference_and_turns_with_it(a, b, c, d, e, f):
 
 
 def test_what_is_missing_is_told():
-    whole, bare = Estimate(0.7, 0.6, 0.8), Estimate(0.7, reason="no interval: 3 patients")
+    whole, bare = Estimate(0.7, 0.6, 0.8), Estimate(0.7, notice=notice("fewer-patients", fewest=10))
 
     without = stats.unpaired_difference(whole, bare)
-    nothing = stats.unpaired_difference(Estimate(None, reason="not estimable: 0 positives"), whole)
+    nothing = stats.unpaired_difference(
+        Estimate(None, notice=notice("not-estimable", lacking="positives")), whole
+    )
 
-    assert (without.value, without.low, without.reason) == (0, None, "no interval: 3 patients")
+    assert (without.value, without.low, without.reason) == (0, None, "no interval: fewer than 10 patients")
     assert (nothing.value, nothing.reason) == (None, "not estimable: 0 positives")
 
 
@@ -61,7 +64,9 @@ def draw(rng, num_patients, *, shift, prevalence):
 
 
 def scores(labels, probabilities, patients, replicates):
-    found = stats.evaluate(labels, probabilities, clusters=patients, replicates=replicates)
+    found = stats.evaluate(
+        labels, probabilities, resampling=stats.Resampling(clusters=patients, replicates=replicates)
+    )
     return found.findings["finding 1"].metrics
 
 

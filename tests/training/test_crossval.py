@@ -13,7 +13,7 @@ from hilum.evaluation import evaluate
 from hilum.recipe import load_recipe
 from hilum.report.evaluation import fold_section as told_of_folds, page, tables
 from hilum.training import crossval
-from hilum.training.crossval import cross_validate
+from hilum.training.crossval import FoldPlan, cross_validate
 
 SMALL = [
     "model.architecture=custom_cnn",
@@ -46,7 +46,7 @@ def settings():
 @pytest.fixture(scope="module")
 def result(tmp_path_factory, table, settings):
     folder = tmp_path_factory.mktemp("runs") / "cv"
-    return cross_validate(settings, table, folder, folds=2, repeats=2, replicates=100)
+    return cross_validate(settings, table, folder, plan=FoldPlan(2, 2), replicates=100)
 
 
 def test_every_image_is_scored_once_a_repeat_by_a_model_that_never_saw_its_patient(result, table):
@@ -94,9 +94,9 @@ def test_repeats_are_drawn_anew_and_their_spread_is_told(result):
 def test_the_spread_is_called_no_standard_error(result):
     section = told_of_folds.section(result.evaluation)
 
-    assert "standard error" in section.how
-    assert len(section.table.rows) == 6 + 4
-    assert section.table.rows[-1][0] == "SD between repeats"
+    assert "standard error" in section.blocks[1].note
+    assert len(section.tables[0].rows) == 6 + 4
+    assert section.tables[0].rows[-1][0] == "SD between repeats"
     assert "in single folds" in section.plots[0].title
 
 
@@ -135,10 +135,10 @@ def test_it_goes_on_after_a_kill_to_the_same_bits(result, table, settings, tmp_p
     with monkeypatch.context() as patch:
         patch.setattr(crossval, "train", killed)
         with pytest.raises(KeyboardInterrupt):
-            cross_validate(settings, table, tmp_path / "cv", folds=2, replicates=100)
+            cross_validate(settings, table, tmp_path / "cv", plan=FoldPlan(2), replicates=100)
     first = read_bundle(tmp_path / "cv" / "fold-1")
 
-    whole = cross_validate(settings, table, tmp_path / "cv", folds=2, replicates=100)
+    whole = cross_validate(settings, table, tmp_path / "cv", plan=FoldPlan(2), replicates=100)
 
     assert whole.bundles[0].hash == first.hash
     assert [one.graph for one in whole.bundles] == [one.graph for one in result.bundles[:2]]
@@ -147,7 +147,7 @@ def test_it_goes_on_after_a_kill_to_the_same_bits(result, table, settings, tmp_p
     # As if killed after the last epoch and before the bundle was sealed: the fold is resumed, the other kept.
     shutil.rmtree(whole.bundles[0].folder)
     monkeypatch.setattr(crossval, "train", killed)
-    once_more = cross_validate(settings, table, tmp_path / "cv", folds=2, replicates=100)
+    once_more = cross_validate(settings, table, tmp_path / "cv", plan=FoldPlan(2), replicates=100)
     assert once_more.bundles[0].graph == first.graph
     assert once_more.bundles[1].hash == whole.bundles[1].hash
     assert {one.hash for one in once_more.ensemble.manifest.members} == {
@@ -159,11 +159,11 @@ def test_another_recipe_number_or_table_is_refused(result, table, settings):
     other = load_recipe("kermany-densenet121", [*SMALL, "train.learning_rate=0.5"])
 
     with pytest.raises(RecipeError, match=r"begun with train.learning_rate = 0.0001, not 0.5"):
-        cross_validate(other, table, result.folder, folds=2, repeats=2)
+        cross_validate(other, table, result.folder, plan=FoldPlan(2, 2))
     with pytest.raises(UsageError, match="begun with folds 2, not 3"):
-        cross_validate(settings, table, result.folder, folds=3, repeats=2)
+        cross_validate(settings, table, result.folder, plan=FoldPlan(3, 2))
     with pytest.raises(UsageError, match="other images or labels"):
-        cross_validate(settings, table.select(np.arange(len(table)) > 0), result.folder, folds=2, repeats=2)
+        cross_validate(settings, table.select(np.arange(len(table)) > 0), result.folder, plan=FoldPlan(2, 2))
 
 
 def test_what_cannot_be_is_refused_before_anything_is_written(table, settings, tmp_path):
@@ -171,7 +171,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(table, settings, t
     of_a_fold = load_recipe("kermany-densenet121", [*SMALL, "split.folds=3"])
 
     with pytest.raises(UsageError, match="1 folds, 1 repeats"):
-        cross_validate(settings, table, tmp_path / "cv", folds=1)
+        cross_validate(settings, table, tmp_path / "cv", plan=FoldPlan(1))
     with pytest.raises(RecipeError, match="drawn by patient"):
         cross_validate(by_image, table, tmp_path / "cv")
     with pytest.raises(RecipeError, match=r"sets split\.folds"):
@@ -194,10 +194,12 @@ def test_a_leak_that_is_allowed_once_is_told_in_the_report_and_by_the_ensemble(t
     with pytest.raises(
         DataError, match=r"own test leaks: 1 patient is in more than one part.*--allow-leak goes on"
     ):
-        cross_validate(settings, leaking, tmp_path / "cv", folds=2, replicates=100)
+        cross_validate(settings, leaking, tmp_path / "cv", plan=FoldPlan(2), replicates=100)
 
-    first = cross_validate(settings, leaking, tmp_path / "cv", folds=2, replicates=100, allow_leak=True)
-    again = cross_validate(settings, leaking, tmp_path / "cv", folds=2, replicates=100)
+    first = cross_validate(
+        settings, leaking, tmp_path / "cv", plan=FoldPlan(2), replicates=100, allow_leak=True
+    )
+    again = cross_validate(settings, leaking, tmp_path / "cv", plan=FoldPlan(2), replicates=100)
 
     assert again.ensemble.hash == first.ensemble.hash
     assert [one.hash for one in again.bundles] == [one.hash for one in first.bundles]

@@ -6,14 +6,14 @@ import pytest
 
 from hilum.data import phantom
 from hilum.engines import feature_store
-from hilum.engines.torch.models import Classifier
+from hilum.engines.torch import TorchEngine
+from hilum.engines.torch.models import TorchClassifier
 from hilum.errors import NoRoomError
 from hilum.recipe import load_recipe
-from hilum.training.crossval import cross_validate
-from hilum.training.job import Fitting
+from hilum.training.crossval import FoldPlan, cross_validate
 from hilum.training.train import train
 from hilum.tuning import executors
-from hilum.tuning.tune import tune
+from hilum.tuning.tune import TuneOptions, tune
 
 SMALL = [
     "model.architecture=custom_cnn",
@@ -54,13 +54,13 @@ def frozen(tmp_path_factory, table):
 @pytest.fixture
 def passed(monkeypatch):
     """How many images each call of a frozen backbone had."""
-    found, stored = [], Classifier.stored
+    found, stored = [], TorchClassifier.stored
 
     def counted(self, images):
         found.append(len(images))
         return stored(self, images)
 
-    monkeypatch.setattr(Classifier, "stored", counted)
+    monkeypatch.setattr(TorchClassifier, "stored", counted)
     return found
 
 
@@ -69,7 +69,7 @@ def test_trials_share_what_they_have_in_common_and_come_to_the_same(
 ):
     shared = tune(frozen, table, tmp_path / "shared", vary=GRID)
     together = sum(passed)
-    monkeypatch.setattr(executors.Trainer, "shares", False)
+    monkeypatch.setattr(executors.Trainer, "features_folder", None)
     alone = tune(frozen, table, tmp_path / "alone", vary=GRID)
 
     pd.testing.assert_frame_equal(
@@ -82,16 +82,16 @@ def test_trials_share_what_they_have_in_common_and_come_to_the_same(
 def test_an_interrupted_study_keeps_what_is_stored_and_goes_on_with_it(
     table, frozen, tmp_path, passed, monkeypatch
 ):
-    trials, fit = [], Fitting.fit
+    trials, fit = [], TorchEngine.fit
 
-    def interrupted(self, hooks):
-        trials.append(self)
+    def interrupted(self, job, hooks):
+        trials.append(job)
         if len(trials) == 2:
             raise KeyboardInterrupt
-        return fit(self, hooks)
+        return fit(self, job, hooks)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Fitting, "fit", interrupted)
+        patch.setattr(TorchEngine, "fit", interrupted)
         assert tune(frozen, table, tmp_path, vary=GRID).interrupted
     assert len(list((tmp_path / "features").glob("*.f32"))) == VERSIONS
     before = len(passed)
@@ -108,7 +108,7 @@ def test_a_full_disk_ends_the_study_and_fails_no_trial(table, frozen, tmp_path, 
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(feature_store.Shelf, "_write", full)
+        patch.setattr(feature_store.FeatureFile, "_write", full)
         with pytest.raises(NoRoomError, match="free some space and run the same command to go on"):
             tune(frozen, table, tmp_path, vary=GRID)
 
@@ -130,28 +130,29 @@ def test_a_range_of_changes_to_images_is_not_hoarded(
     found = []
 
     def work(_queue, trainer, _tell):
-        found.append(trainer.shares)
+        found.append(trainer.features_folder is not None)
         raise NoRoomError
 
     monkeypatch.setattr("hilum.tuning.tune.work", work)
     search = "grid" if isinstance(values, list) else "tpe"
     with pytest.raises(NoRoomError):
-        tune(frozen, table, tmp_path, vary={key: values}, search=search, trials=2)
+        tune(frozen, table, tmp_path, vary={key: values}, search=search, options=TuneOptions(trials=2))
 
     assert found == [shares]
 
 
 @pytest.mark.slow
 def test_folds_share_each_image_and_come_to_the_same(table, frozen, tmp_path, passed, monkeypatch):
-    shared = cross_validate(frozen, table, tmp_path / "shared", folds=3, replicates=100)
+    shared = cross_validate(frozen, table, tmp_path / "shared", plan=FoldPlan(3), replicates=100)
     together = sum(passed)
     of_fold = train
 
-    def alone(*args, features, **options):
-        return of_fold(*args, features=None, **options)
+    def alone(*args, options, **more):
+        assert options.features is not None
+        return of_fold(*args, **more)
 
     monkeypatch.setattr("hilum.training.crossval.train", alone)
-    expected = cross_validate(frozen, table, tmp_path / "alone", folds=3, replicates=100)
+    expected = cross_validate(frozen, table, tmp_path / "alone", plan=FoldPlan(3), replicates=100)
 
     np.testing.assert_array_equal(shared.evaluation.probabilities, expected.evaluation.probabilities)
     images = int((table.frame["split"] == "train").sum())

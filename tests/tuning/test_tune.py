@@ -16,7 +16,7 @@ from hilum.training.train import train
 from hilum.tuning import trials
 from hilum.tuning.study import dimensions
 from hilum.tuning.trials import Plan, Trials
-from hilum.tuning.tune import tune
+from hilum.tuning.tune import TuneOptions, tune
 
 SMALL = [
     "model.architecture=custom_cnn",
@@ -123,9 +123,9 @@ def test_a_trial_that_fails_says_why_and_the_study_goes_on(tmp_path, table):
 def test_tpe_is_seeded_stays_in_its_ranges_and_can_be_prolonged(tmp_path, table):
     vary = {"train.learning_rate": (1e-4, 1e-2), "model.hidden": [[4], [8, 4]], "train.epochs": (1, 2)}
 
-    first = tune(BASE, table, tmp_path / "a", vary=vary, search="tpe", trials=2)
-    longer = tune(BASE, table, tmp_path / "a", vary=vary, search="tpe", trials=3)
-    other = tune(BASE, table, tmp_path / "b", vary=vary, search="tpe", trials=3)
+    first = tune(BASE, table, tmp_path / "a", vary=vary, search="tpe", options=TuneOptions(trials=2))
+    longer = tune(BASE, table, tmp_path / "a", vary=vary, search="tpe", options=TuneOptions(trials=3))
+    other = tune(BASE, table, tmp_path / "b", vary=vary, search="tpe", options=TuneOptions(trials=3))
 
     assert len(first.trials) == 2
     assert longer.planned == len(longer.trials) == 3
@@ -203,7 +203,7 @@ def test_a_storage_that_cannot_be_had_is_told_without_its_password(
     monkeypatch.setattr(trials.time, "sleep", lambda seconds: None)
 
     with pytest.raises((UsageError, TrainingError), match=words) as caught:
-        tune(BASE, table, tmp_path / "study", vary=GRID, storage=storage)
+        tune(BASE, table, tmp_path / "study", vary=GRID, options=TuneOptions(storage=storage))
 
     assert "secret" not in str(caught.value)
 

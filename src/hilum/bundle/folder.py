@@ -25,10 +25,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from pydantic import ValidationError
 
-from hilum.bundle.manifest import (
-    READABLE,
-    Manifest,
-)
+from hilum.bundle.manifest import READABLE, Manifest
 from hilum.errors import BundleError, UsageError
 from hilum.files import replacing_folder
 
@@ -70,7 +67,7 @@ class Bundle:
         manifest: What it says of itself.
         graph: The bytes of `model.onnx`, as hashed.
         golden: Its golden input and outputs.
-        calibrated_on: uint8 (n, 16): fingerprints of the images that recalibrated it; see `parts.fingerprints`.
+        calibrated_on: uint8 (n, 16): fingerprints of the images that recalibrated it (`evaluation.cohort`).
     """
 
     folder: Path
@@ -98,7 +95,7 @@ def write_bundle(
     golden: Golden,
     calibrated_on: np.ndarray = NOTHING,
 ) -> Bundle:
-    """Seals a bundle; the folder appears whole or not at all.
+    """Seal a bundle and read it back; the folder appears whole or not at all.
 
     Args:
         folder: Where to; one that is there is replaced.
@@ -126,7 +123,7 @@ def write_bundle(
 
 
 def read_bundle(folder: Path, *, expect: str | None = None) -> Bundle:
-    """Reads a bundle: every file listed and none unlisted, hashes, format, graph, and only then its content.
+    """Read a bundle: every file listed and none unlisted, hashes, format, graph, and only then its content.
 
     The golden output is checked where the graph first runs: `runtime.load`.
 
@@ -200,7 +197,7 @@ def _read_sums(folder: Path) -> tuple[dict[str, str], str]:
 
 
 def _files(folder: Path) -> list[str]:
-    """Every file of a bundle but its sums, by relative POSIX path; anything that is not a plain file is refused."""
+    """Return every file of a bundle but its sums, by relative POSIX path; refuse anything that is not a plain file."""
     names = []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
@@ -228,7 +225,7 @@ def _parse_manifest(content: bytes) -> Manifest:
 
 
 def _check_graph(content: bytes) -> None:
-    """Refuses what is no graph, reaches outside its file, or has other inputs and outputs than the contract's."""
+    """Refuse a file that is no graph, reaches outside itself, or has other inputs and outputs than the contract's."""
     try:
         model = onnx.load_from_string(content)
     except (DecodeError, ValueError) as error:
@@ -245,7 +242,7 @@ def _check_graph(content: bytes) -> None:
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor of a model, those in attributes, subgraphs and functions included."""
+    """Yield every tensor of a model, those in attributes, subgraphs and functions included."""
     graphs: list[Any] = [model.graph]
     nodes = [node for function in model.functions for node in function.node]
     while graphs or nodes:
@@ -286,9 +283,11 @@ def _parse_fingerprints(content: bytes | None, manifest: Manifest) -> np.ndarray
         return NOTHING
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            found = file["fingerprints"]
+            fingerprints = file["fingerprints"]
     except (ValueError, KeyError, OSError, TypeError) as error:
         raise BundleError(f"{CALIBRATED_ON} is damaged ({error})") from None
-    if found.ndim != 2 or found.shape[1] != 16 or found.dtype != np.uint8:
-        raise BundleError(f"{CALIBRATED_ON} holds {found.dtype} {found.shape}, uint8 (n, 16) expected")
-    return np.asarray(found)
+    if fingerprints.ndim != 2 or fingerprints.shape[1] != 16 or fingerprints.dtype != np.uint8:
+        raise BundleError(
+            f"{CALIBRATED_ON} holds {fingerprints.dtype} {fingerprints.shape}, uint8 (n, 16) expected"
+        )
+    return np.asarray(fingerprints)

@@ -18,19 +18,19 @@ from hilum.recipe.values import InputSpec, Task
 
 FORMAT = 4
 READABLE = (1, 2, 3, 4)
-"""Format 1 says nothing of the link, which was the sigmoid; 1 and 2 know no intercept and no recalibration. Until 3
-the limit of likeness was the largest distance on validation, by deviations without a floor, and no bundle was an
-ensemble."""
+"""Format 1 does not name the link, which was the sigmoid; 1 and 2 have neither intercepts nor recalibrations. Up to
+format 3 the limit of likeness was the largest distance on validation, by deviations without a floor, and no bundle was
+an ensemble."""
 FLAT = {
     "task": {"kind": "task", "findings": "findings", "negatives": "negatives"},
     "input": {"size": "size", "fit": "fit"},
 }
-"""Values of the manifest whose keys stand side by side in the file, each with its name there."""
+"""Nested values of the manifest whose keys stand at the top level of the file, each with its name there."""
 INTENDED_USE = "Research only: not a medical device, not for diagnosis or treatment of patients."
 
 
 class Record(BaseModel):
-    """A part of the manifest: immutable, nothing unknown in it."""
+    """A part of the manifest: immutable, and unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -50,7 +50,7 @@ class Calibration(Record):
     rule: str
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Logits (n, findings) -> calibrated probabilities, float64 in [0, 1]; by the softmax rows sum to 1."""
+        """Return calibrated probabilities, float64 in [0, 1], of logits (n, findings); by the softmax rows sum to 1."""
         scaled = np.asarray(logits, np.float64) / np.array(self.temperatures)
         if self.intercepts:
             scaled = scaled + np.array(self.intercepts)
@@ -63,7 +63,7 @@ class Calibration(Record):
 
 
 class Seen(Record):
-    """What the training images were, so that others can be told apart from them.
+    """What the training images were, so that images unlike them can be recognised.
 
     `ages` are the lowest and the highest in years, `sides` the smallest and the largest shorter side in pixels; None
     where unknown. `typical_share` of the validation images lie within `typical_distance` (`runtime.typical_limit`); 1,
@@ -86,7 +86,7 @@ class Seen(Record):
 
 
 class Training(Record):
-    """How the model came to be."""
+    """How the model was trained."""
 
     engine: str
     architecture: str
@@ -114,7 +114,7 @@ class Training(Record):
 
 
 class DataSource(Record):
-    """A data set that was trained on, with what its users owe it."""
+    """A data set that was trained on, with its citation and terms of use."""
 
     name: str
     citation: str
@@ -125,7 +125,7 @@ class Recalibration(Record):
     """A new calibration, fitted on images of another site, of the same weights and graph.
 
     `positives` and `negatives` count patients a finding; the calibration of the findings in `kept` is the parent's.
-    `cautions` say of which findings the ranking was not surely better than chance there.
+    `cautions` name the findings whose ranking was not surely better than chance there.
     """
 
     parent: str
@@ -142,22 +142,22 @@ class Recalibration(Record):
 
     @property
     def summary(self) -> str:
-        """On what it was fitted, in a line."""
+        """What it was fitted on, in one line."""
         return f"recalibrated on {self.site}: {self.num_images:,} images of {self.num_patients:,} patients, {self.part}"
 
 
 class Member(Record):
-    """A bundle that an ensemble was made of: its hash, and all that it said of itself."""
+    """A bundle that an ensemble was made of: its hash and its whole manifest."""
 
     hash: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     manifest: "Manifest"
 
 
 class Manifest(Record):
-    """What `bundle.json` says.
+    """The content of `bundle.json`.
 
     `members` are those of an ensemble, in the order in which its graph holds them; empty for one model. Of an ensemble
-    `training` says what its members have in common, and otherwise what they have one by one.
+    `training` holds what its members have in common, and otherwise the values of each.
     """
 
     format: Literal[1, 2, 3, 4] = 4
@@ -222,7 +222,7 @@ class Manifest(Record):
 
     @property
     def temperature_notes(self) -> tuple[str, ...]:
-        """Says of which findings no temperature could be fitted, though the recipe asks for one; empty where all were.
+        """Notes on findings whose temperature could not be fitted, though the recipe asks for it; empty if all could.
 
         A fit never ends at exactly 1, nor at exactly one of its bounds: those are what is left where it failed.
         """
@@ -231,8 +231,8 @@ class Manifest(Record):
 
         if self.members:
             lacking = sum(bool(member.manifest.temperature_notes) for member in self.members)
-            of = f"of {lacking} of {len(self.members)} members"
-            return (f"{of} not all temperatures could be fitted; see their reports",) if lacking else ()
+            members = f"of {lacking} of {len(self.members)} members"
+            return (f"{members} not all temperatures could be fitted; see their reports",) if lacking else ()
         if not self.recipe.get("calibrate", {}).get("temperature", True):
             return ()
         classes = self.calibration.link == "softmax"
@@ -259,7 +259,7 @@ class Manifest(Record):
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """Those of the task, in the order of the graph's outputs."""
+        """The findings of the task, in the order of the graph's outputs."""
         return self.task.findings
 
     @property

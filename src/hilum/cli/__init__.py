@@ -1,20 +1,13 @@
 """The command line: one function a command, thin over the library, which is imported inside."""
 
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 from hilum import __version__
-from hilum.cli import (
-    bundle as bundle_commands,
-    data as data_commands,
-    evaluate as evaluate_commands,
-    predict as predict_commands,
-    runs as runs_command,
-    train as train_commands,
-    tune as tune_command,
-)
+from hilum.cli import bundle, data, evaluate, predict, runs, train, tune
 from hilum.cli.group import Group
+from hilum.cli.options import argument
 
 app = typer.Typer(
     name="hilum",
@@ -29,8 +22,8 @@ app = typer.Typer(
     "Exit status: 0 done; 1 the data, a bundle or a training failed a check; 2 the command line or recipe is wrong; "
     "130 stopped by Ctrl-C, 143 by SIGTERM.",
 )
-app.add_typer(data_commands.app, name="data")
-app.add_typer(bundle_commands.app, name="bundle")
+app.add_typer(data.app, name="data")
+app.add_typer(bundle.app, name="bundle")
 
 
 @app.callback(invoke_without_command=True)
@@ -46,34 +39,32 @@ def _root(
         raise typer.Exit(2)
 
 
-app.command(epilog="Example: hilum demo -o runs/demo")(train_commands.demo)
+app.command(epilog="Example: hilum demo -o runs/demo")(train.demo)
 app.command(
     epilog="Example: hilum train kermany-densenet121 --data chest_xray -o runs/k --set train.epochs=5",
-)(train_commands.train)
+)(train.train)
 app.command(
     epilog="Example: hilum crossval kermany-densenet121 --data chest_xray -o runs/cv --folds 5",
-)(train_commands.crossval)
+)(train.crossval)
 app.command(
     epilog="Examples: hilum evaluate runs/k        (the test split of the run's own data);  "
     "hilum evaluate runs/k --data SITE        (an external test, beside the own one)"
-)(evaluate_commands.evaluate)
+)(evaluate.evaluate)
 app.command(
     epilog="Example: hilum score theirs.csv --labels Data_Entry_2017_v2020.csv -o scored --allow-missing"
-)(evaluate_commands.score)
-app.command(epilog="Example: hilum predict runs/k patient.dcm folder/ -o predictions.csv")(
-    predict_commands.predict
-)
-app.command(epilog="Example: hilum explain runs/k patient.dcm -o maps")(predict_commands.explain)
+)(evaluate.score)
+app.command(epilog="Example: hilum predict runs/k patient.dcm folder/ -o predictions.csv")(predict.predict)
+app.command(epilog="Example: hilum explain runs/k patient.dcm -o maps")(predict.explain)
 app.command(
     epilog="Example: hilum tune kermany-densenet121 --data chest_xray --vary train.learning_rate=1e-5,1e-4,1e-3"
-)(tune_command.tune)
-app.command(epilog="Example: hilum runs runs --sort val_auroc")(runs_command.runs)
-app.command(epilog="Example: hilum compare runs/torch runs/keras -o compared")(runs_command.compare)
+)(tune.tune)
+app.command(epilog="Example: hilum runs runs --sort val_auroc")(runs.runs)
+app.command(epilog="Example: hilum compare runs/torch runs/keras -o compared")(runs.compare)
 
 
 @app.command(epilog="Example: hilum recipes kermany-densenet121 > my.toml")
 def recipes(
-    name: Annotated[Optional[str], typer.Argument(help="A recipe to print.", show_default=False)] = None,  # noqa: UP045
+    name: Annotated[str | None, argument(help="A recipe to print.")] = None,
     architectures: Annotated[
         bool, typer.Option("--architectures", help="List the networks that a recipe can name, instead.")
     ] = False,

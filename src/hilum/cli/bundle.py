@@ -1,17 +1,21 @@
 """`hilum bundle`: sealed models, shown, verified, joined, and calibrated for another site."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
+from hilum.cli.data import read_table
 from hilum.cli.options import (
     BundleArgument,
+    BundleOutput,
     ExpectOption,
-    ImagesOption,
     JsonOption,
-    LayoutOption,
-    RemapOption,
+    ReadingOptions,
+    argument,
+    expanded,
+    option,
 )
 from hilum.progress import count
 
@@ -29,15 +33,15 @@ def bundle_show(model: BundleArgument, expect: ExpectOption = None, as_json: Jso
     from hilum.bundle import read_bundle
     from hilum.cli.terminal import show_json, show_pairs
 
-    found = read_bundle(model, expect=expect)
-    manifest = found.manifest
+    bundle = read_bundle(model, expect=expect)
+    manifest = bundle.manifest
     if as_json:
-        show_json({"bundle": found.hash, **manifest.model_dump(mode="json")})
+        show_json({"bundle": bundle.hash, **manifest.model_dump(mode="json")})
         return
     training, seen = manifest.training, manifest.seen
     show_pairs(
         {
-            "bundle": found.hash,
+            "bundle": bundle.hash,
             "name": manifest.name,
             "intended use": manifest.intended_use,
             "task": manifest.task.kind,
@@ -79,50 +83,48 @@ def bundle_verify(model: BundleArgument, expect: ExpectOption = None, as_json: J
         typer.echo(f"whole: bundle {loaded.bundle.hash}, golden output reproduced")
 
 
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """What calibrates, and by which rule."""
+
+    split: Annotated[
+        str | None,
+        option(
+            "--split",
+            help="What of the site's own split calibrates: val, train, train+val or all, never test; if not given val, "
+            "else train, else all.",
+        ),
+    ] = None
+    share: Annotated[
+        float | None,
+        option(
+            "--share",
+            help="Share of those patients who calibrate, above 0 and at most 1; if not given all, or half where the "
+            "site has no split.",
+        ),
+    ] = None
+    sensitivity: Annotated[
+        float | None,
+        option(
+            "--sensitivity",
+            help="Choose the thresholds that reach this sensitivity, such as 0.95; if not given by the bundle's own "
+            "rule.",
+        ),
+    ] = None
+    site: Annotated[str, typer.Option("--site", help="The site's name; the data set's if not given.")] = ""
+
+
 @app.command(
     "recalibrate",
     epilog="Example: hilum bundle recalibrate runs/k --data SITE --sensitivity 0.95 -o k-at-site",
 )
+@expanded()
 def bundle_recalibrate(
     model: BundleArgument,
-    data: Annotated[
-        Path,
-        typer.Option("--data", help="The site's data set, CSV file or table (.parquet).", show_default=False),
-    ],
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="The new bundle's folder.", show_default=False)
-    ],
-    split: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            "--split",
-            help="What of the site's own split calibrates: val, train, train+val or all, never test; if not given val, "
-            "else train, else all.",
-            show_default=False,
-        ),
-    ] = None,
-    share: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option(
-            "--share",
-            help="Share of those patients who calibrate, above 0 and at most 1; if not given all, or half where the "
-            "site has no split.",
-            show_default=False,
-        ),
-    ] = None,
-    sensitivity: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option(
-            "--sensitivity",
-            help="Choose the thresholds that reach this sensitivity, such as 0.95; if not given by the bundle's own "
-            "rule.",
-            show_default=False,
-        ),
-    ] = None,
-    site: Annotated[str, typer.Option("--site", help="The site's name; the data set's if not given.")] = "",
-    layout: LayoutOption = None,
-    images: ImagesOption = None,
-    remap: RemapOption = None,
+    data: Annotated[Path, option("--data", help="The site's data set, CSV file or table (.parquet).")],
+    output: BundleOutput,
+    calibration: CalibrationOptions,
+    reading: ReadingOptions,
     expect: ExpectOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -132,18 +134,22 @@ def bundle_recalibrate(
     test part is not touched, and evaluate leaves the patients who calibrated out. A model that ranks no better than
     chance there is refused.
     """
-    from hilum.cli.data import read_table
     from hilum.cli.terminal import RESEARCH, Terminal, show, show_json
-    from hilum.evaluation import recalibrate as recalibration
+    from hilum.evaluation import recalibrate
     from hilum.inference.predictor import Predictor
     from hilum.report import formatting
 
     loaded = Predictor.load(model, expect=expect)
-    plan = recalibration.Plan(part=split, share=share, sensitivity=sensitivity, site=site)
-    recalibration.check(loaded.manifest, output, plan)
-    table = read_table(data, layout=layout, images=images, remap=remap)
+    plan = recalibrate.SiteCalibration(
+        part=calibration.split,
+        share=calibration.share,
+        sensitivity=calibration.sensitivity,
+        site=calibration.site,
+    )
+    recalibrate.check(loaded.manifest, output, plan)
+    table = read_table(data, reading)
     watch = Terminal()
-    result = recalibration.recalibrate(loaded, table, output, plan, watch=watch)
+    result = recalibrate.recalibrate(loaded, table, output, plan, watch=watch)
     manifest = result.bundle.manifest
     figures = {
         finding: {
@@ -151,18 +157,17 @@ def bundle_recalibrate(
                 "before": result.before[finding][name].to_dict(),
                 "after": result.after[finding][name].to_dict(),
             }
-            for name in recalibration.METRICS
+            for name in recalibrate.METRICS
         }
         for finding in result.findings
     }
     if as_json:
         record = manifest.recalibrations[-1].model_dump(mode="json")
-        calibration = manifest.calibration.model_dump(mode="json")
         show_json(
             {
                 "bundle": result.bundle.hash,
                 **record,
-                "calibration": calibration,
+                "calibration": manifest.calibration.model_dump(mode="json"),
                 "figures": figures,
                 "notes": [note.to_dict() for note in result.notes],
             }
@@ -185,18 +190,14 @@ def bundle_recalibrate(
     _show_calibration(manifest)
     watch.say(f"{manifest.recalibrations[-1].summary}. {RESEARCH}")
     typer.echo(f"bundle: {result.bundle.folder} ({result.bundle.hash})")
-    moved = f" --images {images}" if images else ""
+    moved = f" --images {reading.images}" if reading.images else ""
     watch.say(f"next: hilum evaluate {output} --data {data}{moved} --internal {model}")
 
 
 @app.command("ensemble", epilog="Example: hilum bundle ensemble runs/a runs/b runs/c -o abc")
 def bundle_ensemble(
-    models: Annotated[
-        list[Path], typer.Argument(help="Bundles, or runs' folders that hold one.", show_default=False)
-    ],
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="The new bundle's folder.", show_default=False)
-    ],
+    models: Annotated[list[Path], argument(help="Bundles, or runs' folders that hold one.")],
+    output: BundleOutput,
     name: Annotated[
         str,
         typer.Option(
@@ -227,24 +228,24 @@ def bundle_ensemble(
 
 
 def _members(manifest: Any) -> dict[str, str]:
-    """Of an ensemble, what its members are."""
+    """Return what the members of an ensemble are; nothing for other bundles."""
     from hilum.inference import ensemble
 
-    return {name.lower(): told for name, told in ensemble.member_facts(manifest)}
+    return {name.lower(): value for name, value in ensemble.member_facts(manifest)}
 
 
 def _recalibrations(manifest: Any) -> dict[str, str]:
-    """What a recalibrated bundle was calibrated on, and of which bundle it has the weights."""
+    """Return what a recalibrated bundle was calibrated on, and which bundle its weights come from."""
     return {
         f"calibration {number}" if number > 1 else "calibration": "; ".join(
-            (f"{one.summary}; of bundle {one.parent[:16]}", *one.cautions)
+            (f"{record.summary}; of bundle {record.parent[:16]}", *record.cautions)
         )
-        for number, one in enumerate(manifest.recalibrations, start=1)
+        for number, record in enumerate(manifest.recalibrations, start=1)
     }
 
 
 def _show_calibration(manifest: Any) -> None:
-    """Shows temperatures, intercepts where there are any, and thresholds."""
+    """Show temperatures, intercepts where there are any, and thresholds."""
     from hilum.cli.terminal import show
 
     calibration = manifest.calibration

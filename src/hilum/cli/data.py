@@ -3,27 +3,28 @@
 from collections.abc import Sequence
 from math import isnan
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
 from hilum.cli.options import (
-    ColumnOption,
-    EmptyOption,
     ImagesOption,
     JsonOption,
+    LabelOptions,
     LayoutOption,
-    PolicyName,
-    PositiveOption,
-    RemapOption,
-    SeparatorOption,
+    ReadingOptions,
     TableArgument,
     TableOutput,
-    UncertainOption,
+    argument,
     check_folder,
     check_table,
+    expanded,
+    option,
 )
+from hilum.errors import UsageError
 from hilum.progress import count
+
+AGREEMENT = ("both", "first_only", "second_only", "neither", "one_sided", "kappa", "positive", "negative")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,39 +40,26 @@ app = typer.Typer(
     "hilum data index CheXpert-v1.0-small --uncertain ones --empty zeros -o table.parquet;  "
     "hilum data index ours.csv --column image=file --column patient=pid --column finding=tb --positive yes",
 )
+@expanded("source output layout images remap uncertain empty column positive separator as_json")
 def data_index(
-    source: Annotated[Path, typer.Argument(help="A data set's folder, CSV or npz file.", show_default=False)],
+    source: Annotated[Path, argument(help="A data set's folder, CSV or npz file.")],
+    reading: ReadingOptions,
+    labels: LabelOptions,
     output: Annotated[Path, typer.Option("-o", "--output", help="The table to write.")] = Path(
         "table.parquet"
     ),
-    layout: LayoutOption = None,
-    images: ImagesOption = None,
-    remap: RemapOption = None,
-    uncertain: UncertainOption = None,
-    empty: EmptyOption = None,
-    column: ColumnOption = None,
-    positive: PositiveOption = None,
-    separator: SeparatorOption = "|",
     as_json: JsonOption = False,
 ) -> None:
     """Read a data set of any supported layout into a table."""
     check_table(output, read=[source])
-    table = read_table(
-        source,
-        layout=layout,
-        images=images,
-        remap=remap,
-        columns=_columns(column, positive, separator),
-        uncertain=uncertain,
-        empty=empty,
-    )
+    table = read_table(source, reading, labels)
     table.write(output)
     _show_table(table, output, as_json=as_json)
 
 
 @app.command("merge", epilog="Example: hilum data merge nih.parquet rsna.parquet -o both.parquet")
 def data_merge(
-    tables: Annotated[list[Path], typer.Argument(help="Tables (.parquet), two or more.", show_default=False)],
+    tables: Annotated[list[Path], argument(help="Tables (.parquet), two or more.")],
     output: TableOutput,
     as_json: JsonOption = False,
 ) -> None:
@@ -102,9 +90,8 @@ def data_filter(
     table: TableArgument,
     expression: Annotated[
         str,
-        typer.Argument(
-            help="Columns and findings with ==, !=, <, <=, >, >=, in, and, or, not; a finding alone: it is present.",
-            show_default=False,
+        argument(
+            help="Columns and findings with ==, !=, <, <=, >, >=, in, and, or, not; a finding alone: it is present."
         ),
     ],
     output: TableOutput,
@@ -126,19 +113,13 @@ def data_filter(
     epilog="Example: hilum data relabel nih.parquet radiologists.csv --column image=file --column finding=Pneumothorax "
     "-o relabelled.parquet",
 )
+@expanded("table other output layout uncertain empty column positive separator as_json")
 def data_relabel(
     table: TableArgument,
-    other: Annotated[
-        Path,
-        typer.Argument(help="The second labels: a CSV file, a data set or a table.", show_default=False),
-    ],
+    other: Annotated[Path, argument(help="The second labels: a CSV file, a data set or a table.")],
     output: TableOutput,
+    labels: LabelOptions,
     layout: LayoutOption = None,
-    uncertain: UncertainOption = None,
-    empty: EmptyOption = None,
-    column: ColumnOption = None,
-    positive: PositiveOption = None,
-    separator: SeparatorOption = "|",
     as_json: JsonOption = False,
 ) -> None:
     """Replace a table's labels by a second set for the same images.
@@ -151,32 +132,13 @@ def data_relabel(
 
     check_table(output, read=[table, other])
     first = Table.read(table)
-    second = read_table(
-        other,
-        layout=layout,
-        images=None,
-        remap=None,
-        columns=_columns(column, positive, separator),
-        uncertain=uncertain,
-        empty=empty,
-        quiet=True,
-    )
+    second = read_table(other, ReadingOptions(layout), labels, quiet=True)
     result = relabel(first, second)
     result.table.write(output)
     say_notes(result.table.notes[len(first.notes) :])
     if as_json:
-        figures = (
-            "both",
-            "first_only",
-            "second_only",
-            "neither",
-            "one_sided",
-            "kappa",
-            "positive",
-            "negative",
-        )
         agreed = {
-            one.finding: {name: _finite(getattr(one, name)) for name in figures} for one in result.agreement
+            row.finding: {name: _finite(getattr(row, name)) for name in AGREEMENT} for row in result.agreement
         }
         show_json({**_summary(result.table, output), "matched": result.matched, "agreement": agreed})
         return
@@ -184,11 +146,11 @@ def data_relabel(
     show(
         [
             [
-                one.finding,
-                *(f"{count:,}" for count in (one.both, one.first_only, one.second_only, one.neither)),
-                *("" if isnan(figure) else f"{figure:.3f}" for figure in (one.kappa, one.positive)),
+                row.finding,
+                *(f"{count:,}" for count in (row.both, row.first_only, row.second_only, row.neither)),
+                *("" if isnan(figure) else f"{figure:.3f}" for figure in (row.kappa, row.positive)),
             ]
-            for one in result.agreement
+            for row in result.agreement
         ],
         header=["finding", "both", "old only", "new only", "neither", "kappa", "positive agreement"],
         right=range(1, 7),
@@ -202,10 +164,7 @@ def data_relabel(
 )
 def data_explore(
     source: Annotated[
-        Path,
-        typer.Argument(
-            help="A data set's folder or CSV file, a table (.parquet), or a run's folder.", show_default=False
-        ),
+        Path, argument(help="A data set's folder or CSV file, a table (.parquet), or a run's folder.")
     ],
     output: Annotated[
         Path, typer.Option("-o", "--output", help="The folder for page, pictures and numbers.")
@@ -213,8 +172,7 @@ def data_explore(
     layout: LayoutOption = None,
     images: ImagesOption = None,
     limit: Annotated[
-        int,
-        typer.Option("--limit", min=0, help="Images of each class that are read, at most; 0 reads none."),
+        int, typer.Option("--limit", min=0, help="Images of each class that are read, at most; 0 reads none.")
     ] = 2000,
     seed: Annotated[int, typer.Option("--seed", help="Chooses which images are read.")] = 0,
     as_json: JsonOption = False,
@@ -225,8 +183,7 @@ def data_explore(
     """
     from hilum.cli.terminal import RESEARCH, Terminal, show_json
     from hilum.data.exploration import explore
-    from hilum.errors import UsageError
-    from hilum.report.exploration import page as report, sentences
+    from hilum.report.exploration import page, sentences
 
     check_folder(output, reports=("explore.html",))
     stored = _of_run(source)
@@ -234,22 +191,22 @@ def data_explore(
         raise UsageError(
             f"-o {output} lies in {source}, where the pictures would be taken for radiographs; give another folder"
         )
-    table = read_table(stored, layout=layout, images=images, remap=None, quiet=True)
+    table = read_table(stored, ReadingOptions(layout, images), quiet=True)
     watch = Terminal()
-    found = explore(table, limit=limit, seed=seed, watch=watch)
+    exploration = explore(table, limit=limit, seed=seed, watch=watch)
     watch.stage("Drawing")
     place = source.resolve()
-    page = report.write(output, found, title=place.name if place.is_dir() else place.stem)
-    watch.finish(f"{sentences.cohort(found)}, {found.num_read:,} of them read. {RESEARCH}")
-    if found.unreadable:
-        unreadable = count(len(found.unreadable), "file")
+    path = page.write(output, exploration, title=place.name if place.is_dir() else place.stem)
+    watch.finish(f"{sentences.cohort(exploration)}, {exploration.num_read:,} of them read. {RESEARCH}")
+    if exploration.unreadable:
+        unreadable = count(len(exploration.unreadable), "file")
         watch.say(f"warning: {unreadable} cannot be read; explore.json lists what")
     if as_json:
-        show_json(found.to_dict())
+        show_json(exploration.to_dict())
         return
-    for sentence in report.notable(found):
+    for sentence in page.notable(exploration):
         typer.echo(f"- {sentence}")
-    typer.echo(f"page: {page}")
+    typer.echo(f"page: {path}")
 
 
 @app.command(
@@ -257,29 +214,23 @@ def data_explore(
     epilog="Examples: hilum data audit chest_xray -o audit;  hilum data audit table.parquet --json;  "
     "hilum data audit runs/k;  hilum data audit table.parquet --without-leaks clean.parquet",
 )
+@expanded("source output without_leaks layout images remap as_json")
 def data_audit(
     source: Annotated[
-        Path,
-        typer.Argument(
-            help="A table (.parquet), a data set's folder or CSV file, or a run's folder.", show_default=False
-        ),
+        Path, argument(help="A table (.parquet), a data set's folder or CSV file, or a run's folder.")
     ],
+    reading: ReadingOptions,
     output: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("-o", "--output", help="The folder for audit.html and audit.json.", show_default=False),
+        Path | None, option("-o", "--output", help="The folder for audit.html and audit.json.")
     ] = None,
     without_leaks: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(
+        Path | None,
+        option(
             "--without-leaks",
             help="Write the table without what leaks to this file (.parquet): of a patient or picture in several parts "
             "what is in test stays, without test what is in val.",
-            show_default=False,
         ),
     ] = None,
-    layout: LayoutOption = None,
-    images: ImagesOption = None,
-    remap: RemapOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Look for leaks, copies, wrong labels and broken images.
@@ -288,7 +239,6 @@ def data_audit(
     """
     from hilum.cli.terminal import RESEARCH, Terminal, show, show_json
     from hilum.data.audit import audit
-    from hilum.errors import UsageError
 
     if output is not None:
         check_folder(output, reports=("audit.html",))
@@ -297,31 +247,31 @@ def data_audit(
         if without_leaks.suffix != ".parquet":
             raise UsageError(f"--without-leaks {without_leaks} should be a file that ends in .parquet")
         check_table(without_leaks, option="--without-leaks", read=[stored])
-    table = read_table(stored, layout=layout, images=images, remap=remap)
+    table = read_table(stored, reading)
     watch = Terminal()
-    found = audit(table, watch=watch)
+    result = audit(table, watch=watch)
     if output is not None:
-        from hilum.report.audit import page as page
+        from hilum.report.audit import page
 
         watch.stage("Writing the page")
-        written = page.write(output, found)
+        written = page.write(output, result)
         watch.finish(f"page: {written}")
     if without_leaks is not None:
-        clean = found.without_leaks()
+        clean = result.without_leaks()
         clean.write(without_leaks)
         watch.say(f"written: {without_leaks}, {len(clean):,} of {count(len(table), 'image')}")
     if as_json:
-        show_json(found.to_dict())
+        show_json(result.to_dict())
     else:
-        checks = found.summary()
+        checks = result.summary()
         show(checks.to_numpy().tolist(), header=list(checks.columns), right=(1,))
-        watch.say(f"{found.verdict} {RESEARCH}")
-    if found.leaks:
+        watch.say(f"{result.verdict} {RESEARCH}")
+    if result.leaks:
         raise typer.Exit(1)
 
 
 def _of_run(source: Path) -> Path:
-    """The table of a run's folder; anything else as it is."""
+    """Return the table of a run's folder; anything else as it is."""
     from hilum.runs.folder import RunFolder
 
     run = RunFolder(source)
@@ -329,7 +279,7 @@ def _of_run(source: Path) -> Path:
 
 
 def _summary(table: Any, output: Path) -> dict[str, Any]:
-    """What a table holds, for --json."""
+    """Return what a table holds, for --json."""
     labels = table.labels(table.findings)
     counts = {
         finding: {"present": int((column == 1).sum()), "absent": int((column == 0).sum())}
@@ -349,7 +299,7 @@ def _summary(table: Any, output: Path) -> dict[str, Any]:
 
 
 def _show_table(table: Any, output: Path, *, as_json: bool) -> None:
-    """Shows what a table that was written holds."""
+    """Show what a table that was written holds."""
     from hilum.cli.terminal import show, show_json, show_pairs
 
     summary = _summary(table, output)
@@ -375,7 +325,7 @@ def _show_table(table: Any, output: Path, *, as_json: bool) -> None:
 
 
 def say_notes(notes: Sequence[str]) -> None:
-    """Says what a reader of a table should know."""
+    """Say what a reader of a table should know."""
     from hilum.cli.terminal import Terminal
 
     watch = Terminal()
@@ -384,69 +334,38 @@ def say_notes(notes: Sequence[str]) -> None:
 
 
 def _finite(value: float) -> float | None:
-    """JSON has no NaN."""
+    """Return None for NaN, which JSON does not have."""
     return None if isnan(value) else value
 
 
-def _columns(pairs: list[str] | None, positive: list[str] | None, separator: str) -> Any:
-    """Returns a column map where one was given."""
-    from hilum.data.readers.csv_map import parse_columns
-    from hilum.errors import UsageError
-
-    if not pairs:
-        if positive or separator != "|":
-            raise UsageError(
-                "--positive and --separator belong to a column map; give --column image=COLUMN ... too"
-            )
-        return None
-    return parse_columns(pairs, separator=separator, positive=positive or ())
-
-
 def check_source(source: Path | None) -> None:
-    """Refuses data that are not there, before what takes seconds to load."""
-    from hilum.errors import UsageError
-
+    """Refuse data that are not there, before what takes seconds to load."""
     if source is not None and not source.exists():
         raise UsageError(f"there is no file or folder {source}")
 
 
 def read_table(
-    source: Path,
-    *,
-    layout: str | None,
-    images: Path | None,
-    remap: str | None,
-    columns: Any = None,
-    uncertain: PolicyName | None = None,
-    empty: PolicyName | None = None,
-    quiet: bool = False,
+    source: Path, reading: ReadingOptions, labels: LabelOptions | None = None, *, quiet: bool = False
 ) -> Any:
-    """Reads the data set, file or table that a command was given."""
+    """Return the Table of the data set, file or table that a command was given; `quiet` leaves its notes unsaid."""
     from hilum.cli.terminal import Terminal
     from hilum.data import readers
-    from hilum.errors import UsageError
 
-    pair = None
-    if remap is not None:
-        old, equals, new = remap.partition("=")
-        if not equals or not old:
-            raise UsageError(f"--remap {remap!r} is not of the form OLD=NEW")
-        pair = (old, new)
+    labels = labels or LabelOptions()
+    columns, remap = labels.columns(), reading.remapping()
     watch = Terminal()
     watch.stage(f"Reading {source}")
     table = readers.read(
         source,
-        name=layout,
-        images=images,
-        remap=pair,
+        name=reading.layout,
+        images=reading.images,
+        remap=remap,
         columns=columns,
-        uncertain=uncertain.value if uncertain else "",
-        empty=empty.value if empty else "",
+        uncertain=str(labels.uncertain or ""),
+        empty=str(labels.empty or ""),
     )
-    watch.finish(
-        f"{count(len(table), 'image')} of {count(table.num_patients, 'patient')} "
-        f"({', '.join(s.name for s in table.sources)})"
-    )
+    names = ", ".join(part.name for part in table.sources)
+    watch.finish(f"{count(len(table), 'image')} of {count(table.num_patients, 'patient')} ({names})")
     if not quiet:
         say_notes(table.notes)
     return table

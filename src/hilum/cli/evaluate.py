@@ -1,7 +1,8 @@
 """`hilum evaluate` and `score`: figures with intervals, on the terminal and as a report."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -14,10 +15,13 @@ from hilum.cli.options import (
     JsonOption,
     LayoutOption,
     LevelName,
-    RemapOption,
+    ReadingOptions,
     SourceOption,
     check_report,
+    expanded,
+    option,
 )
+from hilum.errors import UsageError
 from hilum.progress import count
 
 HEADLINES = {
@@ -33,38 +37,34 @@ HEADLINES = {
 }
 
 
+@expanded("model data split output layout images remap internal expect as_json")
 def evaluate(
     model: BundleArgument,
+    reading: ReadingOptions,
     data: SourceOption = None,
     split: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
+        str | None,
+        option(
             "--split",
             help="train, val, test, or all; if not given test of the run's own data and, of data from elsewhere, all "
             "images (only their test part if a source among them was trained on). Of data from elsewhere the part so "
             "named, or all where there are no parts.",
-            show_default=False,
         ),
     ] = None,
     output: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(
+        Path | None,
+        option(
             "-o",
             "--output",
             help="The folder for the report; if not given RUN/evaluation, of other parts RUN/evaluation-PART, of other "
             "data RUN/external/NAME.",
-            show_default=False,
         ),
     ] = None,
-    layout: LayoutOption = None,
-    images: ImagesOption = None,
-    remap: RemapOption = None,
     internal: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(
+        Path | None,
+        option(
             "--internal",
             help="With --data: the report of the model's own test, to compare with; RUN/evaluation if not given.",
-            show_default=False,
         ),
     ] = None,
     expect: ExpectOption = None,
@@ -76,19 +76,19 @@ def evaluate(
     stand beside those of its own test, with the interval of the difference.
     """
     from hilum.bundle import read_bundle
-    from hilum.errors import UsageError
-    from hilum.evaluation import evaluate as evaluation, external
+    from hilum.evaluation import external
+    from hilum.evaluation.evaluate import check_split
 
     if internal and not data:
         raise UsageError("--internal names the own test to compare other data with; give those with --data")
-    evaluation.check_split(split)
+    check_split(split)
     if output:
         check_report(output, own_test=split in (None, "test"))
     if data:  # before they are read
         read_bundle(model, expect=expect)
         if internal:
             external.find_report(internal)
-    table = read_table(data, layout=layout, images=images, remap=remap) if data else None
+    table = read_table(data, reading) if data else None
     evaluate_model(
         model,
         table,
@@ -96,11 +96,59 @@ def evaluate(
         output=output,
         as_json=as_json,
         expect=expect,
-        images=images,
+        images=reading.images,
         internal=internal,
     )
 
 
+@dataclass(frozen=True)
+class ScoringOptions:
+    """What is scored, and how."""
+
+    threshold: Annotated[
+        float | None,
+        option(
+            "--threshold",
+            min=0,
+            max=1,
+            help="The probability from which a finding is called present; the file's own column of thresholds if not "
+            "given, else 0.5.",
+        ),
+    ] = None
+    level: Annotated[
+        LevelName,
+        typer.Option(
+            "--level", help="What one row of the score is: an image, or a study or patient as a whole."
+        ),
+    ] = LevelName.image
+    how: Annotated[
+        HowName,
+        typer.Option("--join", help="How the probabilities of a study's or patient's images become one."),
+    ] = HowName.maximum
+    prevalence: Annotated[
+        float | None,
+        option(
+            "--prevalence",
+            min=0,
+            max=1,
+            help="Tell predictive values at this prevalence too, a share such as 0.05.",
+        ),
+    ] = None
+    split: Annotated[
+        str, typer.Option("--split", help="A part of the labels' own split (train, val, test), or all.")
+    ] = "all"
+    allow_missing: Annotated[
+        bool,
+        typer.Option(
+            "--allow-missing",
+            help="Score the images that have both, though some have only labels or predictions.",
+        ),
+    ] = False
+
+
+@expanded(
+    "predictions labels output threshold level how prevalence split allow_missing layout images as_json"
+)
 def score(
     predictions: Annotated[
         list[Path],
@@ -112,50 +160,10 @@ def score(
     labels: Annotated[
         Path, typer.Option("--labels", help="A data set's folder, its CSV file, or a table (.parquet).")
     ],
+    scoring: ScoringOptions,
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder for the report.")] = Path(
         "scored"
     ),
-    threshold: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option(
-            "--threshold",
-            min=0,
-            max=1,
-            help="The probability from which a finding is called present; the file's own column of thresholds if not "
-            "given, else 0.5.",
-            show_default=False,
-        ),
-    ] = None,
-    level: Annotated[
-        LevelName,
-        typer.Option(
-            "--level", help="What one row of the score is: an image, or a study or patient as a whole."
-        ),
-    ] = (LevelName.image),
-    how: Annotated[
-        HowName,
-        typer.Option("--join", help="How the probabilities of a study's or patient's images become one."),
-    ] = (HowName.maximum),
-    prevalence: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option(
-            "--prevalence",
-            min=0,
-            max=1,
-            help="Tell predictive values at this prevalence too, a share such as 0.05.",
-            show_default=False,
-        ),
-    ] = None,
-    split: Annotated[
-        str, typer.Option("--split", help="A part of the labels' own split (train, val, test), or all.")
-    ] = "all",
-    allow_missing: Annotated[
-        bool,
-        typer.Option(
-            "--allow-missing",
-            help="Score the images that have both, though some have only labels or predictions.",
-        ),
-    ] = False,
     layout: LayoutOption = None,
     images: ImagesOption = None,
     as_json: JsonOption = False,
@@ -165,22 +173,23 @@ def score(
     Whatever made them. The same statistics and report as evaluate, for the probabilities of any system.
     """
     from hilum.cli.terminal import Terminal
-    from hilum.evaluation import evaluate as evaluation, score as scoring
+    from hilum.evaluation import score
+    from hilum.evaluation.evaluate import check_split
 
-    evaluation.check_split(split)
+    check_split(scoring.split)
     check_report(output, own_test=False)
-    found = scoring.mean([scoring.read(path) for path in predictions])
-    table = read_table(labels, layout=layout, images=images, remap=None)
+    joined = score.mean([score.read(path) for path in predictions])
+    table = read_table(labels, ReadingOptions(layout, images))
     watch = Terminal()
     watch.stage("Scoring")
-    result = scoring.score(
-        found,
+    result = score.score(
+        joined,
         table,
-        threshold=threshold,
-        unit=scoring.Unit(level.value, how.value),
-        prevalence=prevalence,
-        allow_missing=allow_missing,
-        split=split,
+        threshold=scoring.threshold,
+        unit=score.Unit(scoring.level.value, scoring.how.value),
+        prevalence=scoring.prevalence,
+        allow_missing=scoring.allow_missing,
+        split=scoring.split,
     )
     show_report(result, output, watch, as_json=as_json)
 
@@ -196,26 +205,26 @@ def evaluate_model(
     images: Path | None = None,
     internal: Path | None = None,
 ) -> None:
-    """Scores a model and reports it; a table of data from elsewhere, or None for the run's own."""
+    """Score a model and report it, on a table of data from elsewhere or, with None, on the run's own."""
     from hilum.cli.terminal import Terminal
-    from hilum.evaluation import evaluate as evaluation
+    from hilum.evaluation.evaluate import evaluate, subject
 
     watch = Terminal()
-    subject = evaluation.subject(model, table, expect=expect, images=images, internal=internal)
+    scored = subject(model, table, expect=expect, images=images, internal=internal)
     if output is None and table is None:
-        check_report(subject.output(split=split or "test"), own_test=split in (None, "test"))
-    result = evaluation.evaluate(subject, split=split, watch=watch)
-    folder = output or subject.output(result)
+        check_report(scored.output(split=split or "test"), own_test=split in (None, "test"))
+    result = evaluate(scored, split=split, watch=watch)
+    folder = output or scored.output(result)
     check_report(folder, own_test=result.split == "test" and result.external is None)
     show_report(result, folder, watch, as_json=as_json)
 
 
 def show_report(result: Any, folder: Path, watch: Any, *, as_json: bool) -> None:
-    """Writes the report of an Evaluation and shows its figures."""
+    """Write the report of an Evaluation and show its figures."""
     from hilum.cli.terminal import RESEARCH, show, show_json, show_pairs
     from hilum.report import formatting
     from hilum.report.evaluation import page
-    from hilum.report.evaluation.disparities import remarks
+    from hilum.report.evaluation.disparities import disparity_sentences
 
     watch.stage("Writing the report")
     report = page.write(folder, result)
@@ -234,9 +243,9 @@ def show_report(result: Any, folder: Path, watch: Any, *, as_json: bool) -> None
     else:
         entries.append(("macro mean", result.metrics["macro"]))
         noun = "finding"
-        told: tuple[str, ...] = ("AUROC", "average precision")
+        shown: tuple[str, ...] = ("AUROC", "average precision")
         if result.task.exclusive:
-            noun, told = "class", ("AUROC", "sensitivity", "PPV")
+            noun, shown = "class", ("AUROC", "sensitivity", "PPV")
             show_pairs(
                 {"accuracy": f"{formatting.estimate(result.metrics['accuracy'])}, {result.decision.origin}"}
             )
@@ -245,19 +254,19 @@ def show_report(result: Any, folder: Path, watch: Any, *, as_json: bool) -> None
                 [
                     finding,
                     str(scores.get("positives", "")),
-                    *(formatting.estimate(scores.get(HEADLINES[label])) for label in told),
+                    *(formatting.estimate(scores.get(HEADLINES[label])) for label in shown),
                 ]
                 for finding, scores in entries
             ],
-            header=[noun, "positives", *(f"{label} (95 %)" for label in told)],
-            right=range(1, 2 + len(told)),
+            header=[noun, "positives", *(f"{label} (95 %)" for label in shown)],
+            right=range(1, 2 + len(shown)),
         )
     if result.external and result.external.contrasts:
         show(
             [
-                [name, formatting.NAMES[metric], *map(formatting.estimate, one.to_dict().values())]
+                [name, formatting.NAMES[metric], *map(formatting.estimate, contrast.to_dict().values())]
                 for name, row in result.external.contrasts.items()
-                for metric, one in row.items()
+                for metric, contrast in row.items()
             ],
             header=["", "figure", "own test", "here", "difference (95 %)"],
             right=(2, 3, 4),
@@ -266,7 +275,7 @@ def show_report(result: Any, folder: Path, watch: Any, *, as_json: bool) -> None
         if scores["auroc"].get("reason"):
             watch.say(f"{finding}: AUROC {scores['auroc']['reason']}")
     if result.subgroups:
-        for remark in remarks(result.subgroups):
+        for remark in disparity_sentences(result.subgroups):
             watch.say(remark)
     where = formatting.part(result.split)
     watch.say(

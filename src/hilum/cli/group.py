@@ -10,10 +10,13 @@ from hilum.errors import plain
 
 
 class Group(TyperGroup):
-    """Typer checks arguments by pydantic, whose words are for who programs, and tells of them in four lines."""
+    """The group of all commands, which refuses in one line.
+
+    Typer checks arguments by pydantic, whose words are for programmers, and takes four lines.
+    """
 
     def main(self, *args: Any, **options: Any) -> Any:
-        """Runs the command line."""
+        """Run the command line."""
         if not options.get("standalone_mode", True):
             return super().main(*args, **options)
         try:
@@ -27,7 +30,7 @@ class Group(TyperGroup):
         sys.exit(status or 0)
 
     def invoke(self, ctx: Any) -> Any:
-        """Runs the command."""
+        """Run the command."""
         try:
             return super().invoke(ctx)
         except typer.BadParameter as error:
@@ -40,12 +43,12 @@ class Group(TyperGroup):
 
 
 def _refusal(error: Exception) -> str:
-    """What Typer refuses, in a line; its help where a group was called without a command; empty for other errors."""
-    told = getattr(error, "format_message", None)  # the exceptions' classes are not public
+    """Return what Typer refuses, in a line, or its help where a command is missing; empty for other errors."""
+    message = getattr(error, "format_message", None)  # the exceptions' classes are not public
     context = getattr(error, "ctx", None)
-    if told is None:
+    if message is None:
         return ""
-    text = str(told())
+    text = str(message())
     if context is None or text.startswith("Usage:"):
         return text
     text = f"{text[:1].lower()}{text[1:]}".rstrip(".")

@@ -2,15 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
-from hilum.cli.options import (
-    ImagesOption,
-    JsonOption,
-    check_folder,
-)
+from hilum.cli.options import ImagesOption, JsonOption, argument, check_folder, option
+from hilum.errors import UsageError
 
 RUN_COLUMNS = (
     "run",
@@ -44,7 +41,6 @@ def runs(
     What became of each, its validation and test AUROC, and in what the recipes differ.
     """
     from hilum.cli.terminal import Terminal, show, show_json
-    from hilum.errors import UsageError
     from hilum.runs.folder import RECIPE
     from hilum.runs.listing import find_runs, recipe_differences, sort_runs
 
@@ -71,16 +67,14 @@ def runs(
 
 def compare(
     folders: Annotated[
-        list[Path],
-        typer.Argument(help="Finished runs, each evaluated; the first is the reference.", show_default=False),
+        list[Path], argument(help="Finished runs, each evaluated; the first is the reference.")
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The report's folder.", show_default=False)],
+    output: Annotated[Path, option("-o", "--output", help="The report's folder.")],
     names: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(
+        list[str] | None,
+        option(
             "--name",
             help="What to call a run; once for each run, in their order. Their folders' names if not given.",
-            show_default=False,
         ),
     ] = None,
     images: ImagesOption = None,
@@ -91,14 +85,14 @@ def compare(
     Reads the predictions that `hilum evaluate RUN` stored, and no test again.
     """
     from hilum.cli.terminal import RESEARCH, Terminal, show, show_json
-    from hilum.comparison.compare import compare as comparing
-    from hilum.report.comparison import page as report, plots
+    from hilum.comparison.compare import compare
+    from hilum.report.comparison import page, plots
 
     check_folder(output)
     watch = Terminal()
-    result = comparing(folders, names=names or None, watch=watch, images=images)
+    result = compare(folders, names=names or None, watch=watch, images=images)
     watch.stage("Writing the report")
-    page = report.write(output, result)
+    path = page.write(output, result)
     watch.finish()
     if as_json:
         show_json(result.to_dict())
@@ -119,11 +113,11 @@ def compare(
     watch.say(
         f"{result.data}: {len(result.images):,} test images of {patients:,} patients in common. {RESEARCH}"
     )
-    typer.echo(f"report: {page}")
+    typer.echo(f"report: {path}")
 
 
 def _run_row(run: Any) -> list[str]:
-    """One run's cells under RUN_COLUMNS."""
+    """Return a run's cells under RUN_COLUMNS."""
     from hilum.report import formatting
 
     recipe = run.recipe
@@ -143,7 +137,7 @@ def _run_row(run: Any) -> list[str]:
 
 
 def _difference_rows(different: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-    """A row a value, with the runs that have it; the key stands at its first value."""
+    """Return a row for each value, with the runs that have it; the key stands at its first value."""
     rows = []
     for key, values in different.items():
         runs_of: dict[str, list[str]] = {}

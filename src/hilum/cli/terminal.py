@@ -32,7 +32,7 @@ class Terminal:
         self._task: TaskID | None = None
 
     def stage(self, title: str, total: int | None = None) -> None:
-        """Begins a stage."""
+        """Begin a stage."""
         self._end()
         if not self.console.is_terminal:
             return
@@ -50,18 +50,18 @@ class Terminal:
         self._task = self._progress.add_task(title, total=total, note="")
 
     def advance(self, done: int, total: int | None = None, note: str = "") -> None:
-        """Moves the bar."""
+        """Move the bar."""
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=done, total=total, note=note)
 
     def finish(self, line: str = "") -> None:
-        """Ends the stage with a line that stays."""
+        """End the stage with a line that stays."""
         self._end()
         if line:
             self.say(line)
 
     def say(self, line: str) -> None:
-        """Prints a line to standard error."""
+        """Print a line to standard error."""
         self.console.print(line, markup=False)
 
     def _end(self) -> None:
@@ -77,7 +77,7 @@ def show(
     right: Sequence[int] = (),
     spare: Sequence[int] = (),
 ) -> None:
-    """Prints a table to standard output.
+    """Print a table to standard output.
 
     Args:
         rows: Cells.
@@ -110,17 +110,17 @@ def _table(
 
 
 def _width(console: Console, table: Table) -> int:
-    """Columns that a table takes where no cell is folded."""
+    """Return how many columns a table takes where no cell is folded."""
     return Measurement.get(console, console.options.update_width(UNBOUNDED), table).maximum
 
 
 def show_pairs(pairs: Mapping[str, str]) -> None:
-    """Prints names and values to standard output, one pair a line."""
+    """Print names and values to standard output, one pair a line."""
     width = max(map(len, pairs))
     for name, value in pairs.items():
         sys.stdout.write(f"{name:<{width}}  {value}\n")
 
 
 def show_json(value: Any) -> None:
-    """Prints JSON to standard output."""
+    """Print JSON to standard output."""
     sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")

@@ -1,33 +1,33 @@
 """`hilum demo`, `train` and `crossval`: from a recipe and data to sealed models."""
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
 from hilum.cli.data import check_source, read_table
 from hilum.cli.evaluate import evaluate_model, show_report
 from hilum.cli.options import (
-    AllowLeakOption,
     EngineName,
     EngineOption,
-    ImagesOption,
     JsonOption,
-    LayoutOption,
-    RemapOption,
+    RecipeOptions,
+    ResumeOption,
     SetOption,
-    SourceOption,
+    TrainingDataOptions,
     check_file,
+    expanded,
+    option,
 )
+from hilum.errors import UsageError
 
 
 def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="The run's folder.")] = Path("runs/demo"),
     engine: EngineOption = EngineName.torch,
     changes: SetOption = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last finished epoch.")] = False,
+    resume: ResumeOption = False,
 ) -> None:
     """Go the whole way on synthetic radiographs.
 
@@ -35,32 +35,24 @@ def demo(
     """
     from hilum.runs.folder import RunFolder
 
-    run = _train("demo", output, engine=engine, changes=changes, resume=resume)
+    run = _train(RecipeOptions("demo", engine, changes), TrainingDataOptions(), output, resume=resume)
     evaluate_model(run.folder, None, split="test", output=RunFolder(run.folder).evaluation, as_json=False)
 
 
+@expanded(
+    "recipe source output engine changes resume layout images remap track devices profile allow_leak saved_model"
+)
 def train(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name (hilum recipes) or a TOML file.")],
-    data: SourceOption = None,
+    chosen: RecipeOptions,
+    data: TrainingDataOptions,
     output: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(
-            "-o", "--output", help="The run's folder; runs/RECIPE if not given.", show_default=False
-        ),
+        Path | None, option("-o", "--output", help="The run's folder; runs/RECIPE if not given.")
     ] = None,
-    engine: EngineOption = EngineName.torch,
-    changes: SetOption = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last finished epoch.")] = False,
-    layout: LayoutOption = None,
-    images: ImagesOption = None,
-    remap: RemapOption = None,
+    resume: ResumeOption = False,
     track: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(
-            "--track",
-            metavar="NAME",
-            help="Also tell each epoch to tensorboard or mlflow; may be repeated.",
-            show_default=False,
+        list[str] | None,
+        option(
+            "--track", metavar="NAME", help="Also tell each epoch to tensorboard or mlflow; may be repeated."
         ),
     ] = None,
     devices: Annotated[
@@ -69,13 +61,11 @@ def train(
     profile: Annotated[
         bool, typer.Option("--profile", help="Tell at the end how many seconds each part of training took.")
     ] = False,
-    allow_leak: AllowLeakOption = False,
     saved_model: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(
+        Path | None,
+        option(
             "--saved-model",
             help="With --engine keras: also write the model here (.keras), for plain keras.models.load_model.",
-            show_default=False,
         ),
     ] = None,
 ) -> None:
@@ -86,20 +76,17 @@ def train(
     from hilum.training import tracking
 
     tracking.check(track or ())
-    check_source(data)
+    check_source(data.source)
     if saved_model:
-        _check_saved_model(saved_model, engine)
+        _check_saved_model(saved_model, chosen.engine)
     run = _train(
-        recipe,
-        output or Path("runs") / Path(recipe).stem,
-        partial(read_table, data, layout=layout, images=images, remap=remap) if data else None,
-        engine=engine,
-        changes=changes,
+        chosen,
+        data,
+        output or Path("runs") / Path(chosen.recipe).stem,
         resume=resume,
         track=track or (),
         devices=devices,
         profile=profile,
-        allow_leak=allow_leak,
     )
     if saved_model:
         from hilum import files
@@ -111,12 +98,11 @@ def train(
     typer.echo(f"next: hilum evaluate {run.folder}", err=True)
 
 
+@expanded("recipe output source folds repeats engine changes layout images remap allow_leak as_json")
 def crossval(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name (hilum recipes) or a TOML file.")],
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="The cross-validation's folder.", show_default=False)
-    ],
-    data: SourceOption = None,
+    chosen: RecipeOptions,
+    data: TrainingDataOptions,
+    output: Annotated[Path, option("-o", "--output", help="The cross-validation's folder.")],
     folds: Annotated[
         int, typer.Option("--folds", min=2, max=100, help="How many parts the patients are dealt into.")
     ] = 5,
@@ -124,12 +110,6 @@ def crossval(
         int,
         typer.Option("--repeats", min=1, help="How often the folds are drawn anew, each with the next seed."),
     ] = 1,
-    engine: EngineOption = EngineName.torch,
-    changes: SetOption = None,
-    layout: LayoutOption = None,
-    images: ImagesOption = None,
-    remap: RemapOption = None,
-    allow_leak: AllowLeakOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Cross-validate a recipe: a model a fold, and their ensemble.
@@ -142,29 +122,24 @@ def crossval(
     from hilum import files
     from hilum.cli.terminal import Terminal
     from hilum.report.evaluation import tables
-    from hilum.training import train as training
-    from hilum.training.crossval import check, cross_validate, folder_of
+    from hilum.training.crossval import FoldPlan, check, cross_validate, folder_of
 
-    settings, watch = load_watched(recipe, changes, needs_data=not data)
-    check_source(data)
-    found = check(settings, output, folds=folds, repeats=repeats, engine=engine.value)
-    if data:
-        table = read_table(data, layout=layout, images=images, remap=remap)
-    else:
-        table = training.draw_phantoms(settings, watch)
+    recipe, watch = load_watched(chosen, data)
+    check_source(data.source)
+    plan = FoldPlan(folds, repeats)
+    engine = check(recipe, output, plan=plan, engine=chosen.engine.value)
     result = cross_validate(
-        settings,
-        table,
+        recipe,
+        training_table(recipe, data, watch),
         output,
-        folds=folds,
-        repeats=repeats,
-        engine=found,
-        allow_leak=allow_leak,
+        plan=plan,
+        engine=engine,
+        allow_leak=data.allow_leak,
         watch=watch,
     )
-    for number, one in enumerate(result.evaluations, start=1):
+    for number, evaluation in enumerate(result.evaluations, start=1):
         with files.replacing(folder_of(output, number, repeats=repeats) / "predictions.parquet") as temporary:
-            tables.predictions(one).to_parquet(temporary, index=False)
+            tables.predictions(evaluation).to_parquet(temporary, index=False)
     show_report(result.evaluation, output / "evaluation", Terminal(), as_json=as_json)
     if not as_json:
         _show_folds(result.evaluation.folds)
@@ -174,35 +149,31 @@ def crossval(
 
 
 def _train(
-    recipe_name: str,
+    chosen: RecipeOptions,
+    data: TrainingDataOptions,
     folder: Path,
-    read: Callable[[], Any] | None = None,
     *,
-    engine: EngineName,
-    changes: list[str] | None,
     resume: bool,
     track: Sequence[str] = (),
     devices: int = 1,
     profile: bool = False,
-    allow_leak: bool = False,
 ) -> Any:
+    """Train and return the Run; say how it ended."""
     from hilum.cli.terminal import RESEARCH
     from hilum.runs.folder import RunFolder
 
-    recipe, watch = load_watched(recipe_name, changes, needs_data=read is None)
-    from hilum.training import train as training
+    recipe, watch = load_watched(chosen, data)
+    from hilum.training.train import TrainOptions, check, train
 
-    found = training.check(recipe, folder, engine=engine.value, resume=resume, devices=devices)
-    run = training.train(
+    engine = check(recipe, folder, engine=chosen.engine.value, resume=resume, devices=devices)
+    run = train(
         recipe,
-        read() if read else training.draw_phantoms(recipe, watch),
+        training_table(recipe, data, watch),
         folder,
-        engine=found,
+        engine=engine,
         resume=resume,
-        track=track,
-        devices=devices,
-        profile=profile,
-        allow_leak=allow_leak,
+        allow_leak=data.allow_leak,
+        options=TrainOptions(track=track, devices=devices, profile=profile),
         watch=watch,
     )
     ended = {
@@ -219,24 +190,30 @@ def _train(
     return run
 
 
-def load_watched(name: str, changes: list[str] | None, *, needs_data: bool) -> tuple[Any, Any]:
-    """The recipe, which draws its own phantoms where no data are given, and who watches."""
+def load_watched(chosen: RecipeOptions, data: TrainingDataOptions) -> tuple[Any, Any]:
+    """Return the Recipe and who watches; raise UsageError where it needs data and none are given."""
     from hilum.cli.terminal import Terminal
-    from hilum.errors import UsageError
     from hilum.recipe import load_recipe
 
-    recipe = load_recipe(name, changes or ())
-    if needs_data and not recipe.data.phantoms:
+    recipe = load_recipe(chosen.recipe, chosen.changes or ())
+    if data.source is None and not recipe.data.phantoms:
         raise UsageError(f"recipe {recipe.name} needs --data: a data set's folder, CSV file or table")
     return recipe, Terminal()
 
 
-def _show_folds(folds: Any) -> None:
-    """Shows how folds and repeats differ."""
-    from hilum.cli.terminal import show
-    from hilum.report.evaluation import fold_section as told
+def training_table(recipe: Any, data: TrainingDataOptions, watch: Any) -> Any:
+    """Return the Table of the data given, or of the phantoms that the recipe draws."""
+    from hilum.training.train import draw_phantoms
 
-    grid = told.table(folds)
+    return read_table(data.source, data) if data.source else draw_phantoms(recipe, watch)
+
+
+def _show_folds(folds: Any) -> None:
+    """Show how folds and repeats differ."""
+    from hilum.cli.terminal import show
+    from hilum.report.evaluation.fold_section import table
+
+    grid = table(folds)
     show(
         [
             [name, *(f"{cell.value} ({cell.interval})" if cell.interval else cell.value for cell in cells)]
@@ -248,9 +225,7 @@ def _show_folds(folds: Any) -> None:
 
 
 def _check_saved_model(path: Path, engine: EngineName) -> None:
-    """Refuses, before any work, what `--saved-model` cannot do."""
-    from hilum.errors import UsageError
-
+    """Refuse, before any work, what `--saved-model` cannot do."""
     if engine is not EngineName.keras:
         raise UsageError(
             f"--saved-model writes a .keras file, which --engine {engine.value} does not have: give --engine keras, "
@@ -262,7 +237,7 @@ def _check_saved_model(path: Path, engine: EngineName) -> None:
 
 
 def _show_profile(profile: Mapping[str, float]) -> None:
-    """Shows the seconds of training by part, with their share."""
+    """Show the seconds of training by part, with their share."""
     from hilum.cli.terminal import show
 
     total = sum(profile.values()) or 1.0

@@ -1,21 +1,14 @@
 """`hilum tune`: which values of a recipe's keys do best on validation."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
-from hilum.cli.options import (
-    AllowLeakOption,
-    EngineName,
-    EngineOption,
-    ImagesOption,
-    LayoutOption,
-    RemapOption,
-    SetOption,
-    SourceOption,
-)
+from hilum.cli.options import RecipeOptions, TrainingDataOptions, expanded, option
+from hilum.errors import UsageError, require
 
 EXIT_INTERRUPTED = 130
 
@@ -27,125 +20,121 @@ class SearchName(StrEnum):
     tpe = "tpe"
 
 
-def tune(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name (hilum recipes) or a TOML file.")],
+@dataclass(frozen=True)
+class SearchOptions:
+    """What is tried, and how."""
+
     vary: Annotated[
         list[str],
-        typer.Option(
+        option(
             "--vary",
             metavar="KEY=VALUES",
             help="What is tried: KEY=a,b,c choices, KEY=low..high a range, KEY=low..high:log by its logarithm; may be "
             "repeated.",
-            show_default=False,
         ),
-    ],
-    data: SourceOption = None,
-    output: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(
-            "-o", "--output", help="The study's folder; tuned/RECIPE if not given.", show_default=False
-        ),
-    ] = None,
+    ]
     search: Annotated[
         SearchName,
         typer.Option(
             "--search",
             help="grid: every combination of choices; tpe: each trial where those before promise most.",
         ),
-    ] = SearchName.grid,
+    ] = SearchName.grid
     trials: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(
-            "--trials", min=1, help="With --search tpe: how many; 20 if not given.", show_default=False
-        ),
-    ] = None,
+        int | None, option("--trials", min=1, help="With --search tpe: how many; 20 if not given.")
+    ] = None
     workers: Annotated[
         int,
         typer.Option("--workers", min=1, help="How many trials at a time, each a process on this machine."),
-    ] = 1,
+    ] = 1
     storage: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
+        str | None,
+        option(
             "--storage",
             help="Address of a database, for other machines to join by the same command; a file in the folder if not "
             "given.",
-            show_default=False,
         ),
-    ] = None,
+    ] = None
     prune: Annotated[
-        Optional[bool],  # noqa: UP045
-        typer.Option(
+        bool | None,
+        option(
             "--prune/--no-prune",
             help="End trials early that do worse than half of those before; if not given, with tpe alone.",
-            show_default=False,
         ),
+    ] = None
+
+
+@expanded(
+    "recipe vary source output search trials workers storage prune engine changes layout images remap allow_leak"
+)
+def tune(
+    chosen: RecipeOptions,
+    data: TrainingDataOptions,
+    options: SearchOptions,
+    output: Annotated[
+        Path | None, option("-o", "--output", help="The study's folder; tuned/RECIPE if not given.")
     ] = None,
-    engine: EngineOption = EngineName.torch,
-    changes: SetOption = None,
-    layout: LayoutOption = None,
-    images: ImagesOption = None,
-    remap: RemapOption = None,
-    allow_leak: AllowLeakOption = False,
 ) -> None:
     """Search for the values of a recipe that do best.
 
     They are compared on validation.
     The test is not read. Run the same command again to go on, or with more --trials; best.toml is for hilum train.
     """
-    from hilum.cli.data import read_table
     from hilum.cli.terminal import RESEARCH
-    from hilum.cli.train import load_watched
-    from hilum.errors import UsageError, require
+    from hilum.cli.train import load_watched, training_table
     from hilum.tuning import study
 
     require("optuna", extra="tune")
-    if trials is not None and search is SearchName.grid:
+    search, engine = options.search.value, chosen.engine.value
+    if options.trials is not None and options.search is SearchName.grid:
         raise UsageError("--trials goes with --search tpe; a grid has as many trials as combinations")
-    varied = study.parse_vary(vary)
-    settings, watch = load_watched(recipe, changes, needs_data=data is None)
-    study.dimensions(settings, varied, search=search.value)  # before what takes seconds to load
-    from hilum.training.train import draw_phantoms
-    from hilum.tuning.tune import BEST, check, tune as search_for
+    varied = study.parse_vary(options.vary)
+    recipe, watch = load_watched(chosen, data)
+    study.dimensions(recipe, varied, search=search)  # before what takes seconds to load
+    from hilum.tuning.tune import BEST, TuneOptions, check, tune
 
-    folder = output or Path("tuned") / Path(recipe).stem
+    folder = output or Path("tuned") / Path(chosen.recipe).stem
     asked: dict[str, Any] = {
         "vary": varied,
-        "search": search.value,
-        "trials": trials or 20,
-        "workers": workers,
-        "engine": engine.value,
-        "prune": prune,
+        "search": search,
+        "engine": engine,
+        "options": TuneOptions(
+            options.trials or 20, options.workers, options.storage, options.prune, data.allow_leak
+        ),
     }
-    check(settings, folder, **asked)
-    table = read_table(data, layout=layout, images=images, remap=remap) if data else None
-    found = search_for(
-        settings,
-        table if table is not None else draw_phantoms(settings, watch),
+    check(recipe, folder, **asked)
+    result = tune(
+        recipe,
+        training_table(recipe, data, watch),
         folder,
         **asked,
-        storage=storage,
-        allow_leak=allow_leak,
         watch=watch,
     )
-    best = found.ranked.iloc[0]
-    values = ", ".join(f"{each.key}={study.show(best[each.key])}" for each in found.dimensions)
-    again = f", {found.begun_again} begun again after a worker died" if found.begun_again else ""
+    best = result.ranked.iloc[0]
+    values = ", ".join(
+        f"{dimension.key}={study.show(best[dimension.key])}" for dimension in result.dimensions
+    )
+    again = f", {result.begun_again} begun again after a worker died" if result.begun_again else ""
     watch.say(
-        f"{len(found.trials)} of {found.planned} trials done{again}; best {found.figure} {best['value']:.4f} on "
+        f"{len(result.trials)} of {result.planned} trials done{again}; best {result.figure} {best['value']:.4f} on "
         f"validation, trial {best['trial']}: {values}. {RESEARCH}"
     )
-    if found.nothing_learned:
-        watch.say(f"warning: {found.nothing_learned}")
-    typer.echo(f"page: {found.folder / 'tune.html'}")
-    if found.interrupted:
+    if result.nothing_learned:
+        watch.say(f"warning: {result.nothing_learned}")
+    typer.echo(f"page: {result.folder / 'tune.html'}")
+    if result.interrupted:
         watch.say("interrupted; the same command goes on")
         raise typer.Exit(EXIT_INTERRUPTED)
+    watch.say(f"next: hilum train {result.folder / BEST}{_same_options(chosen, data)}")
+
+
+def _same_options(chosen: RecipeOptions, data: TrainingDataOptions) -> str:
+    """Return the options by which `hilum train` reads the same data with the same engine."""
     given = {
-        "--data": data,
-        "--images": images,
-        "--as": layout,
-        "--engine": engine if engine != "torch" else None,
+        "--data": data.source,
+        "--images": data.images,
+        "--as": data.layout,
+        "--engine": chosen.engine if chosen.engine != "torch" else None,
+        "--remap": data.remap,
     }
-    told = "".join(f" {option} {value}" for option, value in given.items() if value)
-    told += "".join(f" --remap {each}" for each in remap or ())
-    watch.say(f"next: hilum train {found.folder / BEST}{told}")
+    return "".join(f" {name} {value}" for name, value in given.items() if value)

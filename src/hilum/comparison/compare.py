@@ -15,12 +15,11 @@ from hilum.comparison.gallery import Exhibit
 from hilum.comparison.paired import Difference, Pair
 from hilum.errors import ImageError, UsageError
 from hilum.evaluation.external import MEAN
-from hilum.evaluation.scoring import Resampling
 from hilum.notices import Notice, notice
 from hilum.progress import Silent, Watcher
 from hilum.recipe import Task
 from hilum.runs.listing import recipe_differences
-from hilum.stats import Estimate
+from hilum.stats import Estimate, Resampling
 
 __all__ = ["FIGURES", "Compared", "Comparison", "Difference", "Exhibit", "Pair", "compare"]
 
@@ -74,7 +73,7 @@ class Comparison:
         return self.findings[0] if len(self.findings) == 1 else MEAN
 
     def table(self) -> pd.DataFrame:
-        """One row a model, as text: figures with their intervals, size, cost."""
+        """Return one row a model, as text: figures with their intervals, size, cost."""
         rows = {
             model.name: {
                 **{_HEADS[name]: _text(model.figures[self.overall][name]) for name in FIGURES},
@@ -91,7 +90,7 @@ class Comparison:
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("Model")
 
     def to_dict(self) -> dict[str, Any]:
-        """The form of comparison.json: nothing but dicts, lists, text, numbers and None."""
+        """Return the form of comparison.json: nothing but dicts, lists, text, numbers and None."""
         return {
             "format": FORMAT,
             "task": self.task.kind,
@@ -138,7 +137,7 @@ def compare(
     replicates: int = 2000,
     seed: int = 0,
 ) -> Comparison:
-    """Compares the models of finished runs on the test images that they share.
+    """Compare the models of finished runs on the test images that they share.
 
     The stored predictions of `hilum evaluate` are scored, so that no test is read again; each model is run on some of
     the images for its maps and its speed.
@@ -146,7 +145,7 @@ def compare(
     Args:
         folders: Of runs, each evaluated on its own test; the first is the reference.
         names: What to call them; their folders' names if None.
-        watch: Told how it goes.
+        watch: Receives the progress.
         images: Where the images lie now, if they were moved.
         replicates: Bootstrap resamples of patients.
         seed: Of the resamples and of the choice of images to explain.
@@ -156,7 +155,7 @@ def compare(
         DataError: Too few images in common, labels or pictures that differ, or a test image in another run's training.
         BundleError: A bundle is damaged.
     """
-    watch, resampling = watch or Silent(), Resampling(replicates, seed)
+    watch, resampling = watch or Silent(), Resampling(replicates=replicates, seed=seed)
     called = _names([Path(folder) for folder in folders], names)
     watch.stage("Reading runs", len(folders))
     entrants = []
@@ -230,7 +229,7 @@ def compare(
 
 
 def _names(folders: Sequence[Path], names: Sequence[str] | None) -> list[str]:
-    """What each run is called; equal names of folders are numbered."""
+    """Return what each run is called; equal names of folders are numbered."""
     if not 2 <= len(folders) <= MOST:
         raise UsageError(f"number of runs: {len(folders)}; give from 2 to {MOST} run folders")
     places = [folder.resolve() for folder in folders]

@@ -18,11 +18,11 @@ from hilum.data.table import Table
 from hilum.errors import DataError, UsageError
 from hilum.evaluation import external
 from hilum.evaluation.external import ACCURACY, MEAN, Stored
-from hilum.evaluation.scoring import Resampling, score
+from hilum.evaluation.scoring import score
 from hilum.inference.predictor import Predictor
 from hilum.runs.folder import RunFolder
 from hilum.runs.listing import SUMS, RunSummary, find_runs, read_history
-from hilum.stats import Estimate
+from hilum.stats import Estimate, Resampling
 
 TUNED = ("train", "val")
 SHORT = 2048
@@ -61,11 +61,11 @@ class Contender:
         return self.model.bundle.manifest
 
     def keys(self) -> pd.Index:
-        """What each test image is known by in every run: its source and its name."""
+        """Return what each test image is known by in every run: its source and its name."""
         return _keys([patient.partition(":")[0] for patient in self.stored.patients], self.stored.images)
 
     def places(self, rows: np.ndarray) -> np.ndarray:
-        """The rows of the table where those of the test stand; the table must be there.
+        """Return the rows of the table where those of the test stand; the table must be there.
 
         Raises:
             DataError: The table does not hold them.
@@ -81,12 +81,13 @@ class Contender:
         return np.asarray(places)
 
     def tuned(self) -> tuple[pd.Index, frozenset[str]]:
-        """The images, and the patients as `source:patient`, that the model was trained or tuned on."""
+        """Return the images, and the patients as `source:patient`, that the model was trained or tuned on."""
         if self.table is None:
             return pd.Index([]), frozenset()
         frame = self.table.frame
-        frame = frame[frame["split"].isin(TUNED)]
-        return _keys(frame["source"], frame["image"]), frozenset(frame["source"] + ":" + frame["patient"])
+        tuned = frame["split"].isin(TUNED)
+        images = _keys(frame["source"][tuned], frame["image"][tuned])
+        return images, frozenset(self.table.patient_keys[tuned].tolist())
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ class Compared:
 
 
 def load(folder: Path, name: str, *, images: Path | None = None) -> Contender:
-    """Reads a run.
+    """Read a run.
 
     Args:
         folder: With a bundle and the evaluation of its own test.
@@ -249,7 +250,7 @@ def _keys(sources: object, images: object) -> pd.Index:
 
 
 def _count(graph: bytes) -> int:
-    """Adds up the sizes of the graph's floating-point constants: one rule for every engine.
+    """Add up the sizes of the graph's floating-point constants: one rule for every engine.
 
     A kernel of the head may stand there twice, once turned, for logits and for maps: the same numbers count once.
     """

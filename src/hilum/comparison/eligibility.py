@@ -19,7 +19,7 @@ from 1024 to 256 pixels none differed by more than 0.0003; of 400 different ones
 
 
 def check_task(first: Contender, other: Contender) -> None:
-    """Raises UsageError unless two runs answer the same question."""
+    """Raise UsageError unless two runs answer the same question."""
     one, two = first.manifest, other.manifest
     if (one.task.kind, set(one.findings)) != (two.task.kind, set(two.findings)):
         told = [f"{m.task.kind} of {', '.join(m.findings)}" for m in (one, two)]
@@ -29,7 +29,7 @@ def check_task(first: Contender, other: Contender) -> None:
 
 
 def in_common(entrants: Sequence[Contender]) -> list[np.ndarray]:
-    """Finds the images that all tests hold.
+    """Find the images that all tests hold.
 
     Returns:
         Of each run the rows of its test, (n,), in the first run's order.
@@ -57,7 +57,7 @@ def in_common(entrants: Sequence[Contender]) -> list[np.ndarray]:
 
 
 def matched(entrants: Sequence[Contender], rows: Sequence[np.ndarray], *, seed: int) -> tuple[str, bool]:
-    """Says by what the images were matched, and holds some of the pictures against each other.
+    """Say by what the images were matched, and hold some of the pictures against each other.
 
     Equal names in two data sets do not make two pictures one. Runs that read the same files need no look at them.
 
@@ -111,7 +111,7 @@ def matched(entrants: Sequence[Contender], rows: Sequence[np.ndarray], *, seed: 
 
 
 def check_labels(entrants: Sequence[Contender], rows: Sequence[np.ndarray]) -> None:
-    """Raises DataError unless all runs hold the same to be true; `rows` as `in_common` returns them."""
+    """Raise DataError unless all runs hold the same to be true; `rows` as `in_common` returns them."""
     first = entrants[0]
     truth = first.stored.labels[rows[0]]
     for other, mine in zip(entrants[1:], rows[1:], strict=True):
@@ -127,7 +127,7 @@ def check_labels(entrants: Sequence[Contender], rows: Sequence[np.ndarray]) -> N
 
 
 def check_number(entrants: Sequence[Contender], labels: np.ndarray, patients: np.ndarray) -> None:
-    """Raises DataError where the tests differ and what they share is too small to tell anything."""
+    """Raise DataError where the tests differ and what they share is too small to tell anything."""
     if all(len(one.stored.images) == len(labels) for one in entrants):
         return
     enough = [

@@ -56,7 +56,7 @@ def exhibits(
     seed: int,
     watch: Watcher,
 ) -> tuple[Exhibit, ...]:
-    """Chooses images by `RULE` and explains them.
+    """Choose images by `RULE` and explain them.
 
     Args:
         models: Running.
@@ -66,7 +66,7 @@ def exhibits(
         labels: (n, k), NaN unknown.
         probabilities: (n, k) a model.
         seed: Of what is chosen at random.
-        watch: Told how it goes.
+        watch: Receives the progress.
 
     Raises:
         ImageError: An image cannot be read.
@@ -120,7 +120,7 @@ def exhibits(
 def choose(
     labels: np.ndarray, right: np.ndarray, conviction: np.ndarray, *, classes: bool, seed: int
 ) -> list[tuple[str, int, int]]:
-    """Chooses images by `RULE`.
+    """Choose images by `RULE`.
 
     Args:
         labels: (n, k), NaN unknown.
@@ -157,7 +157,7 @@ def choose(
 
 
 def _alike(model: Predictor, finding: str, case: Case) -> Case:
-    """Scales a map as `Exhibit.cases` says."""
+    """Scale a map as `Exhibit.cases` says."""
     manifest, maps = model.bundle.manifest, model.bundle.golden.maps
     temperatures = manifest.calibration.temperatures
     temperature = temperatures[manifest.findings.index(finding) if len(temperatures) > 1 else 0]
@@ -166,6 +166,6 @@ def _alike(model: Predictor, finding: str, case: Case) -> Case:
 
 
 def unreadable(error: ImageError, table: Table) -> str:
-    """Says why there are no maps, and what to do."""
+    """Say why there are no maps, and what to do."""
     roots = ", ".join(str(source.root) for source in table.sources)
     return f"an image cannot be read ({error}); say where the images lie with --images DIR (they were in {roots})"

@@ -45,12 +45,12 @@ def rates(
     watch: Watcher,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[Rate]:
-    """Times the models in turn, round by round.
+    """Time the models in turn, round by round.
 
     Args:
         models: The first is the reference.
         sources: Of images; the first `IMAGES` are used.
-        watch: Told how it goes.
+        watch: Receives the progress.
         clock: Tells the time in seconds.
 
     Raises:

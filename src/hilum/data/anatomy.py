@@ -56,7 +56,7 @@ class Person:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, *, sex: str, age: float) -> "Person":
-        """Draws a person of this sex and age."""
+        """Draw a person of this sex and age."""
         old = np.clip((age - 20) / 65, 0, 1)
         bend = rng.normal(0, 0.02) + (rng.random() < 0.12) * rng.choice([-1, 1]) * rng.uniform(0.05, 0.10)
         raised = (rng.random() < 0.15) * rng.uniform(0.05, 0.13)
@@ -98,7 +98,7 @@ class Visit:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, person: Person, *, view: str) -> "Visit":
-        """Draws how this person was placed before the detector; AP is closer, turned more and breathes less."""
+        """Draw how this person was placed before the detector; AP is closer, turned more and breathes less."""
         supine = view == "AP"
         zoom = rng.uniform(0.86, 1.08)
         angle = np.deg2rad(np.clip(rng.normal(0, 3.5 if supine else 2.5), -7, 7))
@@ -130,11 +130,11 @@ class Canvas:
         self.unit = float(np.hypot(*self.matrix[:, 0]))
 
     def pixels(self, points: Points) -> NDArray[np.float64]:
-        """Carries (n, 2) body coordinates to (n, 2) pixels, x before y."""
+        """Carry (n, 2) body coordinates to (n, 2) pixels, x before y."""
         return points @ self.matrix[:, :2].T + self.matrix[:, 2] - 0.5
 
     def fill(self, *outlines: Points) -> NDArray[np.uint8]:
-        """Fills closed outlines: uint8 (size, size), 255 inside, edges smoothed."""
+        """Fill closed outlines: uint8 (size, size), 255 inside, edges smoothed."""
         mask = np.zeros((self.size, self.size), np.uint8)
         corners = np.rint(self.pixels(np.concatenate(outlines)) * 16).astype(np.int32)
         start = 0
@@ -145,18 +145,18 @@ class Canvas:
         return mask
 
     def cover(self, *outlines: Points, blur: float = 0.0) -> Map:
-        """Fills closed outlines: float32 (size, size) in [0, 1], softened by `blur` units."""
+        """Fill closed outlines: float32 (size, size) in [0, 1], softened by `blur` units."""
         return self.soften(self.fill(*outlines).astype(np.float32) / np.float32(255), blur)
 
     def rounded(self, outlines: list[Points], radius: float, blur: float = 0.01) -> Map:
-        """Thickness of bodies with these outlines and round edges of `radius`: float32 (size, size) in [0, 1]."""
+        """Return the thickness of bodies with round edges of `radius`: float32 (size, size) in [0, 1]."""
         inside = cv2.threshold(self.fill(*outlines), 127, 255, cv2.THRESH_BINARY)[1]
         distance = cv2.distanceTransform(inside, cv2.DIST_L2, 3)
         depth = 1 - np.minimum(distance / np.float32(radius * self.unit), 1)
         return self.soften(np.sqrt(1 - depth * depth).astype(np.float32), blur)
 
     def soften(self, image: Map, blur: float) -> Map:
-        """Blurs by a Gaussian of `blur` units."""
+        """Blur by a Gaussian of `blur` units."""
         sigma = blur * self.unit
         return cv2.GaussianBlur(image, (0, 0), sigma) if sigma > 0.3 else image  # type: ignore[return-value]
 
@@ -180,7 +180,7 @@ class Layers:
     visit: Visit
 
     def place_heart(self, ratio: float) -> None:
-        """Draws the heart, `ratio` of the chest wide, in place of the one that was there."""
+        """Draw the heart, `ratio` of the chest wide, in place of the one that was there."""
         canvas = self.canvas
         self.heart = heart_outline(self.person, self.visit, ratio)
         solid = 0.85 * canvas.rounded([self.heart], 0.25, blur=0.012)
@@ -193,7 +193,7 @@ class Layers:
 
 
 def layers(person: Person, visit: Visit, *, size: int, rng: np.random.Generator) -> Layers:
-    """Builds the maps of a chest without findings.
+    """Build the maps of a chest without findings.
 
     Args:
         person: Whose chest.
@@ -242,7 +242,7 @@ def layers(person: Person, visit: Visit, *, size: int, rng: np.random.Generator)
 
 
 def depth_profile(canvas: Canvas) -> Map:
-    """How deep the trunk is from neck to belly, relative: float32 (size, 1)."""
+    """Return how deep the trunk is from neck to belly, relative: float32 (size, 1)."""
     rows = np.linspace(0, 1, canvas.size) * canvas.size
     v = (rows - canvas.matrix[1, 2]) / canvas.matrix[1, 1]
     depth = np.interp(v, [-0.5, -0.15, 0.05, 0.35, 0.9, 1.3], [0.74, 0.80, 0.88, 0.96, 1.0, 1.08])
@@ -270,7 +270,7 @@ def fractal_noise(rng: np.random.Generator, size: int, *, coarsest: int, octaves
 def lung_outline(
     person: Person, visit: Visit, side: int, *, inset: float = 0.0, lower: float = 0.0
 ) -> Points:
-    """The outline of one lung; `inset` draws it back from the wall, `lower` extends it behind the diaphragm."""
+    """Return the outline of one lung; `inset` draws it back from the wall, `lower` extends it behind the diaphragm."""
     top = dome(person, visit, side) + lower
     wall = spline(
         [(0.13, 0.20), (0.17, 0.07), (0.34, 0.0), (0.55, 0.07), (0.73, 0.22), (0.87, 0.42), (0.955, 0.64)]
@@ -292,12 +292,12 @@ def lung_outline(
 
 
 def dome(person: Person, visit: Visit, side: int) -> float:
-    """The v of the top of one diaphragm."""
+    """Return the v of the top of one diaphragm."""
     return 1.0 - person.domes[0 if side < 0 else 1] - visit.inspiration
 
 
 def heart_outline(person: Person, visit: Visit, ratio: float) -> Points:
-    """The heart and the great vessels above it, as wide as `ratio` of the chest."""
+    """Return the heart and the great vessels above it, as wide as `ratio` of the chest."""
     left, right = 2 * ratio * person.heart_left, 2 * ratio * (1 - person.heart_left)
     base = (dome(person, visit, -1) + dome(person, visit, 1)) / 2 + 0.02
     high = 0.40  # where the great vessels enter
@@ -329,12 +329,12 @@ def heart_outline(person: Person, visit: Visit, ratio: float) -> Points:
 
 
 def aorta_outline(person: Person, visit: Visit) -> Points:
-    """The aortic knob."""
+    """Return the aortic knob."""
     return midline(person, ellipse((0.15 + 0.04 * visit.turn, 0.27), person.aorta, 1.15 * person.aorta))
 
 
 def descending_aorta(person: Person, visit: Visit) -> Points:
-    """The descending aorta, beside the spine."""
+    """Return the descending aorta, beside the spine."""
     shift = 0.03 * visit.turn
     return midline(person, tube(spline([(0.15 + shift, 0.28), (0.15 + shift, 0.5), (0.06, 1.05)]), 0.17))
 
@@ -362,7 +362,7 @@ def trunk_outline(person: Person) -> Points:
 
 
 def arm_axis(person: Person, visit: Visit, side: int) -> Points:
-    """The centre line of one upper arm."""
+    """Return the centre line of one upper arm."""
     line = [
         (1.40, 0.10 + person.shoulder),
         (1.58 + 0.1 * visit.arms, 0.5),
@@ -374,18 +374,18 @@ def arm_axis(person: Person, visit: Visit, side: int) -> Points:
 
 
 def breast_outline(person: Person, side: int) -> Points:
-    """One breast."""
+    """Return one breast."""
     size = person.breast
     return ellipse((side * (0.56 + 0.06 * size), 0.66 + 0.14 * size), 0.36 + 0.12 * size, 0.26 + 0.09 * size)
 
 
 def pectoral_outline(side: int) -> Points:
-    """One pectoral muscle."""
+    """Return one pectoral muscle."""
     return ellipse((side * 0.75, 0.30), 0.50, 0.26)
 
 
 def stomach_outline(person: Person, visit: Visit) -> Points:
-    """The gas in the stomach, flat below where the fluid stands."""
+    """Return the gas in the stomach, flat below where the fluid stands."""
     top = dome(person, visit, 1) + 0.055
     return spline(
         [(0.24, top + 0.07), (0.33, top + 0.01), (0.50, top), (0.62, top + 0.06), (0.43, top + 0.085)],
@@ -426,7 +426,7 @@ def bones(canvas: Canvas, person: Person, visit: Visit) -> Map:
 
 
 def rib(person: Person, visit: Visit, number: int, side: int) -> tuple[Points, Points]:
-    """The centre lines of one rib's rear and front arc."""
+    """Return the centre lines of one rib's rear and front arc."""
     start = 0.01 + 0.092 * number
     slope = person.rib_slope * (1 - 0.4 * (visit.view == "AP"))
     drop = slope * (0.05 + 0.016 * number)
@@ -454,7 +454,7 @@ def rib(person: Person, visit: Visit, number: int, side: int) -> tuple[Points, P
 
 
 def clavicle(person: Person, visit: Visit, side: int) -> Points:
-    """The centre line of one clavicle."""
+    """Return the centre line of one clavicle."""
     lift = 0.05 * (visit.view == "AP") - 0.3 * person.shoulder
     inner = side * 0.13 + 0.07 * visit.turn
     outer = side * np.array([0.34, 0.68, 1.02, 1.26])
@@ -465,7 +465,7 @@ def clavicle(person: Person, visit: Visit, side: int) -> Points:
 
 
 def scapula(person: Person, visit: Visit, side: int) -> tuple[Points, Points, Points]:
-    """One shoulder blade: its outline, its lateral border and its spine."""
+    """Return one shoulder blade: its outline, its lateral border and its spine."""
     away = 0.10 * (visit.view == "PA") + 0.05 * visit.arms
     mirror = np.array([side, 1])
     inner = [(0.84 + away, 0.05), (0.82 + away, 0.25), (0.98 + away, 0.50)]
@@ -476,7 +476,7 @@ def scapula(person: Person, visit: Visit, side: int) -> tuple[Points, Points, Po
 
 
 def vertebrae(canvas: Canvas, person: Person) -> Map:
-    """The spine in cm of bone: bodies, pedicles and spinous processes."""
+    """Return the spine in cm of bone: bodies, pedicles and spinous processes."""
     pitch = 0.083
     tops = np.arange(-0.84, 2.4, pitch)[:, None]
     wide = 0.092 + 0.02 * np.clip(tops, -0.2, 1.2)
@@ -484,7 +484,7 @@ def vertebrae(canvas: Canvas, person: Person) -> Map:
     def row(
         shape: Points, across: float | NDArray[np.float64], down: float, u: float = 0.0, v: float = 0.0
     ) -> Points:
-        """The same shape at every vertebra: (vertebrae, corners, 2); u in half widths, v in pitches."""
+        """Return the same shape at every vertebra: (vertebrae, corners, 2); u in half widths, v in pitches."""
         return midline(
             person,
             np.stack([wide * u + across * shape[:, 0], tops + pitch * v + down * shape[:, 1]], axis=-1),
@@ -500,7 +500,7 @@ def vertebrae(canvas: Canvas, person: Person) -> Map:
 
 
 def vessels(canvas: Canvas, person: Person, visit: Visit) -> Map:
-    """The vessels of both lungs, branching from the hila, in cm of blood."""
+    """Return the vessels of both lungs, branching from the hila, in cm of blood."""
     rng = np.random.default_rng(person.vessel_seed)
     drawing = np.zeros((canvas.size, canvas.size), np.uint8)
     roots = []
@@ -538,7 +538,7 @@ def _turned(heading: Points, angle: NDArray[np.float64]) -> Points:
 def _draw_branches(
     canvas: Canvas, drawing: NDArray[np.uint8], branches: Points, width: NDArray[np.float64]
 ) -> None:
-    """Draws polylines of one generation; what is thinner than a pixel becomes fainter instead."""
+    """Draw polylines of one generation; what is thinner than a pixel becomes fainter instead."""
     lines = np.rint(canvas.pixels(branches.reshape(-1, 2)) * 16).astype(np.int32).reshape(branches.shape)
     for wide in np.unique(width):
         pixels = wide * canvas.unit
@@ -547,7 +547,7 @@ def _draw_branches(
 
 
 def hollow(canvas: Canvas, lines: list[tuple[Points, float]]) -> Map:
-    """Bones with a dense rim along centre lines of given widths: float32 (size, size), about [0, 1]."""
+    """Return bones with a dense rim along centre lines of given widths: float32 (size, size), about [0, 1]."""
     whole = canvas.fill(*(tube(line, width) for line, width in lines)).astype(np.float32)
     core = canvas.fill(*(tube(line, 0.5 * width) for line, width in lines)).astype(np.float32)
     bone: Map = ((whole - 0.40 * core) / 255).astype(np.float32, copy=False)
@@ -555,14 +555,14 @@ def hollow(canvas: Canvas, lines: list[tuple[Points, float]]) -> Map:
 
 
 def midline(person: Person, points: Points) -> Points:
-    """Bends points sideways with the spine."""
+    """Bend points sideways with the spine."""
     bend = person.scoliosis * np.sin(2.6 * points[..., 1:] - 0.3)
     bent: Points = points + bend * np.array([1.0, 0.0])
     return bent
 
 
 def tube(line: Points, width: float) -> Points:
-    """The outline of a band of `width` along a line."""
+    """Return the outline of a band of `width` along a line."""
     along = np.empty_like(line)
     along[1:-1] = line[2:] - line[:-2]
     along[0], along[-1] = line[1] - line[0], line[-1] - line[-2]
@@ -572,13 +572,13 @@ def tube(line: Points, width: float) -> Points:
 
 
 def ellipse(centre: tuple[float, float], across: float, down: float) -> Points:
-    """An ellipse with these half axes."""
+    """Return an ellipse with these half axes."""
     outline: Points = np.array(centre) + CIRCLE * np.array([across, down])
     return outline
 
 
 def spline(knots: list[tuple[float, float]], *, closed: bool = False) -> Points:
-    """A smooth curve through the knots (Catmull-Rom)."""
+    """Return a smooth curve through the knots (Catmull-Rom)."""
     ends = (knots[-1:], knots[:2]) if closed else (knots[:1], knots[-1:])
     around = np.array([*ends[0], *knots, *ends[1]])
     windows = around[np.arange(len(around) - 3)[:, None] + np.arange(4)]

@@ -12,7 +12,7 @@ from hilum.recipe import AugmentSettings
 def augment(
     image: NDArray[np.uint8], settings: AugmentSettings, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Draws one random change within `settings` and applies it.
+    """Draw one random change within `settings` and apply it.
 
     Each setting is the largest change: angles, shifts, brightness and contrast are drawn uniformly from both
     sides of zero, the scale from [1 - zoom, 1 + zoom] (above 1 enlarges), the noise's deviation from
@@ -51,7 +51,7 @@ def augment(
 
 
 def affine(settings: AugmentSettings, draws: NDArray[np.float64], *, size: int) -> NDArray[np.float64]:
-    """Composes flip, zoom, shear, rotation and shift, in this order, about the centre of the image.
+    """Compose flip, zoom, shear, rotation and shift, in this order, about the centre of the image.
 
     Args:
         settings: The largest changes.

@@ -12,7 +12,7 @@ from hilum.recipe import BalanceSettings
 def balanced_rows(
     rows: NDArray[np.int64], labels: NDArray[np.float32], settings: BalanceSettings, *, kind: str, seed: int
 ) -> NDArray[np.int64]:
-    """Leaves out rows of common classes, or repeats rows of rare ones.
+    """Leave out rows of common classes, or repeat rows of rare ones.
 
     `downsample`: a class keeps at most `settings.number` rows, or for 0 as many as the rarest class has; those
     kept of fewer are among those kept of more. `oversample`: each class gets as many entries as the commonest,
@@ -57,7 +57,7 @@ def balanced_rows(
 def class_weights(
     labels: NDArray[np.float32], settings: BalanceSettings, *, kind: str
 ) -> NDArray[np.float32]:
-    """Weighs the classes in the loss.
+    """Weigh the classes in the loss.
 
     `class-weights`, as scikit-learn's `balanced`: a class of n_c among n known labels weighs n / (k n_c), where k
     classes occur, so that all together weigh as much as before; k is 2 for each finding of `binary` and
@@ -96,7 +96,7 @@ def description(
     kind: str,
     findings: Sequence[str],
 ) -> str:
-    """Says in one line what balancing did to each class.
+    """Say in one line what balancing did to each class.
 
     Args:
         before: (images, findings) labels of the training split.
@@ -127,7 +127,7 @@ def description(
 
 
 def _classes(labels: NDArray[np.float32], *, kind: str) -> NDArray[np.int64]:
-    """Numbers each row's class (rows,): 0 absent and 1 present, or the class's column; -1 where none is known."""
+    """Number each row's class (rows,): 0 absent and 1 present, or the class's column; -1 where none is known."""
     if kind == "multiclass":
         present = labels == 1
         return np.where(present.any(axis=1), present.argmax(axis=1), -1)
@@ -135,7 +135,7 @@ def _classes(labels: NDArray[np.float32], *, kind: str) -> NDArray[np.int64]:
 
 
 def _sizes(labels: NDArray[np.float32], *, kind: str) -> NDArray[np.int64]:
-    """Counts the rows of each class, in the order of `_names`."""
+    """Count the rows of each class, in the order of `_names`."""
     present = (labels == 1).sum(axis=0)
     return present if kind == "multiclass" else np.stack([(labels == 0).sum(axis=0), present], axis=1)
 

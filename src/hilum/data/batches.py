@@ -41,7 +41,7 @@ def training_batches(
     seed: int,
     num_workers: int,
 ) -> "Batches":
-    """Prepares shuffled, augmented batches.
+    """Prepare shuffled, augmented batches.
 
     Args:
         cached: The images of the whole table.
@@ -101,18 +101,18 @@ class Batches:
         return list(zip(starts, [*starts[1:], len(self.rows)], strict=True))
 
     def order(self, number: int) -> NDArray[np.int64]:
-        """The rows in the order in which an epoch has them."""
+        """Return the rows in the order in which an epoch has them."""
         # Not Grain's shuffle: of few rows it takes milliseconds an index, and its epoch e of seed s is
         # epoch 0 of seed s + e, so that runs that should be independent would see the same orders.
         return np.random.default_rng(self._seeds(number)[0]).permutation(self.rows)
 
     def sample(self, count: int) -> NDArray[np.uint8]:
-        """Returns some training images as they are, uint8 (at most count, size, size); always the same."""
+        """Return some training images as they are, uint8 (at most count, size, size); always the same."""
         chosen = np.random.default_rng(self.seed).permutation(self.rows)[:count]
         return self.cached.images(chosen)
 
     def version(self, row: int, number: int) -> NDArray[np.uint8]:
-        """Returns a version of a row's image, uint8 (size, size): 0 as it is, the others changed.
+        """Return a version of a row's image, uint8 (size, size): 0 as it is, the others changed.
 
         The changes follow from the image's own pixels, `seed`, `augment` and the number, and from nothing else: not
         from the other rows or their order, `batch_size` or the row's place in the table. So trainings on other parts
@@ -126,7 +126,7 @@ class Batches:
         return augment(pixels, self.augment, np.random.default_rng([self.seed, number, entropy]))
 
     def epoch(self, number: int, *, start: int = 0, shard: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
-        """Yields the batches of one epoch.
+        """Yield the batches of one epoch.
 
         Args:
             number: Which epoch, from 0.
@@ -171,11 +171,11 @@ class Batches:
             iterator.close()
 
     def state(self, epoch: int, batch: int) -> dict[str, int | str]:
-        """Says in a small JSON-able dict where training stands: `batch` batches of `epoch` are done."""
+        """Say in a small JSON-able dict where training stands: `batch` batches of `epoch` are done."""
         return {"epoch": epoch, "batch": batch, "stream": self._fingerprint()}
 
     def resume(self, state: Mapping[str, int | str], *, shard: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
-        """Yields what is left of the epoch that `state` stands in.
+        """Yield what is left of the epoch that `state` stands in.
 
         Args:
             state: What `state` said; the number of processes may have been another.
@@ -201,7 +201,7 @@ class Batches:
         return augment(self.cached.pixels[self.cached.slots[row]], self.augment, rng)
 
     def _pairs(self, number: int, step: int, size: int) -> tuple[np.float32, NDArray[np.int64]]:
-        """Draws the share of the first in all pairs of a batch, and the place of each one's partner.
+        """Draw the share of the first in all pairs of a batch, and the place of each one's partner.
 
         As Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018, in the authors' way: one share a
         batch, and partners from the same batch.
@@ -227,7 +227,7 @@ def fingerprint(pixels: NDArray[np.uint8]) -> bytes:
 def _blended(
     batch: Batch, first: NDArray[np.int64], second: NDArray[np.int64], *, share: np.float32
 ) -> Batch:
-    """Adds `share` of some images and labels to the rest of others; a label unknown in either is unknown."""
+    """Add `share` of some images and labels to the rest of others; a label unknown in either is unknown."""
     images = share * batch.images[first] + (1 - share) * batch.images[second]
     return Batch(
         images=np.rint(images).astype(np.uint8),
@@ -262,7 +262,7 @@ def _checked(
 
 
 def load_grain(extra: str = "torch") -> ModuleType:
-    """Imports Grain when it is first used, quietly: it takes a second, and only training needs it."""
+    """Import Grain when it is first used, quietly: it takes a second, and only training needs it."""
     if "grain" in sys.modules:
         return require("grain", extra=extra)
     # On import it warns that jax is absent, and where logging is not set up, absl sets it up to say so.

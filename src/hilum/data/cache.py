@@ -49,7 +49,7 @@ class Cached:
     height: NDArray[np.int32]
 
     def images(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Returns copies of some rows' images, uint8 (len(rows), size, size).
+        """Return copies of some rows' images, uint8 (len(rows), size, size).
 
         Raises:
             DataError: A row's image could not be read.
@@ -71,7 +71,7 @@ def build(
     directory: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Cached:
-    """Prepares every image of a table that is not in the cache yet.
+    """Prepare every image of a table that is not in the cache yet.
 
     A cache is a folder for a size and a fit. Images are known by the SHA-256 of their files' content, so that
     equal files share a slot; a file whose size and time of change are as they were is not opened at all.
@@ -131,7 +131,7 @@ def build(
 
 
 def default_directory() -> Path:
-    """Returns the folder of all caches: `$HILUM_CACHE`, else `hilum` in `$XDG_CACHE_HOME` or `~/.cache`."""
+    """Return the folder of all caches: `$HILUM_CACHE`, else `hilum` in `$XDG_CACHE_HOME` or `~/.cache`."""
     if own := os.environ.get("HILUM_CACHE"):
         return Path(own).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hilum"
@@ -228,7 +228,7 @@ class _Store:
             raise sqlite3.DatabaseError(f"its format is {number}, not {_FORMAT}")
 
     def start_writing(self) -> None:
-        """Makes what is missing, and forgets squares that the file of pixels has lost.
+        """Make what is missing, and forgets squares that the file of pixels has lost.
 
         Raises:
             sqlite3.DatabaseError: The index is damaged.
@@ -255,7 +255,7 @@ class _Store:
         self.known = {digest: _Entry(*entry) for digest, *entry in known}
 
     def look_up(self, locations: Sequence[images.Location], rows: _Rows) -> None:
-        """Enters into `rows` what is known of files that have not changed."""
+        """Enter into `rows` what is known of files that have not changed."""
         wanted = ((row, _signature(locations[row])) for row in rows.missing())
         with self._index:
             self._index.execute("CREATE TEMP TABLE wanted (row, location, size, mtime_ns)")
@@ -277,7 +277,7 @@ class _Store:
         rows.reasons.update({row: reason for row, _, reason, *_ in answers if reason is not None})
 
     def add(self, block: dict[int, _Examined], rows: _Rows) -> None:
-        """Writes what workers found, and enters it into `rows`; the same block may be added again.
+        """Write what workers found, and enters it into `rows`; the same block may be added again.
 
         Args:
             block: By row.
@@ -337,7 +337,7 @@ class _Store:
             os.fsync(stream.fileno())
 
     def _room(self) -> int:
-        """How many whole squares the file of pixels has."""
+        """Return how many whole squares the file of pixels has."""
         return (self.folder / _PIXELS).stat().st_size // self.size**2
 
 
@@ -349,7 +349,7 @@ def _prepare(
     fit: str,
     report: Callable[[int], None],
 ) -> None:
-    """Prepares the rows of which nothing is known, on all cores."""
+    """Prepare the rows of which nothing is known, on all cores."""
     missing = rows.missing()
     _log.info("preparing %d images into %s", len(missing), store.folder)
     needed, free = len(missing) * store.size**2, shutil.disk_usage(store.folder).free
@@ -382,7 +382,7 @@ def _prepare(
 def _in_order(
     pool: ThreadPoolExecutor, work: Callable[[int], _Examined], rows: Sequence[int], *, ahead: int
 ) -> Iterator[tuple[int, _Examined]]:
-    """Works on `ahead` rows more than were asked for, and not on all: the results are held in memory."""
+    """Work on `ahead` rows more than were asked for, and not on all: the results are held in memory."""
     started: collections.deque[tuple[int, Future[_Examined]]] = collections.deque()
     for row in rows:
         started.append((row, pool.submit(work, row)))
@@ -415,7 +415,7 @@ def _examine(location: images.Location, known: dict[bytes, _Entry], *, size: int
 
 
 def _signature(location: images.Location) -> tuple[bytes, int, int] | None:
-    """The key, size and time of change of a file; of a member, those of its archive; None: no such file."""
+    """Return the key, size and time of change of a file; of a member, those of its archive; None: no such file."""
     try:
         status = location.path.stat()
     except (OSError, ValueError):
@@ -425,7 +425,7 @@ def _signature(location: images.Location) -> tuple[bytes, int, int] | None:
 
 
 def _locations(table: Table) -> list[images.Location]:
-    """What `Table.location` says of each row, without its cost: seconds for a collection as large as NIH's."""
+    """Return what `Table.location` says of each row, without its cost: seconds for a collection as large as NIH's."""
     roots = {source.name: source.root for source in table.sources}
     parts = (image.partition(MEMBER) for image in table.frame["image"])
     return [
@@ -436,7 +436,7 @@ def _locations(table: Table) -> list[images.Location]:
 
 @contextlib.contextmanager
 def _opened(folder: Path, size: int, *, writable: bool) -> Iterator[_Store]:
-    """Opens the cache in a folder; one that is to be written to is made or mended first."""
+    """Open the cache in a folder; one that is to be written to is made or mended first."""
     with contextlib.ExitStack() as stack:
         if not writable:
             yield _Store(folder, stack.enter_context(_connected(folder, "ro")), size=size)
@@ -466,7 +466,7 @@ def _connected(folder: Path, mode: str) -> Iterator[sqlite3.Connection]:
 
 @contextlib.contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Keeps other processes from building in a folder; the system frees the lock of one that dies."""
+    """Keep other processes from building in a folder; the system frees the lock of one that dies."""
     with _told(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(folder / "build.lock")
@@ -483,7 +483,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _told(folder: Path) -> Iterator[None]:
-    """Turns what the system says about a folder that cannot be written to into words."""
+    """Turn what the system says about a folder that cannot be written to into words."""
     try:
         yield
     except (OSError, sqlite3.OperationalError) as error:
@@ -502,7 +502,7 @@ def _mapped(path: Path, size: int) -> NDArray[np.uint8]:
 
 
 def _decoders() -> str:
-    """The versions of what decodes: with another, a file that could not be read may be readable."""
+    """Return the versions of what decodes: with another, a file that could not be read may be readable."""
     found = []
     for name in _DECODERS:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -511,5 +511,5 @@ def _decoders() -> str:
 
 
 def _num_cores() -> int:
-    """How many cores this process may use."""
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

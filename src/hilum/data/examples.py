@@ -30,7 +30,7 @@ class Examples:
     quarantine: pd.DataFrame
 
     def rows(self, split: str) -> np.ndarray:
-        """The rows, int64, of a part of the split; all for `all`."""
+        """Return the rows, int64, of a part of the split; all for `all`."""
         if split == "all":
             return np.arange(len(self.table))
         return np.flatnonzero(self.table.frame["split"].to_numpy() == split)
@@ -43,7 +43,7 @@ def load(
     *,
     watch: Watcher,
 ) -> Examples:
-    """Selects a task's rows and prepares their images.
+    """Select a task's rows and prepare their images.
 
     Args:
         table: Any table that knows the findings.
@@ -62,7 +62,7 @@ def load(
 
 
 def answering(table: Table, task: Task, *, watch: Watcher) -> Table:
-    """Selects a task's rows, without a look at any image; arguments and errors as of `load`."""
+    """Select a task's rows, without a look at any image; arguments and errors as of `load`."""
     chosen, notes = _answering(table, task)
     for note in notes:
         watch.finish(f"note: {note}")
@@ -70,7 +70,7 @@ def answering(table: Table, task: Task, *, watch: Watcher) -> Table:
 
 
 def prepare(table: Table, spec: InputSpec, *, watch: Watcher) -> Examples:
-    """Prepares the images of every row; arguments and errors as of `load`."""
+    """Prepare the images of every row; arguments and errors as of `load`."""
     watch.stage("Preparing images", len(table))
     cached = cache.build(
         table, size=spec.size, fit=spec.fit, on_progress=lambda done, total: watch.advance(done, total)
@@ -96,7 +96,7 @@ def prepare(table: Table, spec: InputSpec, *, watch: Watcher) -> Examples:
 
 
 def _answering(table: Table, task: Task) -> tuple[Table, tuple[str, ...]]:
-    """Returns the rows that answer the task, and notes on those that do not."""
+    """Return the rows that answer the task, and notes on those that do not."""
     labels = table.labels(task.findings)
     keep = ~np.isnan(labels).all(axis=1)
     notes: tuple[str, ...] = ()
@@ -127,7 +127,7 @@ def _refuse_two_classes(table: Table, labels: np.ndarray, classes: Sequence[str]
 
 
 def _left_out(labels: np.ndarray) -> tuple[str, ...]:
-    """Says why rows have no class: all are known to be absent, or some are unknown."""
+    """Say why rows have no class: all are known to be absent, or some are unknown."""
     unknown = int(np.isnan(labels).any(axis=1).sum())
     reasons = {
         "have none of the classes": len(labels) - unknown,

@@ -18,11 +18,11 @@ from hilum.data.label_statistics import (
     ALL,
     Ages,
     Class,
+    ClassQuartiles,
     FollowUps,
+    LabelledTable,
     Shares,
     Sizes,
-    Spread,
-    Subject,
     TakenAP,
     Together,
 )
@@ -107,7 +107,7 @@ class Exploration:
     taken_ap: TakenAP | None
     follow_ups: FollowUps | None
     looks: Mapping[str, Look]
-    brightness: tuple[Spread, ...]
+    brightness: tuple[ClassQuartiles, ...]
     aspect: float
     atlas: tuple[Atlas, ...]
     num_read: int
@@ -197,7 +197,7 @@ class Exploration:
 
 
 def explore(table: Table, *, limit: int = LIMIT, seed: int = 0, watch: Watcher | None = None) -> Exploration:
-    """Looks at a data set.
+    """Look at a data set.
 
     Args:
         table: Any table; with a split, the classes are counted by its parts.
@@ -214,7 +214,7 @@ def explore(table: Table, *, limit: int = LIMIT, seed: int = 0, watch: Watcher |
     order = table.frame.sort_values(["source", "image"]).index.to_numpy()
     frame = table.frame.iloc[order].reset_index(drop=True)
     table = replace(table, frame=frame)
-    subject = label_statistics.Subject.of(table)
+    subject = label_statistics.LabelledTable.of(table)
     sampled = subject.groups or {ALL: np.ones(len(table), bool)}
     boxed = {
         _boxed(finding): frame["image"].isin(boxes["image"]).to_numpy(bool)
@@ -251,8 +251,8 @@ def explore(table: Table, *, limit: int = LIMIT, seed: int = 0, watch: Watcher |
     )
 
 
-def _sizes(subject: Subject, seen: Appearance) -> Sizes | None:
-    """Takes sizes from the data set, else from the files that were read."""
+def _sizes(subject: LabelledTable, seen: Appearance) -> Sizes | None:
+    """Take sizes from the data set, else from the files that were read."""
     width, height = (subject.frame[name].to_numpy(np.int64).copy() for name in ("width", "height"))
     told = bool(((width > 0) & (height > 0)).any())
     if not told:
@@ -260,7 +260,7 @@ def _sizes(subject: Subject, seen: Appearance) -> Sizes | None:
     return label_statistics.sizes(subject, width, height, told=told)
 
 
-def _brightness(subject: Subject, seen: Appearance) -> tuple[Spread, ...]:
+def _brightness(subject: LabelledTable, seen: Appearance) -> tuple[ClassQuartiles, ...]:
     if not len(seen.rows):
         return ()
     values = np.full(len(subject.frame), np.nan)
@@ -304,11 +304,11 @@ def _boxed(finding: str) -> str:
 
 
 def _listed(values: NDArray[np.float64]) -> list[Any]:
-    """Lists of an array's numbers; JSON has no NaN."""
+    """Return lists of an array's numbers; JSON has no NaN."""
     return np.where(np.isnan(values), None, values).tolist()  # type: ignore[no-any-return,call-overload]
 
 
-def _spreads(spreads: tuple[Spread, ...]) -> dict[str, Any]:
+def _spreads(spreads: tuple[ClassQuartiles, ...]) -> dict[str, Any]:
     return {
         each.name: {
             "images": each.count,

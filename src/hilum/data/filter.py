@@ -31,7 +31,7 @@ class Filtered:
 
 
 def filter_rows(table: Table, expression: str) -> Filtered:
-    """Keeps the rows for which an expression is true.
+    """Keep the rows for which an expression is true.
 
     An expression compares columns and findings with values: `==`, `!=`, `<`, `<=`, `>`, `>=`, `in`, `not in`, joined
     by `and`, `or`, `not` and parentheses. A finding alone means that it is present, `not` before it that it is known
@@ -104,7 +104,7 @@ class _Side:
 
 
 def _parse(expression: str) -> tuple[ast.expr, dict[str, str]]:
-    """Returns the tree, and the names that stood in backticks by the identifiers put in their place."""
+    """Return the tree, and the names that stood in backticks by the identifiers put in their place."""
     quoted: dict[str, str] = {}
 
     def put(match: re.Match[str]) -> str:
@@ -137,7 +137,7 @@ class _Evaluation:
         self._quoted = quoted
 
     def truth(self, node: ast.expr) -> NDArray[np.float64]:
-        """Returns 1 true, 0 false, NaN unknown, float64 (rows,)."""
+        """Return 1 true, 0 false, NaN unknown, float64 (rows,)."""
         match node:
             case ast.BoolOp(op=op, values=parts):
                 values = np.stack([self.truth(part) for part in parts])
@@ -227,7 +227,7 @@ class _Evaluation:
         return np.where(unknown, np.nan, result.astype(float))
 
     def _check_values(self, left: _Side, right: _Side) -> None:
-        """Refuses values that a column can never have, since a slip would empty or fill the table."""
+        """Refuse values that a column can never have, since a slip would empty or fill the table."""
         for side, other in ((left, right), (right, left)):
             allowed: tuple[Any, ...] = _VALUES.get(side.name, ())
             if side.name and side.name not in COLUMNS:

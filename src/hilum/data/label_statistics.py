@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hilum.data.table import SEXES, SPLITS, Table
+from hilum.notices import notice
 from hilum.progress import count
 from hilum.recipe.findings import NO_FINDING, PARTS
 from hilum.stats.delong import delong
@@ -97,7 +98,7 @@ class Together:
 
 
 @dataclass(frozen=True)
-class Spread:
+class ClassQuartiles:
     """How one number is spread over the images of a class.
 
     Attributes:
@@ -128,7 +129,7 @@ class Sizes:
     sides: NDArray[np.int64]
     counts: NDArray[np.int64]
     told: bool
-    megapixels: tuple[Spread, ...]
+    megapixels: tuple[ClassQuartiles, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +146,7 @@ class Ages:
     sexes: tuple[str, ...]
     patients: NDArray[np.int64]
     quartiles: tuple[float, float, float]
-    years: tuple[Spread, ...]
+    years: tuple[ClassQuartiles, ...]
 
     @property
     def num_known(self) -> int:
@@ -223,7 +224,7 @@ class FollowUps:
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class LabelledTable:
     """A table taken apart once: what everything here is counted from.
 
     Attributes:
@@ -245,16 +246,16 @@ class Subject:
     groups: Mapping[str, Rows]
 
     @staticmethod
-    def of(table: Table) -> "Subject":
-        """Takes a table apart."""
+    def of(table: Table) -> "LabelledTable":
+        """Take a table apart."""
         labels = table.labels(table.findings)
         no_finding = table.labels([NO_FINDING])[:, 0]
         nothing = no_finding == 1
         # Of one finding alone, its absence says nothing of others.
         name = f"{table.findings[0]} absent" if len(table.findings) == 1 else NO_FINDING
         groups = {name: nothing, **{each: labels[:, i] == 1 for i, each in enumerate(table.findings)}}
-        patients = table.frame.groupby(["source", "patient"], sort=False).ngroup().to_numpy(np.int64)
-        return Subject(
+        patients = pd.factorize(table.patient_keys)[0]
+        return LabelledTable(
             frame=table.frame,
             findings=table.findings,
             labels=labels,
@@ -264,8 +265,8 @@ class Subject:
             groups={name: rows for name, rows in groups.items() if rows.any()},
         )
 
-    def spreads(self, values: NDArray[np.float64]) -> tuple[Spread, ...]:
-        """Returns the spreads of (rows,) values, NaN unknown: of all images, then of each class."""
+    def spreads(self, values: NDArray[np.float64]) -> tuple[ClassQuartiles, ...]:
+        """Return the spreads of (rows,) values, NaN unknown: of all images, then of each class."""
         known = ~np.isnan(values)
         found = [_spread(ALL, values[known], None)]
         for name, members in self.groups.items():
@@ -278,27 +279,27 @@ class Subject:
         reference = self.groups[self.reference] & ~np.isnan(values)
         numbers = [len(np.unique(self.patients[rows])) for rows in (present, reference)]
         if not min(numbers):
-            return Estimate(None, reason="no image to compare with")
+            return Estimate(None, notice=notice("nothing-to-compare-with"))
         rows = present | reference
         areas = delong(
             present[rows], values[rows], clusters=np.unique(self.patients[rows], return_inverse=True)[1]
         )
         value = float(areas.values[0])  # noqa: PD011 (no pandas)
         if min(numbers) < MIN_PATIENTS:
-            return Estimate(value, reason=f"no interval: fewer than {MIN_PATIENTS} patients")
+            return Estimate(value, notice=notice("fewer-patients", fewest=MIN_PATIENTS))
         low, high = areas.interval(confidence=CONFIDENCE)
         if np.isnan(low):
-            return Estimate(value, reason="no interval: the number separates them wholly")
+            return Estimate(value, notice=notice("separated"))
         return Estimate(value, low, high, method="DeLong by patient")
 
 
-def splits(subject: Subject) -> dict[str, tuple[int, int]]:
-    """Returns part of the split -> (images, patients), for the parts that have any."""
+def splits(subject: LabelledTable) -> dict[str, tuple[int, int]]:
+    """Return part of the split -> (images, patients), for the parts that have any."""
     return {part: (int(rows.sum()), len(np.unique(subject.patients[rows]))) for part, rows in _parts(subject)}
 
 
-def classes(subject: Subject) -> tuple[Class, ...]:
-    """Counts the reference where there is one, then every finding of the table, whether it occurs or not."""
+def classes(subject: LabelledTable) -> tuple[Class, ...]:
+    """Count the reference where there is one, then every finding of the table, whether it occurs or not."""
     labels = subject.labels
     told = {name: ~np.isnan(labels[:, column]) for column, name in enumerate(subject.findings)}
     if subject.reference:
@@ -322,8 +323,8 @@ def classes(subject: Subject) -> tuple[Class, ...]:
     return tuple(found)
 
 
-def together(subject: Subject) -> Together | None:
-    """Counts findings that occur together; None for fewer than two that occur."""
+def together(subject: LabelledTable) -> Together | None:
+    """Count findings that occur together; None for fewer than two that occur."""
     present = (subject.labels == 1).astype(np.float64)
     columns = {finding: column for column, finding in enumerate(subject.findings)}
     occurring = np.flatnonzero(present.any(axis=0))
@@ -352,9 +353,9 @@ def together(subject: Subject) -> Together | None:
 
 
 def sizes(
-    subject: Subject, width: NDArray[np.int64], height: NDArray[np.int64], *, told: bool
+    subject: LabelledTable, width: NDArray[np.int64], height: NDArray[np.int64], *, told: bool
 ) -> Sizes | None:
-    """Counts sizes.
+    """Count sizes.
 
     Args:
         subject: Whose images.
@@ -370,8 +371,8 @@ def sizes(
     return Sizes(sides, counts.astype(np.int64), told, subject.spreads(megapixels))
 
 
-def ages(subject: Subject) -> Ages | None:
-    """Spreads ages over patients and images."""
+def ages(subject: LabelledTable) -> Ages | None:
+    """Spread ages over patients and images."""
     frame = subject.frame
     age = frame["age"].to_numpy(np.float64)
     if np.isnan(age).all():
@@ -385,8 +386,8 @@ def ages(subject: Subject) -> Ages | None:
     return Ages(sexes, np.stack(counts).astype(np.int64), (low, middle, high), subject.spreads(age))
 
 
-def shares(subject: Subject, column: str, values: tuple[str, ...]) -> Shares | None:
-    """Counts a column's values by class; None where none is known.
+def shares(subject: LabelledTable, column: str, values: tuple[str, ...]) -> Shares | None:
+    """Count a column's values by class; None where none is known.
 
     Args:
         subject: Whose images.
@@ -402,8 +403,8 @@ def shares(subject: Subject, column: str, values: tuple[str, ...]) -> Shares | N
     return Shares(there, tuple(everything), np.array(counts, np.int64))
 
 
-def taken_ap(subject: Subject) -> TakenAP | None:
-    """Counts AP images by the age of the patients; None where there is none."""
+def taken_ap(subject: LabelledTable) -> TakenAP | None:
+    """Count AP images by the age of the patients; None where there is none."""
     frame = subject.frame
     ap = (frame["view"] == "AP").to_numpy(bool)
     if not ap.any():
@@ -414,8 +415,8 @@ def taken_ap(subject: Subject) -> TakenAP | None:
     return TakenAP(int((ap & children).sum()), int((ap & adults).sum()), int(ap.sum()))
 
 
-def follow_ups(subject: Subject) -> FollowUps | None:
-    """Counts images a patient; None where no patient has a second."""
+def follow_ups(subject: LabelledTable) -> FollowUps | None:
+    """Count images a patient; None where no patient has a second."""
     images = np.bincount(subject.patients)
     most = int(images.max(initial=0))
     if most < 2:
@@ -432,18 +433,18 @@ def follow_ups(subject: Subject) -> FollowUps | None:
     return FollowUps(tuple(found), most)
 
 
-def _parts(subject: Subject) -> Iterator[tuple[str, Rows]]:
+def _parts(subject: LabelledTable) -> Iterator[tuple[str, Rows]]:
     for part in SPLITS:
         rows = (subject.frame["split"] == part).to_numpy(bool)
         if rows.any():
             yield part, rows
 
 
-def _spread(name: str, values: NDArray[np.float64], alone: Estimate | None) -> Spread:
+def _spread(name: str, values: NDArray[np.float64], alone: Estimate | None) -> ClassQuartiles:
     if not len(values):
-        return Spread(name, 0, None, alone)
+        return ClassQuartiles(name, 0, None, alone)
     first, second, third = (float(value) for value in np.percentile(values, [25, 50, 75]))
-    return Spread(name, len(values), (first, second, third), alone)
+    return ClassQuartiles(name, len(values), (first, second, third), alone)
 
 
 def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:

@@ -39,7 +39,7 @@ class Mapped:
 
 
 def map_findings(table: Table, findings: Sequence[str], *, all_needed: bool = False) -> Mapped:
-    """Finds a model's findings in a table.
+    """Find a model's findings in a table.
 
     A finding is its own column, or one whose name differs in letter case only, or it is made up of others
     (`findings.PARTS`) that the table knows all of: present where one is, absent where all are, else unknown.

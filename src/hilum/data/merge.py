@@ -13,7 +13,7 @@ from hilum.recipe.findings import DEVICES, NO_FINDING, in_order
 
 
 def merge(tables: Sequence[Table]) -> Table:
-    """Joins the rows of tables.
+    """Join the rows of tables.
 
     Sources keep their roots, and patients of different sources are different. A source that is in two tables with the
     same name and root is one, as where parts of a data set were indexed apart: its patients are the same, and its
@@ -80,7 +80,7 @@ def merge(tables: Sequence[Table]) -> Table:
 
 
 def _placed(source: Source, there: Sequence[Source]) -> tuple[str, Source]:
-    """Returns what a source is called beside those that are there, and itself under this name."""
+    """Return what a source is called beside those that are there, and itself under this name."""
     number, name = 1, source.name
     while taken := next((other for other in there if other.name == name), None):
         if taken.root == source.root:
@@ -91,7 +91,7 @@ def _placed(source: Source, there: Sequence[Source]) -> tuple[str, Source]:
 
 
 def _normal(table: Table) -> NDArray[np.bool_]:
-    """Tells in which rows (bool) a source states that nothing was found."""
+    """Tell in which rows (bool) a source states that nothing was found."""
     stating = [source.name for source in table.sources if source.states_no_finding]
     return np.asarray(table.frame["source"].isin(stating) & (table.labels([NO_FINDING])[:, 0] == 1))
 

@@ -52,7 +52,7 @@ def generate(
     seed: int,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Table:
-    """Draws a data set: 8-bit grey PNG files and the table that describes them.
+    """Draw a data set: 8-bit grey PNG files and the table that describes them.
 
     Each patient comes one to four times, in other positions and views, and findings come and go. Sex, age and view
     shape the picture but are drawn independently of the findings. What patient p looks like depends on `seed` and p
@@ -104,7 +104,7 @@ def generate(
 
 
 def phantom(seed: int, size: int, findings: Collection[str] = ()) -> NDArray[np.uint8]:
-    """Draws one radiograph of somebody who does not exist.
+    """Draw one radiograph of somebody who does not exist.
 
     Args:
         seed: The same seed gives the same person in the same position, with whatever findings; not negative.
@@ -124,7 +124,7 @@ def phantom(seed: int, size: int, findings: Collection[str] = ()) -> NDArray[np.
 def radiograph(
     person: Person, *, view: str, findings: Collection[str], size: int, seed: tuple[int, ...]
 ) -> tuple[NDArray[np.uint8], list[tuple[str, Box]]]:
-    """Draws one radiograph of a person.
+    """Draw one radiograph of a person.
 
     Args:
         person: Who is drawn.
@@ -192,7 +192,7 @@ def _orders(seed: int) -> Iterator[_Order]:
 
 
 def paint_cardiomegaly(chest: Layers, rng: np.random.Generator) -> list[Box]:
-    """A heart wider than 0.55 of the chest, in place of the healthy one; the box leaves out the great vessels."""
+    """Paint a heart wider than 0.55 of the chest, in place of the healthy one; the box leaves out the great vessels."""
     chest.place_heart(rng.uniform(*ENLARGED_HEART))
     return [_box(chest.canvas.cover(chest.heart[chest.heart[:, 1] > 0.42]) > 0.5)]
 
@@ -228,7 +228,7 @@ def paint_effusion(chest: Layers, rng: np.random.Generator) -> list[Box]:
 
 
 def paint_opacity(chest: Layers, rng: np.random.Generator) -> list[Box]:
-    """A consolidation without a clear edge, in which airways stay open."""
+    """Paint a consolidation without a clear edge, in which airways stay open."""
     side = int(rng.choice([-1, 1]))
     u, v = _in_lung(chest, rng, side, margin=0.10)
     spread = rng.uniform(0.16, 0.23)
@@ -248,7 +248,7 @@ def paint_opacity(chest: Layers, rng: np.random.Generator) -> list[Box]:
 
 
 def paint_nodules(chest: Layers, rng: np.random.Generator) -> list[Box]:
-    """One to three round shadows of 20 to 30 mm."""
+    """Paint one to three round shadows of 20 to 30 mm."""
     boxes = []
     for _ in range(int(rng.choice([1, 2, 3], p=[0.4, 0.35, 0.25]))):
         radius = rng.uniform(1.0, 1.5) / CM_PER_UNIT
@@ -275,7 +275,7 @@ FINDINGS: tuple[str, ...] = tuple(PAINTERS)
 
 
 def _in_lung(chest: Layers, rng: np.random.Generator, side: int, *, margin: float) -> tuple[float, float]:
-    """A place where aerated lung is seen, at least `margin` units from its edge."""
+    """Return a place where aerated lung is seen, at least `margin` units from its edge."""
     canvas = chest.canvas
     ring = np.concatenate([np.zeros((1, 2)), margin * anatomy.CIRCLE[::4] / np.array([1, TALL])])
     u, v = 0.0, 0.0
@@ -293,7 +293,7 @@ def _in_lung(chest: Layers, rng: np.random.Generator, side: int, *, margin: floa
 
 
 def _box(inside: NDArray[np.bool_]) -> Box:
-    """The smallest box around what is true; the whole picture where nothing is."""
+    """Return the smallest box around what is true; the whole picture where nothing is."""
     size = inside.shape[0]
     columns, rows = np.flatnonzero(inside.any(axis=0)), np.flatnonzero(inside.any(axis=1))
     if not len(columns):
@@ -303,7 +303,7 @@ def _box(inside: NDArray[np.bool_]) -> Box:
 
 
 def attenuation(chest: Layers) -> Map:
-    """Sums what weakens the beam: float32 (size, size), the negative logarithm of the light that is left."""
+    """Sum what weakens the beam: float32 (size, size), the negative logarithm of the light that is left."""
     air = chest.lung * (1 - chest.tissue)
     soft = np.maximum(chest.body - air + chest.vessels + chest.extra, 0)
     skin = np.minimum(chest.body, 1)  # nothing of the body lies outside it
@@ -312,7 +312,7 @@ def attenuation(chest: Layers) -> Map:
 
 
 def choose_window(beam: Map, rng: np.random.Generator) -> tuple[float, float]:
-    """Sets the film's middle grey and the width of its scale, as well or badly as it happens."""
+    """Set the film's middle grey and the width of its scale, as well or badly as it happens."""
     edge = beam.shape[0] // 8
     middle = beam[edge:-edge:4, edge:-edge:4]
     low, high = np.percentile(middle[middle > 0.5], [5, 95])
@@ -321,7 +321,7 @@ def choose_window(beam: Map, rng: np.random.Generator) -> tuple[float, float]:
 
 
 def develop(beam: Map, window: tuple[float, float], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Turns attenuation into the grey values of a film: scatter, grain, blur, and an S-shaped curve."""
+    """Turn attenuation into the grey values of a film: scatter, grain, blur, and an S-shaped curve."""
     size = beam.shape[0]
     light = np.exp(-beam)
     fog = np.minimum(cv2.resize(light, (32, 32), interpolation=cv2.INTER_AREA), 0.3)
@@ -337,7 +337,7 @@ def develop(beam: Map, window: tuple[float, float], rng: np.random.Generator) ->
 
 
 def add_bystanders(chest: Layers, rng: np.random.Generator) -> None:
-    """Adds what looks like a finding and is none: nipples, folds of skin, leads and their wires."""
+    """Add what looks like a finding and is none: nipples, folds of skin, leads and their wires."""
     canvas = chest.canvas
     if rng.random() < 0.15:
         level = 0.70 + 0.2 * chest.person.breast
@@ -370,7 +370,7 @@ def add_bystanders(chest: Layers, rng: np.random.Generator) -> None:
 
 
 def add_marker(picture: NDArray[np.uint8], rng: np.random.Generator) -> None:
-    """Writes the letter of a side into most pictures, in place."""
+    """Write the letter of a side into most pictures, in place."""
     size = picture.shape[0]
     if rng.random() < 0.25:
         return

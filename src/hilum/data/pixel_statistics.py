@@ -97,7 +97,7 @@ def look(
     seed: int,
     watch: Watcher,
 ) -> Appearance:
-    """Reads images of each group and sums them up.
+    """Read images of each group and sums them up.
 
     Which are read depends on their names and the seed alone, not on the order of the rows, so that the sample of a
     larger limit begins with that of a smaller one.
@@ -115,7 +115,7 @@ def look(
     tallies = {name: _Tally() for name in groups}
     rarest_first = sorted(groups, key=lambda name: int(groups[name].sum()))
     names = table.frame["image"].to_numpy(object)
-    patients = (table.frame["source"] + "\0" + table.frame["patient"]).to_numpy(object)
+    patients = table.patient_keys
     found: list[tuple[int, float, int, int]] = []
     unreadable: dict[str, str] = {}
     watch.stage("Reading images", len(order))
@@ -159,7 +159,7 @@ def _choose(
     limit: int,
     seed: int,
 ) -> tuple[NDArray[np.int64], dict[str, frozenset[int]]]:
-    """Chooses the images to read, of those whose file is there.
+    """Choose the images to read, of those whose file is there.
 
     Returns:
         The rows, each once, in the order in which they are drawn; and the rows of each group.
@@ -207,7 +207,7 @@ class _Tally:
 
 
 def _read(locations: Sequence[Location]) -> Iterator[images.Prepared | ImageError]:
-    """Reads files on all cores, in order, a few ahead of what was asked for."""
+    """Read files on all cores, in order, a few ahead of what was asked for."""
     started: collections.deque[Future[images.Prepared | ImageError]] = collections.deque()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     pool = ThreadPoolExecutor(cores, thread_name_prefix="hilum-explore")

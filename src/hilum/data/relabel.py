@@ -28,7 +28,7 @@ class Relabelled:
 
 
 def relabel(table: Table, other: Table) -> Relabelled:
-    """Replaces a table's labels by those that another table has for the same images.
+    """Replace a table's labels by those that another table has for the same images.
 
     Images are the same where their paths are, or, where no path is, where their file names are. The result has the
     second set's findings and no others, so that two ways of labelling are never mixed in one row. Rows that the
@@ -85,7 +85,7 @@ def relabel(table: Table, other: Table) -> Relabelled:
 
 
 def _matched(images: pd.Series, others: pd.Series) -> tuple[np.ndarray, str]:
-    """Returns each image's row in `others`, int64, -1 where it is not there, and by what they were matched."""
+    """Return each image's row in `others`, int64, -1 where it is not there, and by what they were matched."""
     how = "by path"
     if not images.isin(others).any():
         how = "by file name"

@@ -49,16 +49,16 @@ def split(
     settings: SplitSettings,
     *,
     findings: Sequence[str] | None = None,
-    pictures: NDArray[np.int64] | None = None,
+    image_numbers: NDArray[np.int64] | None = None,
 ) -> Split:
-    """Divides a table into train, val and test.
+    """Divide a table into train, val and test.
 
     Args:
         table: What is to be divided; its own `split` column is used by `folders`, `official` and `given` only.
         settings: How.
         findings: Each part gets its share of these; all of the table's by default.
-        pictures: (rows,), equal where two rows hold the same picture, negative where that is not known. Where whole
-            patients are drawn, patients who share a picture are drawn together.
+        image_numbers: (rows,), equal where two rows hold the same image, negative where that is not known. Where
+            whole patients are drawn, patients who share an image are drawn together.
 
     Returns:
         The divided table with what must be known of it.
@@ -71,7 +71,7 @@ def split(
     if not len(table):
         raise DataError("the table has no rows to divide")
     labels = table.labels(names)
-    groups = _linked(patients(table), pictures)
+    groups = _linked(_names(table, "patient"), image_numbers)
     if settings.folds:
         parts = _fold(table, settings, labels, groups)
     elif settings.method in ("folders", "official"):
@@ -81,7 +81,7 @@ def split(
     elif settings.method == "list":
         parts = _listed(table, settings)
     else:
-        groups = groups if settings.method == "patient" else _images(table)
+        groups = groups if settings.method == "patient" else _names(table, "image")
         everything = np.ones(len(table), dtype=bool)
         test = carve(
             groups, labels, everything, size=settings.test * len(table), salt=f"{settings.seed} test"
@@ -93,7 +93,7 @@ def split(
 
 
 def check_list(settings: SplitSettings) -> None:
-    """Refuses a list that is not there."""
+    """Refuse a list that is not there."""
     if settings.method == "list" and not (settings.list and settings.list.is_file()):
         raise UsageError(
             f"there is no file {settings.list}; split.list is a CSV file with the columns image and split"
@@ -101,7 +101,7 @@ def check_list(settings: SplitSettings) -> None:
 
 
 def split_hash(table: Table) -> str:
-    """Returns the SHA-256 over the sorted lines `source, image, split` (tabs between), in hexadecimal."""
+    """Return the SHA-256 over the sorted lines `source, image, split` (tabs between), in hexadecimal."""
     rows = table.frame[["source", "image", "split"]].to_numpy(object)
     lines = sorted("\t".join(row) for row in rows)
     return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
@@ -110,7 +110,7 @@ def split_hash(table: Table) -> str:
 def _fold(
     table: Table, settings: SplitSettings, labels: NDArray[np.float32], groups: NDArray[np.object_]
 ) -> NDArray[np.str_]:
-    """One fold is the test; the source's own test, where the method keeps one, is in no part."""
+    """Return one fold is the test; the source's own test, where the method keeps one, is in no part."""
     own = np.full(len(table), "")
     if settings.method in ("folders", "official"):
         own = _kept_test(table, settings, labels, groups)
@@ -186,19 +186,14 @@ def _listed(table: Table, settings: SplitSettings) -> NDArray[np.str_]:
     return np.asarray(parts, dtype=str)
 
 
-def patients(table: Table) -> NDArray[np.object_]:
-    """Returns a name for each row's patient; the same number in two sources is two patients."""
-    return _joined(table, "patient")
-
-
-def _linked(names: NDArray[np.object_], pictures: NDArray[np.int64] | None) -> NDArray[np.object_]:
-    """Gives patients who share a picture one name, the first in order; others keep theirs, and so their draw."""
-    if pictures is None:
+def _linked(names: NDArray[np.object_], image_numbers: NDArray[np.int64] | None) -> NDArray[np.object_]:
+    """Give patients who share an image one name, the first in order; others keep theirs, and so their draw."""
+    if image_numbers is None:
         return names
     patient, known = pd.factorize(names, sort=True)
-    shared = pd.DataFrame({"picture": pictures, "patient": patient})[pictures >= 0].drop_duplicates()
-    shared = shared[shared.duplicated("picture", keep=False)]
-    first = shared.groupby("picture")["patient"].transform("min")
+    shared = pd.DataFrame({"image": image_numbers, "patient": patient})[image_numbers >= 0].drop_duplicates()
+    shared = shared[shared.duplicated("image", keep=False)]
+    first = shared.groupby("image")["patient"].transform("min")
     graph = coo_array((np.ones(len(shared)), (first, shared["patient"])), shape=(len(known), len(known)))
     _, group = connected_components(graph, directed=False)
     # Codes rise with the names, so that the first patient of a group is its first in order.
@@ -207,18 +202,15 @@ def _linked(names: NDArray[np.object_], pictures: NDArray[np.int64] | None) -> N
     return linked
 
 
-def _images(table: Table) -> NDArray[np.object_]:
-    return _joined(table, "image")
-
-
-def _joined(table: Table, column: str) -> NDArray[np.object_]:
+def _names(table: Table, column: str) -> NDArray[np.object_]:
+    """Return `source<tab>value` a row: the draw hashes these names, so that another form would draw other rows."""
     pairs = table.frame[["source", column]].to_numpy(object)
     return np.array(["\t".join(pair) for pair in pairs], dtype=object)
 
 
 def _num_shared(table: Table, parts: NDArray[np.str_]) -> int:
-    """Counts the patients that are in more than one part; rows in no part do not count."""
-    pairs = pd.DataFrame({"patient": patients(table), "part": parts.astype(object)})[
+    """Count the patients that are in more than one part; rows in no part do not count."""
+    pairs = pd.DataFrame({"patient": table.patient_keys, "part": parts.astype(object)})[
         parts != ""
     ].drop_duplicates()
     return int((pairs["patient"].value_counts() > 1).sum())
@@ -232,7 +224,7 @@ def carve(
     size: float,
     salt: str,
 ) -> NDArray[np.bool_]:
-    """Draws whole groups until about `size` rows are drawn, with their share of each label.
+    """Draw whole groups until about `size` rows are drawn, with their share of each label.
 
     The order in which groups are looked at is that of a hash of their names and the salt: random, yet the
     same on every machine, with every version of NumPy, and whatever the order of the rows.
@@ -274,7 +266,7 @@ def draw_folds(
     number: int,
     seed: int,
 ) -> NDArray[np.int64]:
-    """Divides rows into folds of whole groups, each with its share of each label.
+    """Divide rows into folds of whole groups, each with its share of each label.
 
     Each fold is carved in turn out of what the folds before it left, so that what one misses is shared by all that
     follow: the sizes of five folds differ by at most 1.55 of the largest group, and not by a rest that the last one
@@ -308,7 +300,7 @@ def draw_folds(
 
 
 def _stratify(counts: NDArray[np.float64], sizes: NDArray[np.int64], *, fraction: float) -> NDArray[np.bool_]:
-    """Divides groups in two by iterative stratification (Sechidis, Tsoumakas and Vlahavas, ECML PKDD 2011).
+    """Divide groups in two by iterative stratification (Sechidis, Tsoumakas and Vlahavas, ECML PKDD 2011).
 
     The rarest label's groups are dealt first, each to the part that still wants most of that label, else to
     the one with more room; groups without a label fill up. A part takes a group only while it has room for

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow  # noqa: ICN001
 from numpy.typing import ArrayLike, NDArray
+from pyarrow import parquet
 
 from hilum import files
 from hilum.errors import DataError, ImageError, UsageError, nearest
@@ -64,7 +64,7 @@ class Source:
 
 
 def no_boxes() -> pd.DataFrame:
-    """Returns the boxes of a table without boxes: the columns, no rows."""
+    """Return the boxes of a table without boxes: the columns, no rows."""
     text = pd.Series([], dtype=str)
     number = pd.Series([], dtype="float64")
     return pd.DataFrame({name: text if name in ("image", "finding") else number for name in BOX_COLUMNS})
@@ -114,14 +114,19 @@ class Table:
         """How many patients there are; the same number in two sources is two patients."""
         return int(self.frame.groupby(["source", "patient"], sort=False).ngroups)
 
+    @property
+    def patient_keys(self) -> NDArray[np.str_]:
+        """Each row's patient as `source:patient`, str (rows,); the same number in two sources is two patients."""
+        return np.asarray(self.frame["source"] + ":" + self.frame["patient"], dtype=str)
+
     def location(self, row: int) -> Location:
-        """Returns where the image file of a row (counted from 0) lies."""
+        """Return where the image file of a row (counted from 0) lies."""
         root = self._root(self.frame["source"].iloc[row])
         archive, _, member = str(self.frame["image"].iloc[row]).partition(MEMBER)
         return Location(root / archive, member or None)
 
     def labels(self, findings: Sequence[str]) -> NDArray[np.float32]:
-        """Returns the values of some findings.
+        """Return the values of some findings.
 
         Args:
             findings: Names in any spelling of the vocabulary. `No Finding`, which no table holds, is derived: present
@@ -145,7 +150,7 @@ class Table:
         return values
 
     def missing_images(self) -> NDArray[np.int64]:
-        """Returns the rows (int64, ascending) whose image file is not there.
+        """Return the rows (int64, ascending) whose image file is not there.
 
         Every folder and archive is listed once; no image is opened.
         """
@@ -160,7 +165,7 @@ class Table:
         return np.array(missing, dtype=np.int64)
 
     def with_split(self, splits: Sequence[str]) -> "Table":
-        """Returns the table with another `split` column: train, val, test or empty, one a row."""
+        """Return the table with another `split` column: train, val, test or empty, one a row."""
         if len(splits) != len(self):
             raise DataError(
                 f"{len(splits)} splits arrived for a table of {len(self)} rows; one a row was expected"
@@ -168,7 +173,7 @@ class Table:
         return replace(self, frame=self.frame.assign(split=pd.Series(list(splits), dtype=str)))
 
     def select(self, mask: ArrayLike) -> "Table":
-        """Returns the rows where a bool array (rows,) is true, with their boxes and sources."""
+        """Return the rows where a bool array (rows,) is true, with their boxes and sources."""
         chosen = np.asarray(mask)
         if chosen.dtype != bool or chosen.shape != (len(self),):
             raise DataError(
@@ -183,7 +188,7 @@ class Table:
         )
 
     def write(self, path: Path) -> None:
-        """Writes the table to a `.parquet` file, whole or not at all, and its boxes beside it.
+        """Write the table to a `.parquet` file, whole or not at all, and its boxes beside it.
 
         Args:
             path: For example `table.parquet`; boxes go to `table.boxes.parquet`.
@@ -215,7 +220,7 @@ class Table:
 
     @staticmethod
     def read(path: Path, *, images: Path | None = None) -> "Table":
-        """Reads what `write` wrote.
+        """Read what `write` wrote.
 
         Args:
             path: A `.parquet` file.
@@ -265,30 +270,20 @@ class Table:
         return next(source.root for source in self.sources if source.name == name)
 
 
-def make_frame(
-    *,
-    image: Sequence[str],
-    source: str,
-    patient: Sequence[str],
-    findings: Sequence[str],
-    labels: ArrayLike,
-    study: Sequence[str] | str = "",
-    view: Sequence[str] | str = "",
-    sex: Sequence[str] | str = "",
-    age: ArrayLike = np.nan,
-    width: ArrayLike = 0,
-    height: ArrayLike = 0,
-    split: Sequence[str] | str = "",
-) -> pd.DataFrame:
-    """Builds a table's frame of one source with the right columns and types.
+_UNKNOWN: dict[str, Any] = {
+    **dict.fromkeys(("study", "view", "sex", "split"), ""),
+    "age": np.nan,
+    "width": 0,
+    "height": 0,
+}
+"""The columns that a source may lack, and what stands in them then."""
 
-    Args:
-        image: Paths relative to the source's root.
-        source: Name of the source.
-        patient: One a row, never empty.
-        findings: Names of the finding columns.
-        labels: (rows, findings): 1 present, 0 absent, NaN unknown.
-        study: One a row, or one for all; so are the following.
+
+class KnownColumns(TypedDict, total=False):
+    """What `make_frame` takes besides images, patients and labels: one value a row, or one for all.
+
+    Attributes:
+        study: Text.
         view: PA, AP, LATERAL or empty.
         sex: F, M, O or empty.
         age: Years, NaN unknown.
@@ -296,30 +291,57 @@ def make_frame(
         height: Of the original in pixels, 0 unknown.
         split: train, val, test or empty.
     """
+
+    study: Sequence[str] | str
+    view: Sequence[str] | str
+    sex: Sequence[str] | str
+    age: ArrayLike
+    width: ArrayLike
+    height: ArrayLike
+    split: Sequence[str] | str
+
+
+def make_frame(
+    *,
+    image: Sequence[str],
+    source: str,
+    patient: Sequence[str],
+    findings: Sequence[str],
+    labels: ArrayLike,
+    **columns: Unpack[KnownColumns],
+) -> pd.DataFrame:
+    """Build a table's frame of one source with the right columns and types.
+
+    Args:
+        image: Paths relative to the source's root.
+        source: Name of the source.
+        patient: One a row, never empty.
+        findings: Names of the finding columns.
+        labels: (rows, findings): 1 present, 0 absent, NaN unknown.
+        **columns: Those of `KnownColumns`; what is left out is unknown.
+
+    Raises:
+        TypeError: A column has another name.
+    """
+    if odd := sorted(set(columns) - set(_UNKNOWN)):
+        raise TypeError(f"a table has no column {odd[0]!r}; it has: {', '.join(_UNKNOWN)}")
     index = pd.RangeIndex(len(image))
-    text = {
-        **{"image": image, "source": source, "patient": patient, "study": study},
-        **{"view": view, "sex": sex, "split": split},
-    }
-    columns = {
-        name: pd.Series(value if isinstance(value, str) else np.asarray(value, object), index, str)
-        for name, value in text.items()
-    }
-    columns |= {
-        name: pd.Series(np.broadcast_to(np.asarray(value, dtype), len(index)), index)
-        for name, value, dtype in (
-            ("age", age, float),
-            ("width", width, np.int64),
-            ("height", height, np.int64),
-        )
-    }
+    values = {**_UNKNOWN, **columns, "image": image, "source": source, "patient": patient}
+    types = {"age": np.dtype(np.float64), "width": np.dtype(np.int64), "height": np.dtype(np.int64)}
+
+    def column(name: str) -> pd.Series:
+        value = values[name]
+        if name in types:
+            return pd.Series(np.broadcast_to(np.asarray(value, types[name]), len(index)), index)
+        return pd.Series(value if isinstance(value, str) else np.asarray(value, object), index, str)
+
     matrix = np.asarray(labels, float).reshape(len(index), len(findings))
-    values = pd.DataFrame(matrix, index, list(findings))
-    return pd.concat([pd.DataFrame({name: columns[name] for name in COLUMNS}), values], axis=1)
+    known = pd.DataFrame({name: column(name) for name in COLUMNS})
+    return pd.concat([known, pd.DataFrame(matrix, index, list(findings))], axis=1)
 
 
 def parquet_path(path: Path) -> Path:
-    """Refuses a path that cannot be a table's; returns it."""
+    """Refuse a path that cannot be a table's; return it."""
     path = Path(path)
     if path.suffix != ".parquet" or path.name.endswith(".boxes.parquet"):
         raise UsageError(f"{path} cannot be a table; its name must end in .parquet and not in .boxes.parquet")
@@ -327,17 +349,17 @@ def parquet_path(path: Path) -> Path:
 
 
 def boxes_path(path: Path) -> Path:
-    """The file beside a table that holds its boxes."""
+    """Return the file beside a table that holds its boxes."""
     return path.with_suffix(".boxes.parquet")
 
 
 def absolute(path: Path) -> Path:
-    """Returns the absolute path without `..`; links stay, so a folder's parent is the one meant."""
+    """Return the absolute path without `..`; links stay, so a folder's parent is the one meant."""
     return Path(os.path.abspath(path))  # noqa: PTH100
 
 
 def archive_members(path: Path) -> list[str]:
-    """Lists the files of a ZIP archive, without what macOS adds and without names that lead out of it.
+    """List the files of a ZIP archive, without what macOS adds and without names that lead out of it.
 
     Raises:
         DataError: The archive is damaged.
@@ -366,7 +388,7 @@ def _names_in(root: Path, folder: str) -> frozenset[str]:
 
 
 def _inside(path: str) -> bool:
-    """Tells whether a relative path stays under its root."""
+    """Return whether a relative path stays under its root."""
     leads_out = ".." in path and ".." in path.replace(MEMBER, "/").split("/")
     return not (leads_out or path.startswith("/") or "\\" in path or path[1:2] == ":")
 
@@ -427,7 +449,7 @@ def _check_values(frame: pd.DataFrame, findings: tuple[str, ...]) -> None:
 
 
 def _refuse(bad: pd.Series, problem: str) -> None:
-    """Raises where a row is bad, naming rows and not values, which may belong to a patient."""
+    """Raise where a row is bad, naming rows and not values, which may belong to a patient."""
     rows = np.flatnonzero(bad.to_numpy())
     if len(rows):
         raise DataError(f"in {len(rows)} of {len(bad)} rows (the first is row {rows[0]}) {problem}")
@@ -475,18 +497,18 @@ def _check_boxes(boxes: pd.DataFrame, frame: pd.DataFrame, findings: tuple[str, 
 
 
 def _to_parquet(frame: pd.DataFrame, metadata: dict[str, Any]) -> bytes:
-    stored = pa.Table.from_pandas(frame, preserve_index=False)
+    stored = pyarrow.Table.from_pandas(frame, preserve_index=False)
     # pandas' own metadata would tie the file to a version of pandas.
     stored = stored.replace_schema_metadata({_METADATA: json.dumps(metadata).encode()})
     buffer = io.BytesIO()
-    pq.write_table(stored, buffer, compression="zstd")
+    parquet.write_table(stored, buffer, compression="zstd")
     return buffer.getvalue()
 
 
 def _from_parquet(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     try:
-        stored = pq.read_table(io.BytesIO(path.read_bytes()))
-    except (pa.ArrowException, OSError) as error:
+        stored = parquet.read_table(io.BytesIO(path.read_bytes()))
+    except (pyarrow.ArrowException, OSError) as error:
         raise DataError(
             f"{path} is no whole Parquet file ({str(error).splitlines()[0]}); make it again"
         ) from None
@@ -515,7 +537,7 @@ def _read_boxes(path: Path, sha256: str) -> pd.DataFrame:
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != sha256:
         raise DataError(f"{path} does not belong to the table beside it, or is damaged; make the table again")
-    return pq.read_table(io.BytesIO(content)).to_pandas()
+    return parquet.read_table(io.BytesIO(content)).to_pandas()
 
 
 def _repointed(table: Table, images: Path) -> Table:

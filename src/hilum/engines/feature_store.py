@@ -1,8 +1,8 @@
-"""A folder -> features of a frozen backbone that several trainings share, each computed once: one shelf a key.
+"""A folder -> features of a frozen backbone that several trainings share, each computed once: one file a key.
 
-A shelf is two files: features one after another, and the fingerprints of the pictures that they are of. Features are
-on the disk before their fingerprints are, and only these say what is there: what a killed process wrote beyond is
-overwritten.
+A `FeatureFile` is two files: features one after another, and the fingerprints of the pictures that they are of.
+Features are on the disk before their fingerprints are, and only these say what is there: what a killed process wrote
+beyond is overwritten.
 """
 
 import contextlib
@@ -31,35 +31,34 @@ log = logging.getLogger(__name__)
 FOLDER = "features"
 FORMAT = 1
 PARTS = 8
-"""Of each shelf, by fingerprint, so that several processes can fill it side by side."""
+"""Of each feature file, by fingerprint, so that several processes can fill it side by side."""
 _HEADER = 4 * FINGERPRINT_BYTES
 """Bytes before the fingerprints: the shape of one picture's features, as int32, filled up with zeros."""
 
 
 @dataclass(frozen=True)
 class Shared:
-    """Where the trainings of a study keep what a frozen backbone makes of their pictures.
+    """The folder in which the trainings of a study keep what a frozen backbone makes of their pictures.
 
     Attributes:
         folder: Theirs.
-        backbone: What the features depend on beside the picture, as `digest` gives it: the backbone's weights,
-            architecture and library, its input's scaling and size, what is pooled, precision, device and block.
+        backbone: What the features depend on beside the picture; see `features.Extractor.key`.
     """
 
     folder: Path
     backbone: str
 
     def name(self, version: int, augment: AugmentSettings, seed: int) -> str:
-        """That of a version's shelf; see `Batches.version` for what it depends on. The first is of all seeds alike."""
+        """Return the name of a version's file; see `Batches.version`. The first version is the same for all seeds."""
         drawn = (repr(augment.model_copy(update={"mixup": 0.0})), seed, version) if version else ("as it is",)
         return digest(FORMAT, self.backbone, *drawn)[:32]
 
-    def shelf(self, version: int, augment: AugmentSettings, seed: int) -> "Shelf":
-        """Opens that of a version."""
-        return Shelf(self.folder, self.name(version, augment, seed))
+    def open(self, version: int, augment: AugmentSettings, seed: int) -> "FeatureFile":
+        """Open the file of a version."""
+        return FeatureFile(self.folder, self.name(version, augment, seed))
 
 
-class Shelf:
+class FeatureFile:
     """Features of pictures under one key; processes that use the same at once never compute the same.
 
     Attributes:
@@ -70,7 +69,7 @@ class Shelf:
     """
 
     def __init__(self, folder: Path, name: str = "") -> None:
-        """Opens the shelf of a name; without one, one of this process alone, in a nameless file.
+        """Open the file of a name; without one, a nameless file of this process alone.
 
         Whatever ends the process, the space of a nameless file is free again.
         """
@@ -81,10 +80,10 @@ class Shelf:
         self._shared = bool(name)
         self._locks: dict[str, filelock.BaseFileLock] = {}
         self._path = folder / name
-        with self._told():
+        with self._failures_in_words():
             folder.mkdir(parents=True, exist_ok=True)
             self._features, self._index = (self._opened(suffix) for suffix in (".f32", ".index"))
-        self.look()
+        self.refresh()
 
     def _opened(self, suffix: str) -> IO[bytes]:
         if not self._shared:
@@ -94,12 +93,12 @@ class Shelf:
         return path.open("r+b", buffering=0)
 
     def close(self) -> None:
-        """Closes the files; what was read stays readable."""
+        """Close the files; what was read stays readable."""
         self._features.close()
         self._index.close()
 
-    def look(self) -> None:
-        """Learns what others have put here since."""
+    def refresh(self) -> None:
+        """Read what others have added since."""
         self._index.seek(0)
         index = self._index.read() or b""
         if len(index) < _HEADER:
@@ -113,28 +112,28 @@ class Shelf:
         self._count = count
 
     @contextlib.contextmanager
-    def taking(self, part: int) -> Iterator[bool]:
-        """Keeps others from filling a part for a while; yields whether nobody else was at it."""
+    def locked(self, part: int) -> Iterator[bool]:
+        """Keep others from filling a part for a while; yield whether nobody else was at it."""
         if not self._shared:
             yield True
             return
         lock = self._lock(f"-{part}.lock")
         try:
-            with self._told():
+            with self._failures_in_words():
                 lock.acquire(timeout=0)
         except filelock.Timeout:
             yield False
             return
         try:
-            self.look()
+            self.refresh()
             yield True
         finally:
             lock.release()
 
     def add(self, fingerprints: Sequence[bytes], features: np.ndarray) -> None:
-        """Puts pictures' features here, float32 (n, ...); of pictures that are not known."""
-        with self._told(), self._lock(".lock") if self._shared else contextlib.nullcontext():
-            self.look()
+        """Add the features of pictures that are not known, float32 (n, ...)."""
+        with self._failures_in_words(), self._lock(".lock") if self._shared else contextlib.nullcontext():
+            self.refresh()
             # A torn end, of whoever died while writing, is overwritten; so is what lost its features.
             header = np.zeros(_HEADER // 4, np.int32)
             header[: features.ndim - 1] = features.shape[1:]
@@ -144,10 +143,10 @@ class Shelf:
             content = np.ascontiguousarray(features, np.float32)
             self._write(self._features, first * content[0].nbytes, content.tobytes())
             self._write(self._index, _HEADER + first * FINGERPRINT_BYTES, b"".join(fingerprints))
-            self.look()
+            self.refresh()
 
     def array(self) -> np.ndarray:
-        """The features, float32 (number of pictures, ...), as a memory map that is only read."""
+        """Return the features, float32 (number of pictures, ...), as a memory map that is only read."""
         self._features.seek(0)
         return np.memmap(self._features, np.float32, "r", shape=(self._count, *self._shape))
 
@@ -167,8 +166,8 @@ class Shelf:
         return self._locks.setdefault(suffix, filelock.FileLock(path))
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        """Turns what the system says about a folder that cannot be written to into words."""
+    def _failures_in_words(self) -> Iterator[None]:
+        """Raise NoRoomError where the folder cannot be written to."""
         try:
             yield
         except filelock.Timeout:
@@ -182,23 +181,23 @@ class Shelf:
 
 
 def part_of(fingerprint: bytes) -> int:
-    """The part of a shelf that a picture belongs to, from 0 to `PARTS` - 1."""
+    """Return the part of a file that a picture belongs to, from 0 to `PARTS` - 1."""
     return fingerprint[0] % PARTS
 
 
 def digest(*parts: object) -> str:
-    """SHA-256 over arrays with their shapes, and over all else as it is written."""
-    found = hashlib.sha256()
+    """Return the SHA-256 over arrays with their shapes, and over all else as it is written."""
+    total = hashlib.sha256()
     for part in parts:
         array = isinstance(part, np.ndarray)
-        found.update(f"{part.dtype} {part.shape}\n".encode() if array else f"{part!r}\n".encode())  # type: ignore[attr-defined]
+        total.update(f"{part.dtype} {part.shape}\n".encode() if array else f"{part!r}\n".encode())  # type: ignore[attr-defined]
         if array:
-            found.update(np.ascontiguousarray(part).data)
-    return found.hexdigest()
+            total.update(np.ascontiguousarray(part).data)
+    return total.hexdigest()
 
 
-def remove(folder: Path) -> str:
-    """Removes the features of a study that has ended; says how much they were, or nothing where there were none."""
+def remove_features(folder: Path) -> str:
+    """Remove the features of a study that has ended; return in words how much they were, empty for none."""
     if not folder.is_dir():
         return ""
     size = sum(path.stat().st_size for path in folder.glob("*.f32"))

@@ -45,7 +45,7 @@ class InitialHead:
 def initial_head(
     settings: ModelSettings, *, channels: int, height: int, width: int, outputs: int, seed: int
 ) -> InitialHead:
-    """Draws the head's weights.
+    """Draw the head's weights.
 
     Hidden kernels are He-normal (He et al. 2015). The last is normal with deviation 0.01, so that training starts
     near probability 0.5 instead of with confident nonsense; biases are 0.

@@ -88,7 +88,7 @@ class Policy:
         )
 
     def step(self, figures: Mapping[str, float]) -> Decision:
-        """Takes the figures of the epoch that has just ended.
+        """Take the figures of the epoch that has just ended.
 
         Args:
             figures: `val_loss` and those of `figures.validation_figures`, NaN where there is none.
@@ -117,6 +117,11 @@ class Policy:
             return self.frozen
         steps = min(self.epoch - self.thaw_after + 1, self.thaw_steps)
         return self.frozen + (self.thawed - self.frozen) * steps / self.thaw_steps
+
+    @property
+    def always_frozen_share(self) -> float:
+        """The share of the backbone's layers, from the image on, that never learns."""
+        return min(self.frozen, self.thawed) if self.thaw_after else self.frozen
 
     def learning_rate_at(self, within: float) -> float:
         """The learning rate in the epoch under way, `within` (from 0 to 1) of it being done."""

@@ -31,7 +31,7 @@ class Processes:
 
 
 def find_processes(devices: int, environment: Mapping[str, str] = os.environ) -> Processes:
-    """Reads what torchrun or Slurm said when they started this process; else `devices` on this machine.
+    """Read what torchrun or Slurm said when they started this process; else `devices` on this machine.
 
     Args:
         devices: How many the user asked for; a launcher's own number goes before it.

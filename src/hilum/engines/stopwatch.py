@@ -28,7 +28,7 @@ class Stopwatch:
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Counts the seconds inside for a part."""
+        """Count the seconds inside for a part."""
         started = time.perf_counter()
         yield
         if self._synchronise is not None:

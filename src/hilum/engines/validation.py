@@ -3,15 +3,15 @@
 import math
 
 import numpy as np
-from scipy.stats import rankdata
-from sklearn.metrics import average_precision_score
+
+from hilum.recipe.validation_metrics import METRICS, ScoredFinding
 
 
 def validation_figures(labels: np.ndarray, logits: np.ndarray, *, multiclass: bool) -> dict[str, float]:
-    """Computes what `train.monitor` may name, but the loss.
+    """Compute what `train.monitor` may name, but the loss.
 
-    Areas, precision, recall and F1 are means over the findings of which both classes are there. Decisions are made at
-    a probability of 0.5, for `multiclass` by the largest logit.
+    Figures are means over the findings of which both classes are there. The accuracy of `multiclass` is the share of
+    images whose class is right.
 
     Args:
         labels: (images, findings), 1 present, 0 absent, NaN unknown.
@@ -19,39 +19,24 @@ def validation_figures(labels: np.ndarray, logits: np.ndarray, *, multiclass: bo
         multiclass: Whether exactly one of the findings is present in each image.
 
     Returns:
-        `val_auroc, val_average_precision, val_accuracy, val_precision, val_recall, val_f1`; NaN where no finding has
-        both classes.
+        Each of `METRICS`; NaN where no finding has both classes, or a logit is not a number.
     """
-    called = logits >= 0
-    if multiclass:
-        called = logits == logits.max(axis=1, keepdims=True)
-    rows = [
-        _one(truth, scores, calls) for truth, scores, calls in zip(labels.T, logits.T, called.T, strict=True)
-    ]
-    both = [row for row in rows if row]
-    names = ("val_auroc", "val_average_precision", "val_accuracy", "val_precision", "val_recall", "val_f1")
-    figures = {name: float(np.mean([row[name] for row in both])) if both else math.nan for name in names}
+    called = logits == logits.max(axis=1, keepdims=True) if multiclass else logits >= 0
+    columns = [_finding(*column) for column in zip(labels.T, logits.T, called.T, strict=True)]
+    scored = [scores for scores in columns if scores is not None]
+    figures = {
+        name: float(np.mean([metric(scores) for scores in scored])) if scored else math.nan
+        for name, metric in METRICS.items()
+    }
     if multiclass:
         figures["val_accuracy"] = float(np.mean(labels.argmax(axis=1) == logits.argmax(axis=1)))
     return figures
 
 
-def _one(truth: np.ndarray, scores: np.ndarray, called: np.ndarray) -> dict[str, float]:
-    """One finding's figures; empty where a class lacks or a score is not a number."""
-    known = ~np.isnan(truth)
-    present, scores, called = truth[known] == 1, scores[known], called[known]
-    positives, negatives = int(present.sum()), int((~present).sum())
-    if not positives or not negatives or not np.isfinite(scores).all():
-        return {}
-    right = int((called & present).sum())
-    precision, recall = right / max(int(called.sum()), 1), right / positives
-    # Mann-Whitney, ties counting half
-    above = rankdata(scores)[present].sum() - positives * (positives + 1) / 2
-    return {
-        "val_auroc": above / (positives * negatives),
-        "val_average_precision": float(average_precision_score(present, scores)),
-        "val_accuracy": float(np.mean(called == present)),
-        "val_precision": precision,
-        "val_recall": recall,
-        "val_f1": 2 * precision * recall / max(precision + recall, 1e-12),
-    }
+def _finding(labels: np.ndarray, logits: np.ndarray, called: np.ndarray) -> ScoredFinding | None:
+    """Return one finding's scores; None where a class is missing or a logit is not a number."""
+    known = ~np.isnan(labels)
+    present = labels[known] == 1
+    if present.all() or not present.any() or not np.isfinite(logits[known]).all():
+        return None
+    return ScoredFinding(present, logits[known], called[known])

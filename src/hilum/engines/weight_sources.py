@@ -2,24 +2,19 @@
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from hilum.engines import InitialWeights
+from hilum.engines.contract import InitialWeights
+from hilum.engines.registry import REGISTRY
 from hilum.errors import RecipeError, TrainingError
+from hilum.recipe.architectures import ARCHITECTURES
 
 RANDOM = InitialWeights("random", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), licence="none")
-SUFFIXES: Mapping[str, tuple[str, ...]] = {
-    "torch": (".safetensors", ".npz"),
-    "keras": (".weights.h5", ".h5", ".keras", ".npz"),
-}
-"""Engine -> the files that it reads weights from."""
-NO_HUB = "custom_cnn"
-"""The architecture that no hub has weights for."""
 
 
 def check_weights(source: str, *, engine: str, architecture: str) -> None:
-    """Refuses initial weights that cannot be had, as far as no framework is needed to tell.
+    """Refuse initial weights that cannot be had, as far as no framework is needed to tell.
 
     Args:
         source: `imagenet`, `none` or a path.
@@ -29,7 +24,8 @@ def check_weights(source: str, *, engine: str, architecture: str) -> None:
     Raises:
         RecipeError: The file is not there, not of a kind that the engine reads, or no hub has such weights.
     """
-    if source == "imagenet" and architecture == NO_HUB:
+    known = ARCHITECTURES.get(architecture)
+    if source == "imagenet" and known and not known.pretrained:
         raise RecipeError(f"{architecture} has no ImageNet weights; set model.weights=none")
     if source in ("imagenet", "none"):
         return
@@ -38,16 +34,17 @@ def check_weights(source: str, *, engine: str, architecture: str) -> None:
         raise RecipeError(
             f"model.weights = {source!r} is neither 'imagenet', 'none' nor a file that exists; give one of the three"
         )
-    if not path.name.endswith(SUFFIXES[engine]):
-        *suffixes, last = SUFFIXES[engine]
+    endings = REGISTRY[engine].weight_files
+    if not path.name.endswith(endings):
+        *others, last = endings
         raise RecipeError(
-            f"{path.name}: the {engine} engine reads weights from {', '.join(suffixes)} and {last} files, "
+            f"{path.name}: the {engine} engine reads weights from {', '.join(others)} and {last} files, "
             f"not {path.suffix!r}"
         )
 
 
 def unfetched(weights: str, error: Exception, *, files: str) -> TrainingError:
-    """Says in words that ImageNet weights could not be had.
+    """Say in words that ImageNet weights could not be had.
 
     Args:
         weights: Their name.
@@ -72,7 +69,7 @@ def named(path: Path) -> str:
 def misfit(
     file: str, name: str, key: str, *, arrived: Sequence[int] | None, expected: Sequence[int] | None
 ) -> TrainingError:
-    """Says of weights of another network what does not fit first.
+    """Say of weights of another network what does not fit first.
 
     Args:
         file: The file's name.

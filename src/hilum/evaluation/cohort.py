@@ -9,7 +9,7 @@ import pandas as pd
 
 from hilum.bundle import Bundle
 from hilum.bundle.manifest import Manifest
-from hilum.data.audit import same_pictures
+from hilum.data.audit import same_images
 from hilum.data.audit.duplicates import digests
 from hilum.data.examples import Examples, prepare
 from hilum.data.split import split, split_hash
@@ -66,7 +66,7 @@ def choose(table: Table, bundle: Bundle, split: str | None, *, watch: Watcher) -
         bundle: The bundle.
         split: `train`, `val`, `test` or `all`. None stands for the test of the training's own data, and for all images
             from elsewhere; if a source among them was trained on, for the test part, where there is one.
-        watch: Told of the preparation.
+        watch: Receives the progress of the preparation.
 
     Raises:
         UsageError: There is no such part.
@@ -88,7 +88,7 @@ def choose(table: Table, bundle: Bundle, split: str | None, *, watch: Watcher) -
         raise _nothing_inside(table, manifest, name, internal=divided is not None)
     if len(bundle.calibrated_on):
         # Who calibrated is known by pictures, and a patient's may stand in several parts.
-        inside = np.isin(patients(table), patients(table)[inside])
+        inside = np.isin(table.patient_keys, table.patient_keys[inside])
     examples = prepare(table.select(inside), manifest.input, watch=watch)
     rows = examples.rows(name)
     if not len(rows):
@@ -138,7 +138,7 @@ def divided_as_in_training(table: Table, bundle: Bundle, *, watch: Watcher) -> T
     Args:
         table: The rows that answer the bundle's task.
         bundle: The bundle.
-        watch: Told of the preparation.
+        watch: Receives the progress of the preparation.
 
     Raises:
         DataError: What trained one member of an ensemble is known of these data, and of another not.
@@ -189,10 +189,12 @@ def _divided_anew(table: Table, manifest: Manifest, watch: Watcher) -> Table | N
     if split_hash(examples.table) == training.split_hash:
         return examples.table
     # Bundles of before copies were kept together were divided without looking at the pictures.
-    for pictures in (same_pictures(examples.cached.pixels, examples.cached.slots), None):
+    for image_numbers in (same_images(examples.cached.pixels, examples.cached.slots), None):
         try:
             recipe = parse_recipe(manifest.recipe)
-            divided = split(examples.table, recipe.split, findings=manifest.findings, pictures=pictures)
+            divided = split(
+                examples.table, recipe.split, findings=manifest.findings, image_numbers=image_numbers
+            )
         except HilumError:
             return None
         if divided.hash == training.split_hash:
@@ -206,11 +208,6 @@ def run(
     """Run the prepared squares of some rows; the maps come empty."""
     batches = (examples.cached.images(rows[start : start + BLOCK]) for start in range(0, len(rows), BLOCK))
     return predictor.run_squares(batches, lambda done: on_progress(done, len(rows)))
-
-
-def patients(table: Table) -> np.ndarray:
-    """Return each row's patient, str (rows,); the same number in two sources is two patients."""
-    return np.asarray((table.frame["source"] + ":" + table.frame["patient"]).to_numpy(str))
 
 
 def fingerprints(examples: Examples, rows: np.ndarray) -> np.ndarray:
@@ -229,7 +226,7 @@ def _without_calibrating(cohort: Cohort, bundle: Bundle) -> Cohort:
     hit = np.array([row.tobytes() in used for row in fingerprints(cohort.examples, every)], bool)
     if not hit.any():
         return cohort
-    whose = patients(cohort.examples.table)
+    whose = cohort.examples.table.patient_keys
     kept = cohort.rows[~np.isin(whose[cohort.rows], whose[hit])]
     if not len(kept):
         raise DataError(

@@ -13,14 +13,14 @@ from hilum.evaluation.cases import choose_cases, explain_cases
 from hilum.evaluation.evaluation import Evaluation
 from hilum.evaluation.facts import citations, facts, title
 from hilum.evaluation.folds import Fold, Folds, main_metrics, order_folds
-from hilum.evaluation.scoring import Resampling, ScoredImages
+from hilum.evaluation.scoring import ScoredImages
 from hilum.evaluation.subgroups import take_rows
 from hilum.inference import ensemble
 from hilum.inference.explanation import Case
 from hilum.inference.predictor import Predictor
 from hilum.notices import Notice, notice
 from hilum.progress import Watcher
-from hilum.stats import ClassScores, Scores
+from hilum.stats import ClassScores, Resampling, Scores
 
 SPLIT = "out-of-fold"
 COMMON_FACTS = (
@@ -94,12 +94,12 @@ def evaluate(
         notes: What was left out of the table, a sentence each without its full stop.
         replicates: Bootstrap resamples of patients.
         seed: Of the resamples and of the choice of cases.
-        watch: Told how it goes.
+        watch: Receives the progress.
 
     Returns:
         One a repeat; the first has cases to look at. Each tells of the folds of all.
     """
-    resampling = Resampling(replicates, seed)
+    resampling = Resampling(replicates=replicates, seed=seed)
     predicted = [_predict(repeat, examples, number, watch) for number, repeat in enumerate(repeats, start=1)]
     watch.stage("Scoring", len(repeats))
     scored, rows = [], []
@@ -149,7 +149,7 @@ def _predict(repeat: Repeat, examples: Examples, number: int, watch: Watcher) ->
         take_rows(table, rows),
         table.labels(manifest.findings)[rows],
         probabilities,
-        cohort.patients(table)[rows],
+        table.patient_keys[rows],
         repeat.calibration.decision,
     )
     return _OutOfFold(repeat.fold[rows], logits, images)

@@ -18,13 +18,14 @@ from hilum.evaluation.cohort import Cohort
 from hilum.evaluation.evaluation import Evaluation
 from hilum.evaluation.external import compare_with_own_test, external_notices, find_report, unseen
 from hilum.evaluation.facts import citations, facts, title
-from hilum.evaluation.scoring import Resampling, ScoredImages
+from hilum.evaluation.scoring import ScoredImages
 from hilum.evaluation.subgroups import take_rows
 from hilum.inference.predictor import Predictor
 from hilum.notices import Notice, notice
 from hilum.progress import Silent, Watcher
 from hilum.runs.folder import RunFolder
 from hilum.runs.ledger import Ledger
+from hilum.stats import Resampling
 
 SPLITS = ("train", "val", "test", "all")
 
@@ -114,14 +115,14 @@ def evaluate(
         split: `train`, `val`, `test` or `all`; None as `cohort.choose` has it.
         replicates: Bootstrap resamples of patients.
         seed: Of the resamples and of the choice of cases.
-        watch: Told how it goes.
+        watch: Receives the progress.
 
     Raises:
         UsageError: No such part, the table knows no finding of the model, or `internal` is no report of it.
         DataError: No image can be read, none has a label, one has two classes of `multiclass`, or all belong to
             patients who calibrated the bundle.
     """
-    watch, resampling = watch or Silent(), Resampling(replicates, seed)
+    watch, resampling = watch or Silent(), Resampling(replicates=replicates, seed=seed)
     check_split(split)
     predictor, bundle, manifest = subject.predictor, subject.predictor.bundle, subject.predictor.manifest
     mapped = map_findings(subject.table, manifest.findings, all_needed=manifest.task.exclusive)
@@ -136,7 +137,7 @@ def evaluate(
         take_rows(chosen.examples.table, chosen.rows),
         chosen.examples.table.labels(mapped.findings)[chosen.rows],
         predictor.probabilities(outputs.logits)[:, columns],
-        cohort.patients(chosen.examples.table)[chosen.rows],
+        chosen.examples.table.patient_keys[chosen.rows],
         manifest.decision.select(columns),
     )
     watch.stage("Scoring")
@@ -284,7 +285,7 @@ def _trained_on(subject: Subject, patients: np.ndarray) -> Iterator[Notice]:
         yield notice("source-trained-on", sources=sorted(names))
         return
     table = Table.read(subject.run.table)
-    tuned = cohort.patients(table)[np.isin(table.frame["split"].to_numpy(str), ("train", "val"))]
+    tuned = table.patient_keys[np.isin(table.frame["split"].to_numpy(str), ("train", "val"))]
     known = int(np.isin(patients, tuned).sum())
     if known:
         yield notice("patients-trained-on", images=known)

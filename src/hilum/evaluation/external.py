@@ -12,10 +12,10 @@ import pandas as pd
 from hilum.bundle import Bundle, DecisionRule, Seen
 from hilum.data.mapping import Mapped
 from hilum.errors import DataError, HilumError, UsageError
-from hilum.evaluation.scoring import Resampling, ScoredImages, score
+from hilum.evaluation.scoring import ScoredImages, score
 from hilum.notices import Notice, notice
 from hilum.runs.folder import RunFolder
-from hilum.stats import ClassScores, Estimate, Scores, unpaired_difference
+from hilum.stats import ClassScores, Estimate, Resampling, Scores, unpaired_difference
 
 METRICS = ("auroc", "average_precision", "sensitivity", "specificity")
 """What is compared. Average precision moves with the prevalence even where the model does not."""

@@ -25,12 +25,11 @@ from hilum.data.split import carve
 from hilum.data.table import Table
 from hilum.errors import DataError, UsageError
 from hilum.evaluation import cohort
-from hilum.evaluation.scoring import Resampling
 from hilum.inference.predictor import Predictor
 from hilum.notices import Notice, notice
 from hilum.progress import Silent, Watcher
 from hilum.recipe import parse_recipe
-from hilum.stats import Estimate
+from hilum.stats import Estimate, Resampling
 from hilum.stats.calibration import Rule
 
 Metrics = Mapping[str, Mapping[str, Estimate]]
@@ -66,7 +65,7 @@ class Recalibrated:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SiteCalibration:
     """How a bundle is calibrated at a site.
 
     Attributes:
@@ -84,14 +83,14 @@ class Plan:
     seed: int = 0
 
 
-PLAN = Plan()
+DEFAULT = SiteCalibration()
 
 
 def recalibrate(
     predictor: Predictor,
     table: Table,
     target: Path,
-    plan: Plan = PLAN,
+    plan: SiteCalibration = DEFAULT,
     *,
     replicates: int = 2000,
     watch: Watcher | None = None,
@@ -108,7 +107,7 @@ def recalibrate(
         target: The new bundle's folder; it must not exist.
         plan: What calibrates, and how.
         replicates: Bootstrap resamples of patients, for the metrics before and after.
-        watch: Told how it goes.
+        watch: Receives the progress.
 
     Raises:
         UsageError: The part or share is not allowed, no finding is common, or there is something at `target`.
@@ -121,19 +120,17 @@ def recalibrate(
     answers = answering(mapped.table, manifest.task.of(mapped.findings), watch=watch)
     chosen = _choose(answers, parent, mapped.findings, plan, watch=watch)
     labels = _labels(chosen.examples.table, manifest, mapped.findings)[chosen.rows]
-    patients = cohort.patients(chosen.examples.table)[chosen.rows]
+    patients = chosen.examples.table.patient_keys[chosen.rows]
     positives, negatives = _count(labels, patients)
     new = _enough(manifest, positives, negatives, told=chosen.description, more=chosen.more)
     watch.stage("Running the model", len(chosen.rows))
     logits = cohort.run(predictor, chosen.examples, chosen.rows, watch.advance).logits
     watch.stage("Calibrating")
     site = plan.site or " and ".join(source.name for source in table.sources)
-    resampling = Resampling(replicates, plan.seed)
+    resampling = Resampling(clusters=patients, replicates=replicates, seed=plan.seed)
     fitting = _Fitting(manifest, new, plan.sensitivity, site)
     probabilities = predictor.probabilities(logits)
-    before = fitting.score(
-        labels, probabilities, manifest.decision.decide(probabilities), patients, resampling
-    )
+    before = fitting.score(labels, probabilities, manifest.decision.decide(probabilities), resampling)
     ranked = {finding: row["auroc"] for finding, row in before.items()}
     fitting, wrong = fitting.without_unranked(logits, labels, before)
     new = fitting.findings
@@ -145,7 +142,7 @@ def recalibrate(
     )
     calibration, reasons = fitting.fit(logits, labels)
     held_out = fitting.held_out(logits, labels, _folds(labels, patients, seed=plan.seed))
-    after = fitting.score(labels, *held_out, patients, resampling)
+    after = fitting.score(labels, *held_out, resampling)
     after = {finding: {name: after[finding][name] for name in METRICS} for finding in new}
     record = Recalibration(
         parent=parent.hash,
@@ -194,7 +191,7 @@ def recalibrate(
     )
 
 
-def check(manifest: Manifest, target: Path, plan: Plan) -> None:
+def check(manifest: Manifest, target: Path, plan: SiteCalibration) -> None:
     """Refuse what needs no look at the data; arguments and errors as of `recalibrate`."""
     share, sensitivity = plan.share, plan.sensitivity
     if sensitivity is not None and manifest.task.exclusive:
@@ -228,7 +225,9 @@ class _Chosen:
     more: str
 
 
-def _choose(table: Table, bundle: Bundle, findings: Sequence[str], plan: Plan, *, watch: Watcher) -> _Chosen:
+def _choose(
+    table: Table, bundle: Bundle, findings: Sequence[str], plan: SiteCalibration, *, watch: Watcher
+) -> _Chosen:
     """Take the part that may calibrate, prepare its images and take a share of its patients."""
     notes, manifest, part = [], bundle.manifest, plan.part
     divided = cohort.divided_as_in_training(table, bundle, watch=watch)
@@ -257,7 +256,7 @@ def _choose(table: Table, bundle: Bundle, findings: Sequence[str], plan: Plan, *
     more = f"--split train+val has {larger.sum():,} images" if divided is None and part != "all" else ""
     more = more if larger.sum() > among.sum() else ""
     asked = table.select(among)
-    counts = _count(_labels(asked, manifest, findings), cohort.patients(asked))
+    counts = _count(_labels(asked, manifest, findings), asked.patient_keys)
     _enough(manifest, *counts, told=description, more=more)  # before any image is prepared
     share = plan.share
     if share is None:
@@ -268,7 +267,7 @@ def _choose(table: Table, bundle: Bundle, findings: Sequence[str], plan: Plan, *
         notes += [notice("all-calibrate")] if part == "all" else []
         return _Chosen(examples, np.arange(len(examples.table)), description, tuple(notes), more)
     drawn = carve(
-        cohort.patients(examples.table).astype(object),
+        examples.table.patient_keys.astype(object),
         examples.table.labels(findings),
         np.ones(len(examples.table), bool),
         size=share * len(examples.table),
@@ -280,14 +279,14 @@ def _choose(table: Table, bundle: Bundle, findings: Sequence[str], plan: Plan, *
 
 
 def _labels(table: Table, manifest: Manifest, findings: Sequence[str]) -> np.ndarray:
-    """(rows, all of the bundle's findings); unknown of those that are not among `findings`."""
+    """Return labels (rows, all of the bundle's findings); unknown of those that are not among `findings`."""
     labels = np.full((len(table), len(manifest.findings)), np.nan)
     labels[:, [manifest.findings.index(finding) for finding in findings]] = table.labels(findings)
     return labels
 
 
 def _count(labels: np.ndarray, patients: np.ndarray) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Patients with an image that has the finding, and with one that has not."""
+    """Count the patients with an image that has the finding, and with one that has not."""
     counts = [
         tuple(len(np.unique(patients[labels[:, column] == value])) for column in range(labels.shape[1]))
         for value in (1, 0)
@@ -298,7 +297,7 @@ def _count(labels: np.ndarray, patients: np.ndarray) -> tuple[tuple[int, ...], t
 def _enough(
     manifest: Manifest, positives: Sequence[int], negatives: Sequence[int], *, told: str, more: str
 ) -> tuple[str, ...]:
-    """The findings with enough patients; of classes all or none."""
+    """Return the findings with enough patients; of classes all or none."""
     counts = list(zip(manifest.findings, positives, negatives, strict=True))
     enough = tuple(name for name, with_it, without in counts if min(with_it, without) >= MIN_PATIENTS)
     if not enough or (manifest.task.exclusive and len(enough) < len(counts)):
@@ -328,12 +327,12 @@ def _rough(new: Sequence[str], record: Recalibration, manifest: Manifest, more: 
 
 
 def _sure(auroc: Estimate) -> bool:
-    """Whether the interval lies above 0.5, which is chance."""
+    """Return whether the interval lies above 0.5, which is chance."""
     return auroc.low is not None and auroc.low > 0.5
 
 
 def _how(slope: Estimate) -> str:
-    """In words, of a slope that is not above 0."""
+    """Put into words a slope that is not above 0."""
     return "the wrong way round" if slope.high is not None and slope.high < 0 else "no better than chance"
 
 
@@ -345,12 +344,12 @@ def _describe(estimate: Estimate) -> str:
 
 
 def _fingerprints(parent: Bundle, examples: Examples, rows: np.ndarray) -> np.ndarray:
-    """Those that calibrated this bundle or one before it, sorted, each once."""
+    """Return the fingerprints of all that calibrated this bundle or one before it, sorted, each once."""
     return np.unique(np.concatenate([parent.calibrated_on, cohort.fingerprints(examples, rows)]), axis=0)
 
 
 def _folds(labels: np.ndarray, patients: np.ndarray, *, seed: int) -> np.ndarray:
-    """Deals patients into folds, those with a finding and those without in turn; (images,) 0 to FOLDS - 1."""
+    """Deal patients into folds, those with a finding and those without in turn; (images,) 0 to FOLDS - 1."""
     names, place = np.unique(patients, return_inverse=True)
     ill = np.zeros(len(names), bool)
     np.logical_or.at(ill, place, (labels == 1).any(axis=1))
@@ -371,7 +370,7 @@ class _Fitting:
     site: str
 
     def fit(self, logits: np.ndarray, labels: np.ndarray) -> tuple[Calibration, list[str]]:
-        """Fits; the reasons say what could not be fitted plainly."""
+        """Fit; the reasons say what could not be fitted plainly."""
         old = self.manifest.calibration
         if self.manifest.task.exclusive:
             found = stats.recalibrate_classes(logits, labels.argmax(axis=1), old.temperatures[0])
@@ -411,7 +410,7 @@ class _Fitting:
     def without_unranked(
         self, logits: np.ndarray, labels: np.ndarray, before: Metrics
     ) -> tuple["_Fitting", tuple[Notice, ...]]:
-        """Leaves out the findings of which the logits tell nothing here, and says so; refuses where none remains.
+        """Leave out the findings of which the logits tell nothing here, and say so; refuse where none remains.
 
         These grow rarer with the logit, or are not surely ranked better than chance while the best temperature lies at
         its bound, where each probability is the prevalence.
@@ -451,7 +450,7 @@ class _Fitting:
     def held_out(
         self, logits: np.ndarray, labels: np.ndarray, folds: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities (images, findings) and calls, each patient's by a calibration of the other folds' patients."""
+        """Return probabilities (images, findings) and calls, each patient's by the other folds' calibration."""
         probabilities, called = np.zeros(labels.shape), np.zeros(labels.shape, bool)
         for fold in range(FOLDS):
             inside = folds == fold
@@ -465,20 +464,17 @@ class _Fitting:
         labels: np.ndarray,
         probabilities: np.ndarray,
         called: np.ndarray,
-        patients: np.ndarray,
         resampling: Resampling,
     ) -> dict[str, dict[str, Estimate]]:
-        """`METRICS` of the findings that are calibrated anew, and their AUROC, with intervals by patient."""
+        """Score `METRICS` of the findings that are calibrated anew, and their AUROC, with intervals by patient."""
         columns = [self.manifest.findings.index(finding) for finding in self.findings]
 
         def scored(values: np.ndarray) -> Mapping[str, stats.FindingScores]:
             return stats.evaluate(
                 labels[:, columns],
                 values[:, columns],
-                clusters=patients,
                 findings=self.findings,
-                replicates=resampling.replicates,
-                seed=resampling.seed,
+                resampling=resampling,
             ).findings
 
         # A call is a probability of 0 or 1: thresholds differ between folds, so that none could be given here.
@@ -492,7 +488,7 @@ class _Fitting:
         }
 
     def _rule(self) -> tuple[Rule, float, str]:
-        """The rule of the thresholds, its sensitivity, and both in words."""
+        """Return the rule of the thresholds, its sensitivity, and both in words."""
         settings = parse_recipe(self.manifest.recipe).calibrate
         rule = settings.threshold if self.sensitivity is None else "sensitivity"
         sensitivity = settings.sensitivity if self.sensitivity is None else self.sensitivity

@@ -14,15 +14,17 @@ from hilum import stats
 from hilum.bundle import DecisionRule
 from hilum.data.table import Table
 from hilum.errors import DataError, LayoutError, UsageError, nearest
-from hilum.evaluation import cohort, scoring
+from hilum.evaluation import scoring
 from hilum.evaluation.evaluation import Evaluation
-from hilum.evaluation.scoring import RESAMPLING, Resampling, ScoredImages
+from hilum.evaluation.scoring import ScoredImages
 from hilum.evaluation.subgroups import take_rows
 from hilum.notices import Notice, notice
 from hilum.recipe import Task
 from hilum.recipe.findings import VOCABULARY, named
+from hilum.stats import Resampling
 
 LevelName = Literal["image", "study", "patient"]
+RESAMPLING = Resampling()
 LONG = ("image", "finding", "probability")
 
 
@@ -193,7 +195,7 @@ def score(
             joined,
             np.where(np.isnan(probabilities), np.nan, joined.labels(predictions.findings).astype(np.float64)),
             np.nan_to_num(probabilities, nan=0.5),
-            cohort.patients(joined),
+            joined.patient_keys,
             decision,
         ),
         unit,

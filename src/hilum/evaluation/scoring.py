@@ -1,6 +1,6 @@
 """Labels and probabilities -> Scores with intervals: the one place where anything is scored."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -10,23 +10,7 @@ from hilum.bundle import DecisionRule
 from hilum.data.table import Table
 from hilum.evaluation.subgroups import Subgroups, subgroups
 from hilum.recipe import Task
-from hilum.stats import ClassScores, Scores
-
-
-@dataclass(frozen=True)
-class Resampling:
-    """How intervals come about.
-
-    Attributes:
-        replicates: Bootstrap resamples of patients.
-        seed: Of the resamples, and of whatever else is drawn at random.
-    """
-
-    replicates: int = 2000
-    seed: int = 0
-
-
-RESAMPLING = Resampling()
+from hilum.stats import ClassScores, Resampling, Scores
 
 
 @dataclass(frozen=True)
@@ -96,27 +80,24 @@ def score(
         probabilities: (n, k), calibrated.
         patients: (n,).
         decision: How the k findings are called.
-        resampling: How intervals come about.
+        resampling: How intervals come about; its clusters are set to `patients`.
         level: What one row is, in words.
         prevalence: If given, predictive values are told at this prevalence too; not of classes.
     """
+    by_patient = replace(resampling, clusters=patients)
     if task.exclusive:
         return stats.evaluate_classes(
             labels.argmax(axis=1),
             probabilities,
-            clusters=patients,
             names=task.findings,
-            replicates=resampling.replicates,
-            seed=resampling.seed,
+            resampling=by_patient,
         )
     return stats.evaluate(
         labels,
         probabilities,
         thresholds=decision.array,
-        clusters=patients,
         findings=task.findings,
         level=level,
         prevalence=prevalence,
-        replicates=resampling.replicates,
-        seed=resampling.seed,
+        resampling=by_patient,
     )

@@ -16,7 +16,7 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def decode(data: bytes) -> Decoded:
-    """Decodes a `.npy` file of one image to grey.
+    """Decode a `.npy` file of one image to grey.
 
     Args:
         data: The file's content: uint8 (height, width), 0 is black, or (height, width, 3) in RGB.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from hilum.errors import ImageError
 from hilum.notices import Notice
@@ -75,7 +75,7 @@ class Decoded:
         whole: The same picture at full resolution where `levels` are reduced and it was asked for; else None.
     """
 
-    levels: npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+    levels: NDArray[np.uint8] | NDArray[np.float32]
     width: int
     height: int
     provenance: Provenance
@@ -83,7 +83,7 @@ class Decoded:
 
 
 def check_shape(width: int, height: int, *, smallest: int = MIN_SIDE) -> None:
-    """Refuses an image that is too small, too large or too narrow; called before its pixels are decoded.
+    """Refuse an image that is too small, too large or too narrow; called before its pixels are decoded.
 
     Args:
         width: In pixels.

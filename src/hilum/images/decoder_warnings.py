@@ -25,7 +25,7 @@ _restore = contextlib.ExitStack()
 
 @contextlib.contextmanager
 def collected() -> Iterator[list[str]]:
-    """Yields a list that fills with this thread's warnings of the decoding libraries.
+    """Yield a list that fills with this thread's warnings of the decoding libraries.
 
     Other threads' warnings go where they would have gone.
     """
@@ -47,7 +47,7 @@ def collected() -> Iterator[list[str]]:
 
 
 def _install() -> None:
-    """Diverts warnings and pydicom's log until `_restore` is closed."""
+    """Divert warnings and pydicom's log until `_restore` is closed."""
     _restore.enter_context(warnings.catch_warnings())
     warnings.filterwarnings("always", module=r"(PIL|pydicom|numpy|hilum\.images)(\.|$)")
     show = warnings.showwarning

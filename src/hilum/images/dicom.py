@@ -13,8 +13,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import pydicom
+from numpy.typing import NDArray
 from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
@@ -61,7 +61,7 @@ _MAX_AGE = 120
 
 
 def decode(data: bytes, decoder_messages: list[str]) -> Decoded:
-    """Decodes a CR or DX image for presentation; files without file meta too.
+    """Decode a CR or DX image for presentation; files without file meta too.
 
     A secondary capture is taken only where it declares itself CR or DX, as the files of some public
     collections do.
@@ -103,7 +103,7 @@ def decode(data: bytes, decoder_messages: list[str]) -> Decoded:
 
 
 def header(path: Path) -> Header | None:
-    """Reads a file's header as far as its pixels; None where the file is no DICOM file or tells no size."""
+    """Read a file's header as far as its pixels; None where the file is no DICOM file or tells no size."""
     try:
         dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_HEADER)
         width, height = int(dataset.Columns), int(dataset.Rows)
@@ -114,7 +114,7 @@ def header(path: Path) -> Header | None:
 
 
 def _check_inflated(data: bytes) -> None:
-    """Bounds what a deflated file expands to, before pydicom inflates all of it."""
+    """Bound what a deflated file expands to, before pydicom inflates all of it."""
     if data[128:132] != b"DICM":
         return
     stream = io.BytesIO(data)
@@ -167,8 +167,8 @@ def _refuse_other_pixels(dataset: Dataset) -> None:
         raise ImageError("DICOM without pixel data")
 
 
-def _stored_values(dataset: Dataset) -> npt.NDArray[np.integer]:
-    """The pixel data as stored, (rows, columns)."""
+def _stored_values(dataset: Dataset) -> NDArray[np.integer]:
+    """Return the pixel data as stored, (rows, columns)."""
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax in _NATIVE:
         length = len(dataset.PixelData)
@@ -199,7 +199,7 @@ def _stored_values(dataset: Dataset) -> npt.NDArray[np.integer]:
 
 
 def _transfer_syntax(dataset: Dataset) -> uid.UID:
-    """The declared one; for a file without file meta the one it could be read with."""
+    """Return the declared one; for a file without file meta the one it could be read with."""
     declared = dataset.file_meta.get("TransferSyntaxUID")
     if declared:
         return uid.UID(declared)
@@ -216,7 +216,7 @@ def _stored_range(dataset: Dataset) -> tuple[int, int]:
     return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if dataset.PixelRepresentation else (0, 2**bits - 1)
 
 
-def _presented(dataset: Dataset, stored: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.float64], list[str]]:
+def _presented(dataset: Dataset, stored: NDArray[np.int64]) -> tuple[NDArray[np.float64], list[str]]:
     """Grey in [0, 1] of each possible stored value, and the path chosen."""
     steps = []
     if dataset.get("ModalityLUTSequence"):
@@ -264,9 +264,9 @@ def _filled(dataset: Dataset, keyword: str) -> bool:
 
 
 def _look_up(
-    dataset: Dataset, item: Dataset, values: npt.NDArray[np.number]
-) -> tuple[npt.NDArray[np.float64], float]:
-    """The values' entries in the lookup table of a sequence's item, and the largest that an entry can be.
+    dataset: Dataset, item: Dataset, values: NDArray[np.number]
+) -> tuple[NDArray[np.float64], float]:
+    """Return the values' entries in the lookup table of a sequence's item, and the largest that an entry can be.
 
     Not by pydicom's functions: they keep the place in an 8-bit table in 8 bits, and cannot read tables packed
     into bytes (PS3.3 C.11.2.1.1), nor modality tables of 10 to 15 bits.
@@ -287,8 +287,8 @@ def _look_up(
     return entries[places].astype(np.float64), 2.0**bits - 1
 
 
-def _mask_shutter(dataset: Dataset, levels: npt.NDArray[np.float32]) -> bool:
-    """Blackens, in place, what lies outside of the declared shutter (PS3.3 C.7.6.11)."""
+def _mask_shutter(dataset: Dataset, levels: NDArray[np.float32]) -> bool:
+    """Blacken, in place, what lies outside of the declared shutter (PS3.3 C.7.6.11)."""
     shapes = dataset.get("ShutterShape") or ()
     shapes = [shapes] if isinstance(shapes, str) else list(shapes)
     visible = np.ones(levels.shape, np.uint8)

@@ -4,14 +4,14 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from hilum.errors import UsageError, nearest
 
 FITS = ("squash", "pad", "crop")
 """Squash both sides to the square; pad the shorter side with black; crop the longer side about the centre."""
 
-Floats = npt.NDArray[np.float32]
+Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Geometry:
         width, height = self.scaled
         return (self.size - width) // 2, (self.size - height) // 2
 
-    def to_square(self, levels: npt.NDArray[np.uint8] | Floats) -> npt.NDArray[np.uint8]:
-        """Scales and places a picture, with anti-aliasing where it shrinks.
+    def to_square(self, levels: NDArray[np.uint8] | Floats) -> NDArray[np.uint8]:
+        """Scale and place a picture, with anti-aliasing where it shrinks.
 
         Args:
             levels: Grey levels in [0, 255], (rows, columns): the whole original at any resolution.
@@ -68,7 +68,7 @@ class Geometry:
         return square
 
     def to_original(self, maps: Floats) -> Floats:
-        """Carries maps over the square back to the original by bilinear interpolation.
+        """Carry maps over the square back to the original by bilinear interpolation.
 
         Args:
             maps: (..., h, w), any resolution; each covers the whole square.
@@ -81,8 +81,8 @@ class Geometry:
         maps = _stretch(maps, -2, self.height, start=top / self.size, extent=height / self.size)
         return _stretch(maps, -1, self.width, start=left / self.size, extent=width / self.size)
 
-    def boxes_to_square(self, boxes: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-        """Carries boxes from fractions of the original to fractions of the square.
+    def boxes_to_square(self, boxes: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Carry boxes from fractions of the original to fractions of the square.
 
         Args:
             boxes: (n, 4): x, y, width, height in [0, 1].
@@ -93,8 +93,8 @@ class Geometry:
         corner, extent = self._placed()
         return _boxes(boxes, corner, extent)
 
-    def boxes_to_original(self, boxes: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-        """Carries boxes from fractions of the square to fractions of the original.
+    def boxes_to_original(self, boxes: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Carry boxes from fractions of the square to fractions of the original.
 
         Args:
             boxes: (n, 4): x, y, width, height in [0, 1].
@@ -105,13 +105,13 @@ class Geometry:
         corner, extent = self._placed()
         return _boxes(boxes, -corner / extent, 1 / extent)
 
-    def _placed(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    def _placed(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Corner and extent of the original, (x, y) each, in fractions of the square."""
         return np.array(self.corner) / self.size, np.array(self.scaled) / self.size
 
 
 def check(size: int, fit: str) -> None:
-    """Refuses a side or a fit that cannot be.
+    """Refuse a side or a fit that cannot be.
 
     Raises:
         UsageError: With what would be right.
@@ -122,8 +122,8 @@ def check(size: int, fit: str) -> None:
         raise UsageError(f"fit is {fit!r}; known: {nearest(fit, FITS)}")
 
 
-def resize(levels: npt.NDArray[np.uint8] | Floats, width: int, height: int) -> Floats:
-    """Resizes in float32: each axis by area averaging where it shrinks, linearly where it grows.
+def resize(levels: NDArray[np.uint8] | Floats, width: int, height: int) -> Floats:
+    """Resize in float32: each axis by area averaging where it shrinks, linearly where it grows.
 
     Args:
         levels: (rows, columns).
@@ -146,7 +146,7 @@ def resize(levels: npt.NDArray[np.uint8] | Floats, width: int, height: int) -> F
 
 
 def _stretch(maps: Floats, axis: int, length: int, *, start: float, extent: float) -> Floats:
-    """Interpolates maps linearly along one axis to `length` pixels.
+    """Interpolate maps linearly along one axis to `length` pixels.
 
     These lie evenly between `start` and `start + extent`, in fractions of the map's side. Beyond the
     outermost cells' centres the outermost value holds; beyond the map all is 0.
@@ -168,8 +168,8 @@ def _stretch(maps: Floats, axis: int, length: int, *, start: float, extent: floa
 
 
 def _boxes(
-    boxes: npt.NDArray[np.floating], offset: npt.NDArray[np.float64], factor: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
+    boxes: NDArray[np.floating], offset: NDArray[np.float64], factor: NDArray[np.float64]
+) -> NDArray[np.float64]:
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     low = np.clip(offset + boxes[:, :2] * factor, 0, 1)
     high = np.clip(offset + (boxes[:, :2] + boxes[:, 2:]) * factor, 0, 1)

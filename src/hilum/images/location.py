@@ -39,13 +39,13 @@ class Location:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Reads what `str` wrote: only after `.zip` and `.npz` does `::` part an archive from its member."""
+        """Read what `str` wrote: only after `.zip` and `.npz` does `::` part an archive from its member."""
         match = _MEMBER.fullmatch(text)
         return cls(Path(match[1]), match[2]) if match else cls(Path(text))
 
 
 def read_bytes(location: Location) -> bytes:
-    """Reads one file, or one member of an archive without unpacking the others.
+    """Read one file, or one member of an archive without unpacking the others.
 
     Args:
         location: Where it is.
@@ -122,7 +122,7 @@ def _check_size(size: int) -> None:
 
 
 def stack_members(path: Path) -> list[str]:
-    """Lists the images in the stacks of a `.npz` archive, as `Location.member` names them.
+    """List the images in the stacks of a `.npz` archive, as `Location.member` names them.
 
     Raises:
         ImageError: The archive is damaged.
@@ -168,7 +168,7 @@ class _Archive:
 
 
 def _read_from_stack(archive: _Archive, name: str, place: int) -> bytes:
-    """Returns one image of a stack as the content of a `.npy` file.
+    """Return one image of a stack as the content of a `.npy` file.
 
     The stream stays open: a compressed stack can only be read from its beginning, so that reading its images in
     their order reads it once, and reading them in any other order reads it again.
@@ -196,7 +196,7 @@ def _read_from_stack(archive: _Archive, name: str, place: int) -> bytes:
 
 
 def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
-    """Reads the beginning of a `.npy` stream: the array's shape and type; nothing is ever unpickled."""
+    """Read the beginning of a `.npy` stream: the array's shape and type; nothing is ever unpickled."""
     version = np.lib.format.read_magic(stream)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, columns_first, dtype = read(stream)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 from PIL import Image
 
 from hilum.errors import HilumError, ImageError
@@ -20,7 +20,7 @@ PREPARE_VERSION = 1
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom")
 """Names under which images are looked for in a folder; what a file is, its content tells."""
 
-Source = Path | str | Location | bytes | npt.NDArray[np.uint8] | npt.NDArray[np.float32] | Image.Image
+Source = Path | str | Location | bytes | NDArray[np.uint8] | NDArray[np.float32] | Image.Image
 """A path, a text as `Location.parse` reads it, a location, a file's content, an array (uint8, or float32 in [0, 1]; 0
 is black), or a picture that Pillow has opened, whose colours are turned to grey after Pillow decoded them."""
 
@@ -45,7 +45,7 @@ class Radiograph:
         provenance: How it was read.
     """
 
-    grey: npt.NDArray[np.float32]
+    grey: NDArray[np.float32]
     provenance: Provenance
 
 
@@ -59,18 +59,18 @@ class Prepared:
         provenance: How it was read.
     """
 
-    pixels: npt.NDArray[np.uint8]
+    pixels: NDArray[np.uint8]
     geometry: Geometry
     provenance: Provenance
 
     @property
-    def grey(self) -> npt.NDArray[np.float32]:
+    def grey(self) -> NDArray[np.float32]:
         """float32 (size, size) in [0, 1]."""
         return np.divide(self.pixels, np.float32(255), dtype=np.float32)
 
 
 def prepare(source: Source, size: int, fit: str = "squash") -> Prepared:
-    """Reads an image as a square: the only way from a file to what a network sees, and always the same.
+    """Read an image as a square: the only way from a file to what a network sees, and always the same.
 
     Args:
         source: The image.
@@ -105,7 +105,7 @@ def prepare_and_read(source: Source, size: int, fit: str = "squash") -> tuple[Pr
 
 
 def read(source: Source) -> Radiograph:
-    """Reads an image at full resolution, for pictures.
+    """Read an image at full resolution, for pictures.
 
     Args:
         source: The image.
@@ -120,7 +120,7 @@ def read(source: Source) -> Radiograph:
 
 
 def header(source: Path) -> Header | None:
-    """Returns what a DICOM file's header tells, without reading its pixels: less than a millisecond a file.
+    """Return what a DICOM file's header tells, without reading its pixels: less than a millisecond a file.
 
     None where the file is not there, is no DICOM file or does not tell its size.
     """

@@ -7,7 +7,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from hilum.errors import ImageError
@@ -16,7 +16,7 @@ from hilum.notices import Notice, notice
 
 FORMATS = ("PNG", "JPEG", "TIFF")
 
-Levels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+Levels = NDArray[np.uint8] | NDArray[np.float32]
 Scaled = Callable[[int, int], tuple[int, int]]
 
 _BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # tags of TIFF files
@@ -39,7 +39,7 @@ _UPRIGHT: dict[int, Callable[[Any], Any]] = {
 def decode(
     data: bytes, decoder_messages: Sequence[str], *, scaled: Scaled | None = None, whole: bool = False
 ) -> Decoded:
-    """Decodes a raster image to grey.
+    """Decode a raster image to grey.
 
     Colour becomes grey by ITU-R BT.601 luma (0.299 R + 0.587 G + 0.114 B), exact where R = G = B. Transparent
     pixels lie on black. 16-bit files keep their precision: 0 to the largest value that their bits can hold
@@ -119,7 +119,7 @@ def _refuse(image: Image.Image, name: str) -> None:
 
 
 def _jpeg(image: Image.Image, scaled: Scaled | None, steps: list[str]) -> Levels:
-    """Decodes the luma alone, at a reduced scale where enough pixels remain."""
+    """Decode the luma alone, at a reduced scale where enough pixels remain."""
     if image.mode != "L":
         steps.append("colour to grey by ITU-R 601 luma")
     wanted = None
@@ -128,7 +128,7 @@ def _jpeg(image: Image.Image, scaled: Scaled | None, steps: list[str]) -> Levels
         wanted = (_DRAFT_MARGIN * width, _DRAFT_MARGIN * height)
     full_width = image.width
     drafted = image.draft("L", wanted)
-    levels: npt.NDArray[np.uint8] = np.asarray(image.convert("L"))
+    levels: NDArray[np.uint8] = np.asarray(image.convert("L"))
     if drafted is None or drafted[1][2] == full_width:
         return levels
     # libjpeg rounds the reduced shape up, so that the last column and row may lie partly outside of the

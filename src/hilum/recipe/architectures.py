@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from hilum.errors import UsageError, nearest
 
@@ -20,76 +19,71 @@ class Architecture:
         input_size: Side in pixels at which it was designed; recipes may choose another.
         paper: Where it was published.
         engines: Engine -> that engine's name for it, with the pinned tag of its hub weights where it has some.
+        pretrained: Whether a hub has ImageNet weights for it.
     """
 
     name: str
     input_size: int
     paper: str
     engines: Mapping[str, str] = field(default_factory=dict)
+    pretrained: bool = True
 
 
 DENSENET = "Huang et al., Densely Connected Convolutional Networks, CVPR 2017"
 RESNET = "He et al., Deep Residual Learning for Image Recognition, CVPR 2016"
 
-ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
-    {
-        architecture.name: architecture
-        for architecture in (
-            Architecture(
-                "densenet121", 224, DENSENET, {"torch": "densenet121.tv_in1k", "keras": "DenseNet121"}
-            ),
-            Architecture(
-                "densenet169", 224, DENSENET, {"torch": "densenet169.tv_in1k", "keras": "DenseNet169"}
-            ),
-            Architecture(
-                "densenet201", 224, DENSENET, {"torch": "densenet201.tv_in1k", "keras": "DenseNet201"}
-            ),
-            Architecture(
-                "mobilenetv2",
-                224,
-                "Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, CVPR 2018",
-                {"torch": "mobilenetv2_100.ra_in1k", "keras": "MobileNetV2"},
-            ),
-            Architecture(
-                "vgg16",
-                224,
-                "Simonyan and Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition, ICLR 2015",
-                {"torch": "vgg16.tv_in1k", "keras": "VGG16"},
-            ),
-            Architecture("resnet18", 224, RESNET, {"torch": "resnet18.tv_in1k"}),
-            Architecture("resnet50", 224, RESNET, {"torch": "resnet50.tv_in1k", "keras": "ResNet50"}),
-            Architecture(
-                "efficientnet_b0",
-                224,
-                "Tan and Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, ICML 2019",
-                {"torch": "efficientnet_b0.ra_in1k", "keras": "EfficientNetB0"},
-            ),
-            Architecture(
-                "convnext_tiny",
-                224,
-                "Liu et al., A ConvNet for the 2020s, CVPR 2022",
-                {"torch": "convnext_tiny.fb_in1k", "keras": "ConvNeXtTiny"},
-            ),
-            Architecture(
-                "vit_small",
-                224,
-                "Dosovitskiy et al., An Image is Worth 16x16 Words, ICLR 2021; Steiner et al., How to train your ViT?, "
-                "TMLR 2022",
-                {"torch": "vit_small_patch16_224.augreg_in21k_ft_in1k"},
-            ),
-            Architecture(
-                "custom_cnn",
-                128,
-                "Four blocks of 32, 64, 128 and 256 filters, each with batch normalisation and max pooling",
-                {"torch": "custom_cnn", "keras": "custom_cnn"},
-            ),
-        )
-    }
-)
+ARCHITECTURES: dict[str, Architecture] = {
+    architecture.name: architecture
+    for architecture in (
+        Architecture("densenet121", 224, DENSENET, {"torch": "densenet121.tv_in1k", "keras": "DenseNet121"}),
+        Architecture("densenet169", 224, DENSENET, {"torch": "densenet169.tv_in1k", "keras": "DenseNet169"}),
+        Architecture("densenet201", 224, DENSENET, {"torch": "densenet201.tv_in1k", "keras": "DenseNet201"}),
+        Architecture(
+            "mobilenetv2",
+            224,
+            "Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, CVPR 2018",
+            {"torch": "mobilenetv2_100.ra_in1k", "keras": "MobileNetV2"},
+        ),
+        Architecture(
+            "vgg16",
+            224,
+            "Simonyan and Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition, ICLR 2015",
+            {"torch": "vgg16.tv_in1k", "keras": "VGG16"},
+        ),
+        Architecture("resnet18", 224, RESNET, {"torch": "resnet18.tv_in1k"}),
+        Architecture("resnet50", 224, RESNET, {"torch": "resnet50.tv_in1k", "keras": "ResNet50"}),
+        Architecture(
+            "efficientnet_b0",
+            224,
+            "Tan and Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, ICML 2019",
+            {"torch": "efficientnet_b0.ra_in1k", "keras": "EfficientNetB0"},
+        ),
+        Architecture(
+            "convnext_tiny",
+            224,
+            "Liu et al., A ConvNet for the 2020s, CVPR 2022",
+            {"torch": "convnext_tiny.fb_in1k", "keras": "ConvNeXtTiny"},
+        ),
+        Architecture(
+            "vit_small",
+            224,
+            "Dosovitskiy et al., An Image is Worth 16x16 Words, ICLR 2021; Steiner et al., How to train your ViT?, "
+            "TMLR 2022",
+            {"torch": "vit_small_patch16_224.augreg_in21k_ft_in1k"},
+        ),
+        Architecture(
+            "custom_cnn",
+            128,
+            "Four blocks of 32, 64, 128 and 256 filters, each with batch normalisation and max pooling",
+            {"torch": "custom_cnn", "keras": "custom_cnn"},
+            pretrained=False,
+        ),
+    )
+}
 
 
 def architecture(name: str, engine: str | None = None) -> Architecture:
-    """Looks an architecture up by name.
+    """Look an architecture up by name.
 
     Args:
         name: As a recipe spells it: one of ARCHITECTURES, or `timm:NAME` with or without timm's tag, for example
@@ -100,9 +94,9 @@ def architecture(name: str, engine: str | None = None) -> Architecture:
         UsageError: Unknown, or not offered by that engine; the message lists what is, nearest first.
     """
     if name.startswith(TIMM):
-        found = _of_timm(name)
-        if engine in (None, *found.engines):
-            return found
+        model = _of_timm(name)
+        if engine in (None, *model.engines):
+            return model
     offered = {n: a for n, a in ARCHITECTURES.items() if engine is None or engine in a.engines}
     if name not in offered:
         if engine and (name in ARCHITECTURES or name.startswith(TIMM)):

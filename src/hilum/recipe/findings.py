@@ -12,7 +12,7 @@ NO_FINDING = "No Finding"
 """All findings of the source are known and absent; never a finding of a table itself."""
 
 DEVICES = "Support Devices"
-"""No disease: a film with a catheter may have no finding, and `No Finding` says nothing of it."""
+"""Not a disease: an image with a catheter may have no finding, and `No Finding` says nothing about devices."""
 
 NIH_FINDINGS: tuple[str, ...] = (
     "Atelectasis",
@@ -69,7 +69,7 @@ a lung opacity may be more than all opacities that a data set names."""
 
 
 def canonical(name: str) -> str:
-    """Returns the canonical name of a finding.
+    """Return the canonical name of a finding.
 
     Args:
         name: Any spelling of the vocabulary, for example `"Pleural_Thickening"` or `"No finding"`.
@@ -80,24 +80,24 @@ def canonical(name: str) -> str:
     Raises:
         UsageError: The vocabulary does not know the name.
     """
-    found = _CANONICAL.get(_key(name))
-    if found is None:
+    known = _CANONICAL.get(_key(name))
+    if known is None:
         raise UsageError(f"unknown finding {name!r}; known are: {nearest(name, VOCABULARY)}")
-    return found
+    return known
 
 
 def named(name: str) -> str:
-    """Returns the canonical name of a known finding; an unknown one keeps its own name, trimmed."""
+    """Return the canonical name of a known finding; an unknown one keeps its own name, trimmed."""
     return _CANONICAL.get(_key(name), name.strip())
 
 
 def same(name: str, other: str) -> bool:
-    """Tells whether two names mean one finding, those of the vocabulary and others."""
+    """Return whether two names mean one finding, those of the vocabulary and others."""
     return _key(named(name)) == _key(named(other))
 
 
 def tokens(text: str, separator: str = "|") -> tuple[str, ...]:
-    """Takes a joined label apart into names.
+    """Take a joined label apart into names.
 
     Args:
         text: For example `"Mass|Pleural_Thickening"`; empty means that nothing is known.
@@ -111,7 +111,7 @@ def tokens(text: str, separator: str = "|") -> tuple[str, ...]:
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Returns `names` once each in the vocabulary's order, then the others by alphabet."""
+    """Return `names` once each in the vocabulary's order, then the others by alphabet."""
     order = {name: place for place, name in enumerate(VOCABULARY)}
     return tuple(sorted(set(names), key=lambda name: (order.get(name, len(order)), name)))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from hilum.errors import closest
 from hilum.recipe.schema import Recipe, toml_value
-from hilum.recipe.values import Section
+from hilum.recipe.values import RecipeSection
 
 
 @dataclass(frozen=True)
@@ -28,29 +28,29 @@ class Key:
 
 
 def all_keys() -> tuple[Key, ...]:
-    """Every key that a recipe has, in order, from the sections themselves."""
+    """Return every key that a recipe has, in order, from the sections themselves."""
     sections = {
         name: field.annotation
         for name, field in Recipe.model_fields.items()
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, RecipeSection)
     }
-    found = []
+    keys = []
     for section, model in sections.items():
         for name, schema in model.model_json_schema()["properties"].items():
             default = toml_value(schema["default"]) if schema.get("default") is not None else ""
             text = " ".join(schema["description"].split())
-            found.append(Key(f"{section}.{name}", _values(schema), default, text))
-    return tuple(found)
+            keys.append(Key(f"{section}.{name}", _values(schema), default, text))
+    return tuple(keys)
 
 
 def describe_keys() -> str:
-    """`all_keys` as a Markdown table."""
+    """Return `all_keys` as a Markdown table."""
     rows = [f"| `{key.name}` | {key.values} | {key.default} | {key.text} |" for key in all_keys()]
     return "\n".join(["| key | takes | default | what it does |", "| --- | --- | --- | --- |", *rows]) + "\n"
 
 
 def unknown_key(name: str, known: Iterable[str] = ()) -> str:
-    """Says which keys are nearest to one that no recipe has, and how all are listed.
+    """Return the sentence for a key that no recipe has: which are nearest to it, and how to list all.
 
     Args:
         name: What arrived, `section.key` or either alone.
@@ -80,7 +80,7 @@ def unknown_key(name: str, known: Iterable[str] = ()) -> str:
 
 
 def _values(schema: Mapping[str, Any]) -> str:
-    """What a key takes, from its JSON schema."""
+    """Return what a key takes, from its JSON schema."""
     if "anyOf" in schema:
         return " or ".join(_values(part) for part in schema["anyOf"] if part.get("type") != "null")
     if "enum" in schema:

@@ -1,4 +1,4 @@
-"""One TOML file, or values, -> a Recipe, checked; what is wrong is said with the key and what would be right."""
+"""One TOML file, or values, -> a checked Recipe; an error names the key and what would be right."""
 
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ SHIPPED = resources.files("hilum.recipe").joinpath("shipped")
 
 
 def load_recipe(name_or_path: str | Path, changes: Iterable[str] = ()) -> Recipe:
-    """Reads a recipe: a shipped one by name, or a TOML file by path.
+    """Read a recipe: a shipped one by name, or a TOML file by path.
 
     Args:
         name_or_path: For example `kermany-densenet121` or `my/recipe.toml`.
@@ -46,14 +46,14 @@ def load_recipe(name_or_path: str | Path, changes: Iterable[str] = ()) -> Recipe
 
 
 def shipped_recipes() -> tuple[str, ...]:
-    """The names of the recipes that come with Hilum."""
+    """Return the names of the recipes that come with Hilum."""
     return tuple(
         sorted(file.name.removesuffix(".toml") for file in SHIPPED.iterdir() if file.name.endswith(".toml"))
     )
 
 
 def parse_recipe(values: Mapping[str, Any]) -> Recipe:
-    """Checks the values of a recipe.
+    """Check the values of a recipe.
 
     Raises:
         RecipeError: The first thing that is wrong, with the key's name and what would be right.
@@ -103,7 +103,7 @@ def _explain(error: ValidationError) -> str:
 
 
 def _list_of(key: str, given: object) -> str:
-    """What arrived in place of a list as a list in TOML; findings as the vocabulary spells them."""
+    """Return what arrived in place of a list as a list in TOML; findings as the vocabulary spells them."""
     if not isinstance(given, str):
         return toml_value([given]) if isinstance(given, int | float) else "[...]"
     parts = [part.strip(" '\"") for part in given.strip("[] ").split(",") if part.strip(" '\"")]

@@ -1,16 +1,21 @@
 """One TOML file <-> a Recipe: everything a run needs, checked before anything is read or trained."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from hilum.recipe import architectures
-from hilum.recipe.values import InputSpec, Section, Task
+from hilum.recipe.losses import LOSSES
+from hilum.recipe.validation_metrics import METRICS
+from hilum.recipe.values import InputSpec, RecipeSection, Task
 
-Monitor = Literal[
-    "val_loss", "val_auroc", "val_average_precision", "val_accuracy", "val_precision", "val_recall", "val_f1"
-]
+if TYPE_CHECKING:
+    Monitor = str
+    LossName = str
+else:  # the names are in one place each, and a type checker reads no dict
+    Monitor = Literal["val_loss", *METRICS]
+    LossName = Literal["auto", *LOSSES]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Whole = Annotated[int, Field(ge=1)]
@@ -23,7 +28,7 @@ class DataSettings(InputSpec):
     """How many synthetic radiographs to make where no data are given; 0 means that data must be given."""
 
 
-class SplitSettings(Section):
+class SplitSettings(RecipeSection):
     """Which images train, which steer (validation), and which are kept for the test."""
 
     method: Literal["patient", "folders", "official", "given", "list", "image"] = "patient"
@@ -60,7 +65,7 @@ class SplitSettings(Section):
         return self
 
 
-class BalanceSettings(Section):
+class BalanceSettings(RecipeSection):
     """What is done about rare classes, on the training split only."""
 
     method: Literal["none", "class-weights", "positive-weights", "oversample", "downsample"] = "none"
@@ -79,7 +84,7 @@ class BalanceSettings(Section):
         return self
 
 
-class AugmentSettings(Section):
+class AugmentSettings(RecipeSection):
     """Random changes to training images; 0 is none. The geometric ones are one warp."""
 
     rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
@@ -102,7 +107,7 @@ class AugmentSettings(Section):
     """Images and labels of a batch are blended in pairs, the share drawn from Beta(mixup, mixup)."""
 
 
-class ModelSettings(Section):
+class ModelSettings(RecipeSection):
     """The network."""
 
     architecture: str = "densenet121"
@@ -164,7 +169,7 @@ class ModelSettings(Section):
         return {"backbone": 1.0, "none": 0.0}[self.freeze] if isinstance(self.freeze, str) else self.freeze
 
 
-class TrainSettings(Section):
+class TrainSettings(RecipeSection):
     """How it learns."""
 
     epochs: Whole = 20
@@ -186,7 +191,7 @@ class TrainSettings(Section):
     ema: Fraction = 0.0
     """Decay a step of an exponential moving average of the weights, which is then what is validated and kept; 0 is
     none."""
-    loss: Literal["auto", "bce", "softmax", "focal", "asymmetric"] = "auto"
+    loss: LossName = "auto"
     """`auto`: binary cross-entropy per finding, softmax cross-entropy for `multiclass`. `focal` weighs down what is
     easy (either task); `asymmetric` what is easily absent (not for `multiclass`)."""
     focal_gamma: Annotated[float, Field(ge=0)] = 2.0
@@ -244,7 +249,7 @@ class TrainSettings(Section):
         return self
 
 
-class CalibrateSettings(Section):
+class CalibrateSettings(RecipeSection):
     """What is fitted on validation after training, through the sealed graph."""
 
     temperature: bool = True
@@ -256,7 +261,7 @@ class CalibrateSettings(Section):
     """For threshold = `sensitivity`: the sensitivity wanted on validation."""
 
 
-class Recipe(Section):
+class Recipe(RecipeSection):
     """Everything that a run needs, but the data."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -284,13 +289,13 @@ class Recipe(Section):
             raise ValueError(
                 "balance.method = 'positive-weights' does not go with task.kind = 'multiclass'; use 'class-weights'"
             )
-        if kind == "multiclass" and loss in ("bce", "asymmetric"):
+        if kind == "multiclass" and loss != "auto" and LOSSES[loss].classes is None:
             raise ValueError(
                 f"train.loss = {loss!r} does not go with task.kind = 'multiclass'; use 'softmax' or 'focal'"
             )
-        if kind != "multiclass" and loss == "softmax":
+        if kind != "multiclass" and loss != "auto" and LOSSES[loss].findings is None:
             raise ValueError(
-                f"train.loss = 'softmax' is for exactly one class an image, not for task.kind = {kind!r}; "
+                f"train.loss = {loss!r} is for exactly one class an image, not for task.kind = {kind!r}; "
                 "use 'bce', or task.kind = 'multiclass'"
             )
         if self.train.unfreeze_after and self.model.freeze == "none":
@@ -308,7 +313,7 @@ class Recipe(Section):
         return bool(self.train.stored_versions) and stays
 
     def flat(self) -> dict[str, Any]:
-        """Every key but name and description, as `section.key` -> its value, of the types that JSON has."""
+        """Return every key but name and description, as `section.key` -> its value, of the types that JSON has."""
         return {
             f"{section}.{key}": value
             for section, values in self.model_dump(mode="json").items()
@@ -317,7 +322,7 @@ class Recipe(Section):
         }
 
     def to_toml(self) -> str:
-        """The recipe as a TOML file with every key in it."""
+        """Return the recipe as a TOML file with every key in it."""
         values = self.model_dump(mode="json")
         top = [f"{key} = {toml_value(value)}" for key, value in values.items() if not isinstance(value, dict)]
         parts = ["\n".join(top)]

@@ -8,13 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from hilum.recipe.findings import NO_FINDING, canonical
 
 
-class Section(BaseModel):
+class RecipeSection(BaseModel):
     """A part of a recipe: immutable, and no key that it does not know."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-class InputSpec(Section):
+class InputSpec(RecipeSection):
     """The square that a network sees."""
 
     size: Annotated[int, Field(ge=32, le=2048)] = 224
@@ -23,7 +23,7 @@ class InputSpec(Section):
     """How the image is brought to a square: squashed, padded with black, or its centre cropped."""
 
 
-class Task(Section):
+class Task(RecipeSection):
     """Which question is asked of an image."""
 
     kind: Literal["binary", "multilabel", "multiclass"] = "binary"
@@ -38,10 +38,10 @@ class Task(Section):
     def _canonical(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         if not names:
             raise ValueError("names no finding")
-        found = tuple(canonical(name) for name in names)
-        if len(set(found)) < len(found):
+        findings = tuple(canonical(name) for name in names)
+        if len(set(findings)) < len(findings):
             raise ValueError("names a finding twice")
-        return found
+        return findings
 
     @model_validator(mode="after")
     def _fits(self) -> "Task":

@@ -5,7 +5,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hilum.progress import count as count
 from hilum.stats import Estimate
 
 Entry = Mapping[str, Any]
@@ -53,18 +52,18 @@ def is_known(entry: Entry | None) -> bool:
 
 
 def number(value: float, *, digits: int = 3) -> str:
-    """Writes a number with fixed digits and a true minus; minus zero is zero."""
+    """Write a number with fixed digits and a true minus; minus zero is zero."""
     text = f"{value:.{digits}f}"
     return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
 
 
 def value(entry: Entry | None) -> str:
-    """Writes the estimate alone."""
+    """Write the estimate alone."""
     return number(float(entry["value"])) if entry is not None and is_known(entry) else NOT_ESTIMABLE
 
 
 def interval(entry: Entry | None) -> str:
-    """Writes the interval alone, `0.959–0.983`, with `to` where an end is negative; empty without one."""
+    """Write the interval alone, `0.959–0.983`, with `to` where an end is negative; empty without one."""
     if entry is None or entry.get("low") is None or entry.get("high") is None:
         return ""
     low, high = float(entry["low"]), float(entry["high"])
@@ -72,20 +71,20 @@ def interval(entry: Entry | None) -> str:
 
 
 def estimate(entry: Entry | None) -> str:
-    """Writes an estimate with its interval, `0.972 (0.959–0.983)`."""
+    """Write an estimate with its interval, `0.972 (0.959–0.983)`."""
     ends = interval(entry)
     return f"{value(entry)} ({ends})" if ends else value(entry)
 
 
 def reason(entry: Entry | None) -> str:
-    """Says why a value or its interval is missing; empty where both are there."""
+    """Say why a value or its interval is missing; empty where both are there."""
     if entry is None:
         return "not computed"
     return str(entry.get("reason") or "").removeprefix(f"{NOT_ESTIMABLE}: ").removeprefix("no interval: ")
 
 
 def probability(value: float) -> str:
-    """Writes a probability with two digits, three below 0.1; 0 and 1 only where they are exact."""
+    """Write a probability with two digits, three below 0.1; 0 and 1 only where they are exact."""
     if 0 < value < 0.0005:
         return "< 0.001"
     if 0.995 <= value < 1:
@@ -94,12 +93,12 @@ def probability(value: float) -> str:
 
 
 def per_cent(part: float, whole: float) -> str:
-    """Writes a share as `3.6 %`, that of nothing as a dash."""
+    """Write a share as `3.6 %`, that of nothing as a dash."""
     return f"{100 * part / whole:.1f}\N{NO-BREAK SPACE}%" if whole else "–"
 
 
 def p_text(value: float | None) -> str:
-    """Writes a p value: two digits that tell, `< 0.001` below that; a dash where there is no test."""
+    """Write a p value: two digits that tell, `< 0.001` below that; a dash where there is no test."""
     if value is None:
         return "–"
     return (
@@ -108,28 +107,28 @@ def p_text(value: float | None) -> str:
 
 
 def small(value: float) -> str:
-    """Writes a number with two digits that tell, `0.05`, `9.5`, `12`."""
+    """Write a number with two digits that tell, `0.05`, `9.5`, `12`."""
     return f"{value:.2g}" if value < 10 else f"{value:,.0f}"
 
 
 def shorten(name: str, length: int) -> str:
-    """Cuts the beginning off a long file name, since its end tells most."""
+    """Cut the beginning off a long file name, since its end tells most."""
     return name if len(name) <= length else f"…{name[1 - length :]}"
 
 
 def cut(name: str, length: int) -> str:
-    """Cuts the end off a long name."""
+    """Cut the end off a long name."""
     return name if len(name) <= length else f"{name[: length - 1]}…"
 
 
 def ends(name: str, length: int) -> str:
-    """Cuts the middle out of a long name, where names begin alike and differ at the end."""
+    """Cut the middle out of a long name, where names begin alike and differ at the end."""
     tail = (length - 1) // 2
     return name if len(name) <= length else f"{name[: length - 1 - tail]}…{name[-tail:]}"
 
 
 def wrapped(name: str, letters: int) -> list[str]:
-    """Breaks a name into lines of at most `letters`, behind a space, underscore, hyphen or slash where it can be."""
+    """Break a name into lines of at most `letters`, behind a space, underscore, hyphen or slash where it can be."""
     lines = [""]
     for word in re.findall(r"[^\s_/-]*[\s_/-]*", name):
         for start in range(0, len(word), letters):
@@ -141,17 +140,17 @@ def wrapped(name: str, letters: int) -> list[str]:
 
 
 def part(split: str) -> str:
-    """Names what was evaluated: `test split`, `all images`, `out-of-fold predictions`."""
+    """Name what was evaluated: `test split`, `all images`, `out-of-fold predictions`."""
     return {"all": "all images", "out-of-fold": "out-of-fold predictions"}.get(split, f"{split} split")
 
 
 def truth(label: float) -> str:
-    """Names a label: `present`, `absent` or `unknown`."""
+    """Name a label: `present`, `absent` or `unknown`."""
     return "unknown" if math.isnan(label) else "present" if label >= 0.5 else "absent"
 
 
 def alone(estimate: Estimate) -> str:
-    """Writes an AUROC with its interval to two digits, `0.62 (0.58–0.66)`; a dash where there is none."""
+    """Write an AUROC with its interval to two digits, `0.62 (0.58–0.66)`; a dash where there is none."""
     if estimate.value is None:
         return "–"
     value = number(estimate.value, digits=2)
@@ -161,5 +160,5 @@ def alone(estimate: Estimate) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Joins names, `a, b and c`."""
+    """Join names, `a, b and c`."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -92,7 +92,7 @@ class RunFolder:
 
     @property
     def external(self) -> Path:
-        """Reports on data from elsewhere, a folder each."""
+        """The reports on data from elsewhere, a folder each."""
         return self.path / "external"
 
     @property

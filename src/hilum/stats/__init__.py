@@ -1,6 +1,6 @@
-"""Labels and probabilities -> figures with honest intervals: arrays in, numbers out."""
+"""Labels and probabilities -> metrics with honest intervals: arrays in, numbers out."""
 
-from hilum.stats.aggregation import Level, aggregate
+from hilum.stats.aggregation import GroupPredictions, aggregate
 from hilum.stats.agreement import Agreement, agreement, fleiss_kappa
 from hilum.stats.calibration import (
     Temperature,
@@ -10,9 +10,9 @@ from hilum.stats.calibration import (
     softmax_temperature,
 )
 from hilum.stats.comparison import (
-    Comparison,
     FindingComparison,
     McNemar,
+    ModelComparison,
     Spread,
     compare,
     holm,
@@ -21,7 +21,8 @@ from hilum.stats.comparison import (
 from hilum.stats.curves import Curve, Reliability, precision_recall_curve, reliability_curve, roc_curve
 from hilum.stats.intervals import Estimate
 from hilum.stats.metrics import METRICS
-from hilum.stats.recalibration import Recalibration, falls, recalibrate_classes, recalibrate_findings
+from hilum.stats.recalibration import SlopeAndIntercept, falls, recalibrate_classes, recalibrate_findings
+from hilum.stats.resampling import Resampling
 from hilum.stats.scores import (
     ClassScores,
     FindingScores,
@@ -37,16 +38,17 @@ __all__ = [
     "METRICS",
     "Agreement",
     "ClassScores",
-    "Comparison",
     "Curve",
     "Estimate",
     "FindingComparison",
     "FindingScores",
-    "Level",
+    "GroupPredictions",
     "McNemar",
-    "Recalibration",
+    "ModelComparison",
     "Reliability",
+    "Resampling",
     "Scores",
+    "SlopeAndIntercept",
     "Spread",
     "Summary",
     "Temperature",

@@ -13,7 +13,7 @@ How = Literal["maximum", "mean"]
 
 
 @dataclass(frozen=True)
-class Level:
+class GroupPredictions:
     """One row a group.
 
     Attributes:
@@ -39,8 +39,8 @@ def aggregate(
     groups: ArrayLike,
     level: str,
     how: How = "maximum",
-) -> Level:
-    """Joins each group's images; groups come in the order of their first image.
+) -> GroupPredictions:
+    """Join each group's images; groups come in the order of their first image.
 
     Args:
         labels: (images, findings) or (images,), 1 present, 0 absent, NaN unknown.
@@ -78,4 +78,6 @@ def aggregate(
         joined = np.add.reduceat(sorted_probabilities, starts, axis=0) / sizes[:, None]
         # A mean of ones may round past 1.
         joined = np.clip(joined, 0, 1)
-    return Level(f"{level} ({how})", np.where(known == 1, 1.0, cautious), joined, np.sort(first), sizes)
+    return GroupPredictions(
+        f"{level} ({how})", np.where(known == 1, 1.0, cautious), joined, np.sort(first), sizes
+    )

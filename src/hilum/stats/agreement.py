@@ -69,7 +69,7 @@ class Agreement:
 def agreement(
     first: ArrayLike, second: ArrayLike, *, findings: Sequence[str] | None = None
 ) -> tuple[Agreement, ...]:
-    """Compares two sets of labels of the same images, finding by finding.
+    """Compare two sets of labels of the same images, finding by finding.
 
     Args:
         first: (images, findings) or (images,): 1 present, 0 absent, NaN unknown.

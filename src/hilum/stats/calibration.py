@@ -10,7 +10,9 @@ from scipy.optimize import brentq
 from scipy.special import softmax
 
 from hilum.errors import DataError, UsageError, nearest
+from hilum.notices import Notice, notice
 from hilum.stats.inputs import Booleans, Floats, Integers, check, columns
+from hilum.stats.reasons import WithReason
 from hilum.stats.scores import check_classes
 
 Rule = Literal["youden", "sensitivity", "fixed"]
@@ -21,20 +23,20 @@ MIN_LABELS = 10
 
 
 @dataclass(frozen=True)
-class Temperature:
+class Temperature(WithReason):
     """Divide logits by it.
 
     Attributes:
         value: Above 0; 1 changes nothing.
-        reason: Why it was not fitted, or lies at a bound; None for a fitted one.
+        notice: Why it was not fitted, or lies at a bound; None for a fitted one.
     """
 
     value: float
-    reason: str | None = None
+    notice: Notice | None = None
 
 
 @dataclass(frozen=True)
-class Threshold:
+class Threshold(WithReason):
     """Present is called from this probability on.
 
     Attributes:
@@ -42,18 +44,18 @@ class Threshold:
         rule: How it was chosen.
         sensitivity: On the images it was chosen on; None without positives.
         specificity: On the images it was chosen on; None without negatives.
-        reason: Why the rule could not be followed; None where it was.
+        notice: Why the rule could not be followed; None where it was.
     """
 
     value: float
     rule: str
     sensitivity: float | None
     specificity: float | None
-    reason: str | None = None
+    notice: Notice | None = None
 
 
 def sigmoid_temperatures(logits: ArrayLike, labels: ArrayLike) -> tuple[Temperature, ...]:
-    """Fits one temperature a finding: the T that minimises the mean -log likelihood of sigmoid(logit / T).
+    """Fit one temperature a finding: the T that minimises the mean -log likelihood of sigmoid(logit / T).
 
     Guo, Pleiss, Sun & Weinberger 2017 (ICML). The likelihood is convex in 1 / T, so that its derivative has
     one root.
@@ -80,7 +82,7 @@ def sigmoid_temperatures(logits: ArrayLike, labels: ArrayLike) -> tuple[Temperat
 
 
 def softmax_temperature(logits: ArrayLike, classes: ArrayLike) -> Temperature:
-    """Fits the one temperature that minimises the mean -log likelihood of softmax(logits / T).
+    """Fit the one temperature that minimises the mean -log likelihood of softmax(logits / T).
 
     Args:
         logits: (images, classes) of the validation split.
@@ -105,7 +107,7 @@ def choose_thresholds(
     sensitivity: float = 0.95,
     findings: Sequence[str] | None = None,
 ) -> tuple[Threshold, ...]:
-    """Chooses a threshold a finding on the validation split.
+    """Choose a threshold a finding on the validation split.
 
     Args:
         labels: (images, findings) or (images,), 1 present, 0 absent, NaN unknown.
@@ -132,7 +134,7 @@ def choose_thresholds(
     for column in range(len(inputs.findings)):
         known = ~np.isnan(inputs.labels[:, column])
         present, scores = inputs.labels[known, column] == 1, inputs.probabilities[known, column]
-        value, reason = RULES[rule](present, scores, sensitivity)
+        value, given = RULES[rule](present, scores, sensitivity)
         called = scores >= value
         chosen.append(
             Threshold(
@@ -140,15 +142,15 @@ def choose_thresholds(
                 f"sensitivity {sensitivity:g}" if rule == "sensitivity" else rule,
                 float(called[present].mean()) if present.any() else None,
                 float((~called[~present]).mean()) if not present.all() else None,
-                reason,
+                given,
             )
         )
     return tuple(chosen)
 
 
-def _youden(present: Booleans, scores: Floats, _: float) -> tuple[float, str | None]:
-    if reason := _one_class(present):
-        return 0.5, reason
+def _youden(present: Booleans, scores: Floats, _: float) -> tuple[float, Notice | None]:
+    if lacking := _one_class(present):
+        return 0.5, lacking
     candidates, place = np.unique(scores, return_inverse=True)
     above = np.cumsum(np.bincount(place, weights=present)[::-1])[::-1]
     called = np.cumsum(np.bincount(place)[::-1])[::-1]
@@ -157,52 +159,52 @@ def _youden(present: Booleans, scores: Floats, _: float) -> tuple[float, str | N
     youden = above * negative - (called - above) * positive
     best = int(np.argmax(youden))
     if youden[best] <= 0:
-        return 0.5, "no threshold is better than chance; 0.5 is used"
+        return 0.5, notice("threshold-at-chance")
     return float(candidates[best]), None
 
 
-def _given_sensitivity(present: Booleans, scores: Floats, sensitivity: float) -> tuple[float, str | None]:
+def _given_sensitivity(present: Booleans, scores: Floats, sensitivity: float) -> tuple[float, Notice | None]:
     if not present.any():
-        return 0.5, "0 positives: no sensitivity to reach; 0.5 is used"
+        return 0.5, notice("threshold-no-positives")
     descending = np.sort(scores[present])[::-1]
     # A product such as 0.95 * 20 may round up past the whole number that is meant.
     needed = int(np.ceil(sensitivity * len(descending) - 1e-9))
     return float(descending[max(needed, 1) - 1]), None
 
 
-def _fixed(present: Booleans, scores: Floats, _: float) -> tuple[float, str | None]:  # noqa: ARG001
+def _fixed(present: Booleans, scores: Floats, _: float) -> tuple[float, Notice | None]:  # noqa: ARG001
     return 0.5, None
 
 
-RULES: dict[str, Callable[[Booleans, Floats, float], tuple[float, str | None]]] = {
+RULES: dict[str, Callable[[Booleans, Floats, float], tuple[float, Notice | None]]] = {
     "youden": _youden,
     "sensitivity": _given_sensitivity,
     "fixed": _fixed,
 }
 
 
-def _one_class(present: Booleans) -> str | None:
-    if not present.any():
-        return "0 positives: no threshold can be chosen; 0.5 is used"
-    return "0 negatives: no threshold can be chosen; 0.5 is used" if present.all() else None
+def _one_class(present: Booleans) -> Notice | None:
+    if present.any() and not present.all():
+        return None
+    return notice("threshold-one-class", lacking="negatives" if present.any() else "positives")
 
 
 def _temperature(logits: Floats, classes: Integers) -> Temperature:
-    """Fits the temperature of softmax rows (images, classes); a sigmoid is the softmax of (0, logit)."""
+    """Fit the temperature of softmax rows (images, classes); a sigmoid is the softmax of (0, logit)."""
     if logits.shape[1] == 2:
         scarcer = min(int((classes == 0).sum()), int((classes == 1).sum()))
         which = "negatives" if (classes == 0).sum() <= (classes == 1).sum() else "positives"
     else:
         scarcer, which = len(classes), "images"
     if scarcer < MIN_LABELS:
-        return Temperature(1.0, f"not fitted: {scarcer} {which}, fewer than {MIN_LABELS}")
+        return Temperature(
+            1.0, notice("temperature-few-labels", number=scarcer, which=which, fewest=MIN_LABELS)
+        )
     own = logits[np.arange(len(classes)), classes]
     others = logits.copy()
     others[np.arange(len(classes)), classes] = -np.inf
     if (own > others.max(axis=1)).all():
-        return Temperature(
-            1.0, "not fitted: no logit errs, so that the likelihood grows without end as T falls"
-        )
+        return Temperature(1.0, notice("temperature-without-errors"))
 
     def slope(inverse: float) -> float:
         """Derivative of the mean -log likelihood with respect to 1 / T."""
@@ -210,14 +212,14 @@ def _temperature(logits: Floats, classes: Integers) -> Temperature:
 
     smallest, largest = TEMPERATURE_BOUNDS
     if slope(1 / largest) >= 0:
-        return Temperature(largest, "at its upper bound: the logits say next to nothing about the labels")
+        return Temperature(largest, notice("temperature-at-upper-bound"))
     if slope(1 / smallest) <= 0:
-        return Temperature(smallest, "at its lower bound: the logits are far too small for the labels")
+        return Temperature(smallest, notice("temperature-at-lower-bound"))
     return Temperature(float(1 / brentq(slope, 1 / largest, 1 / smallest, xtol=1e-12)))
 
 
 def finite(logits: ArrayLike) -> Floats:
-    """Returns float64 (images, findings) logits; raises DataError where one is not finite."""
+    """Return float64 (images, findings) logits; raise DataError where one is not finite."""
     scores = columns(logits, name="logits")
     wrong = ~np.isfinite(scores)
     if wrong.any():

@@ -1,7 +1,7 @@
 """Two models on the same images -> differences with intervals and paired tests; seeds -> their spread."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,12 +9,14 @@ from numpy.typing import ArrayLike
 from scipy.stats import binomtest, chi2
 
 from hilum.errors import UsageError
+from hilum.notices import Notice, notice
 from hilum.stats.delong import delong
 from hilum.stats.inputs import Booleans, Floats, Inputs, Integers, check
 from hilum.stats.intervals import Estimate
 from hilum.stats.metrics import METRICS, Tally, weigh
+from hilum.stats.reasons import WithReason
+from hilum.stats.resampling import BY_IMAGE, Resampling
 from hilum.stats.scores import (
-    NO_ECE_INTERVAL,
     Settings,
     bootstrap_estimate,
     check_thresholds,
@@ -44,7 +46,7 @@ class McNemar:
 
 
 @dataclass(frozen=True)
-class FindingComparison:
+class FindingComparison(WithReason):
     """First minus second model for one finding.
 
     Attributes:
@@ -53,7 +55,7 @@ class FindingComparison:
         delong_holm_p: The same after Holm's correction over the findings.
         mcnemar: Of the decisions; None where no image is labelled.
         mcnemar_holm_p: `mcnemar.clustered_p` after Holm's correction over the findings.
-        reason: Why delong_p is missing.
+        notice: Why delong_p is missing.
     """
 
     differences: Mapping[str, Estimate]
@@ -61,11 +63,11 @@ class FindingComparison:
     delong_holm_p: float | None
     mcnemar: McNemar | None
     mcnemar_holm_p: float | None
-    reason: str | None = None
+    notice: Notice | None = None
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ModelComparison:
     """First minus second model on the same images.
 
     Attributes:
@@ -86,7 +88,7 @@ class Comparison:
                     "delong_holm_p": one.delong_holm_p,
                     "mcnemar": None if one.mcnemar is None else vars(one.mcnemar).copy(),
                     "mcnemar_holm_p": one.mcnemar_holm_p,
-                    **({} if one.reason is None else {"reason": one.reason}),
+                    **one.reason_to_dict(),
                 }
                 for name, one in self.findings.items()
             },
@@ -120,14 +122,11 @@ def compare(
     *,
     first_thresholds: ArrayLike = 0.5,
     second_thresholds: ArrayLike = 0.5,
-    clusters: ArrayLike | None = None,
     findings: Sequence[str] | None = None,
     prevalence: float | None = None,
-    replicates: int = 2000,
-    seed: int = 0,
-    confidence: float = 0.95,
-) -> Comparison:
-    """Compares two models on the same images, each resample of patients serving both.
+    resampling: Resampling = BY_IMAGE,
+) -> ModelComparison:
+    """Compare two models on the same images, each resample of patients serving both.
 
     Args:
         labels: (images, findings) or (images,), 1 present, 0 absent, NaN unknown.
@@ -135,12 +134,9 @@ def compare(
         second: Probabilities of the second model, the same shape.
         first_thresholds: (findings,) or one for all.
         second_thresholds: (findings,) or one for all.
-        clusters: (images,) the patient of each image; None: every image is its own patient.
         findings: One name a column.
         prevalence: In (0, 1), for predictive values at that prevalence.
-        replicates: Bootstrap resamples of patients.
-        seed: Makes the resamples repeatable.
-        confidence: Of the intervals.
+        resampling: Whose images belong together, and how intervals are made; its method is the recommended one.
 
     Returns:
         Differences, first minus second; positive means the first is larger (worse for Brier and ECE).
@@ -149,11 +145,10 @@ def compare(
         UsageError: Shapes differ, or a setting is out of range.
         DataError: A value is no label or no probability.
     """
-    units = "images" if clusters is None else "patients"
-    settings = Settings.of(prevalence, replicates, seed, confidence, "recommended", units)
+    settings = Settings(replace(resampling, method="recommended"), prevalence)
     pair: list[tuple[Inputs, Booleans]] = []
     for probabilities, thresholds in ((first, first_thresholds), (second, second_thresholds)):
-        inputs = check(labels, probabilities, clusters=clusters, findings=findings)
+        inputs = check(labels, probabilities, clusters=resampling.clusters, findings=findings)
         cuts = check_thresholds(thresholds, num_findings=len(inputs.findings))
         pair.append((inputs, inputs.probabilities >= cuts))
     (one, first_calls), (two, second_calls) = pair
@@ -165,12 +160,18 @@ def compare(
     differences = resampled[: len(names)] - resampled[len(names) :]
 
     tests = [
-        _tests(one.labels[:, i], (one, two), (first_calls, second_calls), column=i, confidence=confidence)
+        _tests(
+            one.labels[:, i],
+            (one, two),
+            (first_calls, second_calls),
+            column=i,
+            confidence=settings.resampling.confidence,
+        )
         for i in range(len(names))
     ]
     delong_holm = _holm_known([p for p, _, _ in tests])
     mcnemar_holm = _holm_known([None if test is None else test.clustered_p for _, test, _ in tests])
-    return Comparison(
+    return ModelComparison(
         findings={
             name: FindingComparison(
                 _differences(values[i], differences[i], tallies[i], settings),
@@ -187,7 +188,7 @@ def compare(
 
 
 def mcnemar(first_right: Booleans, second_right: Booleans, *, clusters: Integers | None = None) -> McNemar:
-    """Tests whether two models are right equally often on the same images.
+    """Test whether two models are right equally often on the same images.
 
     Args:
         first_right: (images,) True where the first model's decision is right.
@@ -217,7 +218,7 @@ def mcnemar(first_right: Booleans, second_right: Booleans, *, clusters: Integers
 
 
 def holm(p_values: ArrayLike) -> Floats:
-    """Adjusts p values so that the chance of any false discovery stays bounded (Holm 1979, Scand J Stat 6).
+    """Adjust p values so that the chance of any false discovery stays bounded (Holm 1979, Scand J Stat 6).
 
     Args:
         p_values: (tests,) in [0, 1].
@@ -233,7 +234,7 @@ def holm(p_values: ArrayLike) -> Floats:
 
 
 def summarise_seeds(values: Sequence[float]) -> Spread:
-    """Summarises one figure over runs that differ by their seed only.
+    """Summarise one figure over runs that differ by their seed only.
 
     Args:
         values: One a seed.
@@ -255,26 +256,26 @@ def _tests(
     *,
     column: int,
     confidence: float,
-) -> tuple[float | None, McNemar | None, str | None]:
+) -> tuple[float | None, McNemar | None, Notice | None]:
     known = ~np.isnan(labels)
     present = labels[known] == 1
     clusters = inputs[0].clusters[known]
     if not known.any():
-        return None, None, "not estimable: 0 labelled images"
+        return None, None, notice("not-estimable", lacking="labelled images")
     right = [side[known, column] == present for side in calls]
     decisions = mcnemar(right[0], right[1], clusters=clusters)
     patients = min(len(np.unique(clusters[present])), len(np.unique(clusters[~present])))
     if patients < 2:
-        return None, decisions, "not estimable: fewer than 2 patients with, or without, the finding"
+        return None, decisions, notice("delong-few-patients")
     scores = np.column_stack([side.probabilities[known, column] for side in inputs])
     p_value = delong(present, scores, clusters=clusters).difference(confidence=confidence)[3]
     if np.isnan(p_value):
-        return None, decisions, "not estimable: the AUROC difference has no variance"
+        return None, decisions, notice("delong-without-variance")
     return p_value, decisions, None
 
 
 def _differences(values: Floats, replicates: Floats, tally: Tally, settings: Settings) -> dict[str, Estimate]:
-    few = few_patients(tally, settings.units)
+    few = few_patients(tally, settings.resampling.units)
     return {
         name: _difference(
             name, values[i], replicates[i], few=few, patients=min(tally.patients), settings=settings
@@ -290,7 +291,9 @@ def _macro(
     for name in settings.names:
         position = METRICS.index(name)
         used = np.flatnonzero(np.isfinite(values[:, position])).tolist()
-        few = next((reason for i in used if (reason := few_patients(tallies[i], settings.units))), None)
+        few = next(
+            (reason for i in used if (reason := few_patients(tallies[i], settings.resampling.units))), None
+        )
         patients = min((min(tallies[i].patients) for i in used), default=0)
         mean = values[used, position].mean() if len(used) else np.nan
         estimates[name] = _difference(
@@ -301,14 +304,14 @@ def _macro(
 
 
 def _difference(
-    name: str, value: float, replicates: Floats, *, few: str | None, patients: int, settings: Settings
+    name: str, value: float, replicates: Floats, *, few: Notice | None, patients: int, settings: Settings
 ) -> Estimate:
     if not np.isfinite(value):
-        return Estimate(None, reason="not estimable: one of the two models has no value")
+        return Estimate(None, notice=notice("one-model-without-value"))
     if name == "ece":
-        return Estimate(float(value), reason=NO_ECE_INTERVAL)
+        return Estimate(float(value), notice=notice("binned-error"))
     if few:
-        return Estimate(float(value), reason=few)
+        return Estimate(float(value), notice=few)
     # A difference lives on no logit scale: the empty name asks for percentiles.
     return bootstrap_estimate("", float(value), replicates, None, patients=patients, settings=settings)
 

@@ -7,9 +7,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hilum.errors import UsageError
+from hilum.notices import Notice, notice
 from hilum.stats.inputs import Booleans, Floats, Inputs, check, check_confidence, sum_by_cluster
 from hilum.stats.intervals import clustered_wilson, expansion, percentile, resamples
 from hilum.stats.metrics import equal_mass_bins
+from hilum.stats.reasons import WithReason
 from hilum.stats.scores import MIN_PATIENTS
 
 # Thresholds at which resampled curves are counted: more than a plot of a thousand pixels shows.
@@ -17,7 +19,7 @@ BAND_THRESHOLDS = 400
 
 
 @dataclass(frozen=True)
-class Curve:
+class Curve(WithReason):
     """A curve of one finding and a pointwise band around it.
 
     Attributes:
@@ -28,7 +30,7 @@ class Curve:
         grid: (grid,) x of the band, 0 to 1.
         low: (grid,) lower end of y; None where no band can be given.
         high: (grid,) upper end of y.
-        reason: Why curve or band is missing; None where both are there.
+        notice: Why curve or band is missing; None where both are there.
     """
 
     x: Floats
@@ -37,7 +39,7 @@ class Curve:
     grid: Floats
     low: Floats | None
     high: Floats | None
-    reason: str | None
+    notice: Notice | None
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def roc_curve(
     confidence: float = 0.95,
     num_grid: int = 101,
 ) -> Curve:
-    """Draws sensitivity against the false positive rate, with a band from resampled patients at each rate.
+    """Draw sensitivity against the false positive rate, with a band from resampled patients at each rate.
 
     Args:
         labels: (images,), 1 present, 0 absent, NaN unknown.
@@ -86,8 +88,8 @@ def roc_curve(
     """
     points = _Points.of(labels, probabilities, clusters, confidence=confidence, replicates=replicates)
     grid = np.linspace(0, 1, num_grid)
-    if points.reason is not None:
-        return _no_curve(grid, points.reason)
+    if points.notice is not None:
+        return _no_curve(grid, points.notice)
     positive, negative = points.counts[-1]
     x = np.concatenate([[0.0], points.counts[:, 1] / negative])
     y = np.concatenate([[0.0], points.counts[:, 0] / positive])
@@ -109,7 +111,7 @@ def precision_recall_curve(
     confidence: float = 0.95,
     num_grid: int = 101,
 ) -> Curve:
-    """Draws precision against recall, a step curve as average precision reads it, with a band.
+    """Draw precision against recall, a step curve as average precision reads it, with a band.
 
     Between two points the precision is that of the next threshold that reaches the recall: interpolation on a
     line would flatter (Davis & Goadrich 2006, ICML).
@@ -129,8 +131,8 @@ def precision_recall_curve(
     """
     points = _Points.of(labels, probabilities, clusters, confidence=confidence, replicates=replicates)
     grid = np.linspace(0, 1, num_grid)
-    if points.reason is not None:
-        return _no_curve(grid, points.reason)
+    if points.notice is not None:
+        return _no_curve(grid, points.notice)
     precision = points.counts[:, 0] / points.counts.sum(axis=1)
     x = np.concatenate([[0.0], points.counts[:, 0] / points.counts[-1, 0]])
     y = np.concatenate([precision[:1], precision])
@@ -152,7 +154,7 @@ def reliability_curve(
     num_bins: int = 10,
     confidence: float = 0.95,
 ) -> Reliability:
-    """Sets the observed share beside the mean probability in bins of about as many images each.
+    """Set the observed share beside the mean probability in bins of about as many images each.
 
     Args:
         labels: (images,), 1 present, 0 absent, NaN unknown.
@@ -193,7 +195,7 @@ class _Points:
     scores: Floats
     counts: Floats
     thresholds: Floats
-    reason: str | None
+    notice: Notice | None
 
     @classmethod
     def of(
@@ -213,10 +215,10 @@ class _Points:
         counts = np.column_stack(
             [np.bincount(place, weights=weight, minlength=len(descending)) for weight in (present, ~present)]
         ).cumsum(axis=0)
-        reason = None
+        lacking = None
         if not present.any() or present.all():
-            reason = f"not estimable: 0 {'positives' if not present.any() else 'negatives'}"
-        return cls(inputs, present, scores, counts, -descending, reason)
+            lacking = notice("not-estimable", lacking="negatives" if present.any() else "positives")
+        return cls(inputs, present, scores, counts, -descending, lacking)
 
     @property
     def patients(self) -> int:
@@ -225,7 +227,7 @@ class _Points:
         return min(len(np.unique(clusters[self.present])), len(np.unique(clusters[~self.present])))
 
     def resampled(self, *, replicates: int, seed: int) -> Iterator[tuple[Floats, Floats]]:
-        """Yields true and false positives (thresholds,) of each resample that has both classes."""
+        """Yield true and false positives (thresholds,) of each resample that has both classes."""
         if self.patients < MIN_PATIENTS:
             return
         keep = np.unique(np.linspace(0, len(self.thresholds) - 1, BAND_THRESHOLDS).round().astype(int))
@@ -245,7 +247,7 @@ class _Points:
 def _one_finding(
     labels: ArrayLike, probabilities: ArrayLike, clusters: ArrayLike | None
 ) -> tuple[Inputs, Booleans, Floats]:
-    """Checks one finding and keeps the images with a label."""
+    """Check one finding and keep the images with a label."""
     inputs = check(labels, probabilities, clusters=clusters)
     if len(inputs.findings) != 1:
         raise UsageError(
@@ -268,13 +270,13 @@ def _with_band(
     thresholds = np.concatenate([[np.inf], points.thresholds])
     if not rows:
         few = points.patients < MIN_PATIENTS
-        reason = f"no band: {points.patients} patients of the scarcer class, fewer than {MIN_PATIENTS}"
-        return Curve(x, y, thresholds, grid, None, None, reason if few else None)
+        no_band = notice("no-band", patients=points.patients, fewest=MIN_PATIENTS) if few else None
+        return Curve(x, y, thresholds, grid, None, None, no_band)
     spread = expansion(points.patients, confidence=confidence)
     low, high = percentile(np.stack(rows, axis=1), confidence=confidence, spread=spread)
     return Curve(x, y, thresholds, grid, low, high, None)
 
 
-def _no_curve(grid: Floats, reason: str) -> Curve:
+def _no_curve(grid: Floats, lacking: Notice) -> Curve:
     nothing = np.zeros(0)
-    return Curve(nothing, nothing, nothing, grid, None, None, reason)
+    return Curve(nothing, nothing, nothing, grid, None, None, lacking)

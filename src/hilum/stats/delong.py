@@ -22,7 +22,7 @@ class Areas:
     covariance: Floats
 
     def interval(self, model: int = 0, *, confidence: float) -> tuple[float, float]:
-        """The interval of one AUROC, made on the logit scale so that it stays within 0 and 1.
+        """Return the interval of one AUROC, made on the logit scale so that it stays within 0 and 1.
 
         An AUROC of 0 or 1 has no estimated variance and gets NaN.
         """
@@ -85,7 +85,7 @@ def delong(present: Booleans, scores: Floats, *, clusters: Integers | None = Non
 
 
 def placements(present: Booleans, scores: Floats) -> tuple[Floats, Floats]:
-    """How often each positive outranks the negatives, and each negative is outranked by the positives.
+    """Return how often each positive outranks the negatives, and each negative is outranked by the positives.
 
     Args:
         present: (images,) the truth; at least one of each class.

@@ -40,7 +40,7 @@ def check(
     clusters: ArrayLike | None = None,
     findings: Sequence[str] | None = None,
 ) -> Inputs:
-    """Checks what a caller hands in and brings it to one form.
+    """Check what a caller hands in and bring it to one form.
 
     Args:
         labels: (images, findings) or (images,), 1 present, 0 absent, NaN unknown.
@@ -79,7 +79,7 @@ def check(
 
 
 def columns(values: ArrayLike, *, name: str) -> Floats:
-    """Returns float64 (images, findings); one dimension becomes one column.
+    """Return float64 (images, findings); one dimension becomes one column.
 
     Raises:
         UsageError: Not numbers, or of another number of dimensions.
@@ -103,7 +103,7 @@ def columns(values: ArrayLike, *, name: str) -> Floats:
 
 
 def number_clusters(clusters: ArrayLike | None, *, num_images: int) -> tuple[Integers, int]:
-    """Numbers the patients 0, 1, ... and counts them; without patients every image is its own.
+    """Number the patients 0, 1, ... and count them; without patients every image is its own.
 
     Raises:
         UsageError: Another number of patients than of images.
@@ -129,12 +129,12 @@ def number_clusters(clusters: ArrayLike | None, *, num_images: int) -> tuple[Int
 
 
 def sum_by_cluster(values: ArrayLike, clusters: Integers, *, num_clusters: int) -> Floats:
-    """Adds up (images,) values, or counts, within each patient: (clusters,)."""
+    """Add up (images,) values, or counts, within each patient: (clusters,)."""
     return np.asarray(np.bincount(clusters, weights=values, minlength=num_clusters), dtype=np.float64)
 
 
 def check_confidence(confidence: float) -> None:
-    """Raises UsageError unless `confidence` lies between 0 and 1."""
+    """Raise UsageError unless `confidence` lies between 0 and 1."""
     if not 0 < confidence < 1:
         raise UsageError(f"confidence is {confidence}; expected a number between 0 and 1, for example 0.95")
 

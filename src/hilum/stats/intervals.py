@@ -7,11 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit, ndtr, ndtri, stdtrit
 
+from hilum.notices import Notice
 from hilum.stats.inputs import Floats
+from hilum.stats.reasons import WithReason
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(WithReason):
     """A number with its interval, or the reason why there is none.
 
     Attributes:
@@ -19,27 +21,25 @@ class Estimate:
         low: Lower end of the interval; None where the interval cannot be trusted.
         high: Upper end.
         method: How the interval was made; empty without an interval.
-        reason: Why value or interval is missing, or over how many findings a mean is; None where all is plain.
+        notice: Why value or interval is missing, or over how many findings a mean is; None where all is plain.
     """
 
     value: float | None
     low: float | None = None
     high: float | None = None
     method: str = ""
-    reason: str | None = None
+    notice: Notice | None = None
 
     def to_dict(self) -> dict[str, float | str | None]:
-        """The form of metrics.json; `method` and `reason` only where there is one."""
+        """Return the form of metrics.json; `method`, `reason` and `reason_code` only where there is one."""
         entry: dict[str, float | str | None] = {"value": self.value, "low": self.low, "high": self.high}
         if self.method:
             entry["method"] = self.method
-        if self.reason is not None:
-            entry["reason"] = self.reason
-        return entry
+        return entry | self.reason_to_dict()
 
 
 def resamples(num_clusters: int, *, replicates: int, seed: int, width: int) -> Iterator[Floats]:
-    """Draws patients with replacement.
+    """Draw patients with replacement.
 
     Args:
         num_clusters: Number of patients.
@@ -60,7 +60,7 @@ def resamples(num_clusters: int, *, replicates: int, seed: int, width: int) -> I
 
 
 def leave_out(num_clusters: int, *, groups: int, seed: int, width: int) -> Iterator[Floats]:
-    """Leaves out one patient at a time or, with fewer groups than patients, one random group of patients.
+    """Leave out one patient at a time or, with fewer groups than patients, one random group of patients.
 
     Yields:
         (clusters, width or fewer) blocks of 0 (left out) and 1, `groups` columns in all.
@@ -88,7 +88,7 @@ def percentile(replicates: Floats, *, confidence: float, spread: float = 1.0) ->
 
 
 def expansion(num_clusters: float, *, confidence: float) -> float:
-    """How much wider a percentile interval must reach because few patients vary too little among themselves.
+    """Return how much wider a percentile interval must reach because few patients vary too little among themselves.
 
     The bootstrap's variance is (n - 1) / n of the unbiased one and its quantiles are normal where t would be
     right; both are mended by taking percentiles at Phi(t sqrt(n / (n - 1))) (Hesterberg 2015, The American
@@ -109,7 +109,7 @@ def expansion(num_clusters: float, *, confidence: float) -> float:
 def logit_normal(
     values: Floats, replicates: Floats, *, confidence: float, spread: float = 1.0
 ) -> tuple[Floats, Floats]:
-    """Normal intervals on the logit scale with the bootstrap's standard error, for figures within 0 and 1.
+    """Normal intervals on the logit scale with the bootstrap's standard error, for metrics within 0 and 1.
 
     Args:
         values: (...) the estimates, in (0, 1).
@@ -126,7 +126,7 @@ def logit_normal(
 
 
 def bca(values: Floats, replicates: Floats, jackknife: Floats, *, confidence: float) -> tuple[Floats, Floats]:
-    """Bias-corrected and accelerated bootstrap intervals (Efron 1987, JASA 82).
+    """Return bias-corrected and accelerated bootstrap intervals (Efron 1987, JASA 82).
 
     Args:
         values: (...) the estimates.
@@ -200,7 +200,7 @@ def clustered_wilson(successes: Floats, trials: Floats, *, confidence: float) ->
 
 
 def clustered_mean(values: Floats, clusters: NDArray[np.int64]) -> tuple[float, float]:
-    """A mean over images with the standard error that patients give it (linearised; Taylor's method).
+    """Return a mean over images with the standard error that patients give it (linearised; Taylor's method).
 
     Args:
         values: (images,), at least one.

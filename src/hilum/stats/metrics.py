@@ -72,7 +72,7 @@ class Tally:
         num_clusters: int,
         prevalence: float = np.nan,
     ) -> "Tally":
-        """Gathers the images whose label is known.
+        """Gather the images whose label is known.
 
         Args:
             present: (images,) the truth.
@@ -190,7 +190,7 @@ class Ranking:
     def of(
         cls, present: Booleans, probabilities: Floats, *, clusters: Integers, num_clusters: int
     ) -> "Ranking":
-        """Sorts the scores (images,) once."""
+        """Sort the scores (images,) once."""
         scores = np.unique(-probabilities[present])
         above = np.searchsorted(scores, -probabilities)
         shape = (len(scores), num_clusters)
@@ -246,13 +246,13 @@ def weigh(tallies: Sequence[Tally], blocks: Iterable[Floats]) -> Floats:
 
 
 def block_width(tallies: Sequence[Tally]) -> int:
-    """How many weightings to take at once, so that a block's arrays stay in the processor's cache."""
+    """Return how many weightings to take at once, so that a block's arrays stay in the processor's cache."""
     rows = max(max(tally.sums.shape[1], tally.ranking.positive.shape[0]) for tally in tallies)
     return int(np.clip(BLOCK_CELLS // rows, 16, 512))
 
 
 def equal_mass_bins(values: Floats, *, num_bins: int) -> Integers:
-    """Assigns each value to one of `num_bins` bins of about as many values each; equal values share a bin.
+    """Assign each value to one of `num_bins` bins of about as many values each; equal values share a bin.
 
     Args:
         values: (images,).
@@ -345,7 +345,7 @@ def _slope_quantities(present: Booleans, x: Floats, level: float, slope: float) 
 
 
 def _slope_step(sums: Floats) -> Floats:
-    """One Newton step from the slope of all images toward that of each weighting (weightings,)."""
+    """Return one Newton step from the slope of all images toward that of each weighting (weightings,)."""
     score_level, score_slope, level_level, level_slope, slope_slope = sums
     determinant = level_level * slope_slope - level_slope**2
     return np.asarray((level_level * score_slope - level_slope * score_level) / determinant)

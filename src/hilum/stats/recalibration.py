@@ -8,24 +8,26 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
 
 from hilum.errors import UsageError
+from hilum.notices import Notice, notice
 from hilum.stats.calibration import TEMPERATURE_BOUNDS, finite
 from hilum.stats.inputs import Floats, check
+from hilum.stats.reasons import WithReason
 from hilum.stats.scores import check_classes
 
 
 @dataclass(frozen=True)
-class Recalibration:
+class SlopeAndIntercept(WithReason):
     """Probabilities are sigmoid(logit / temperature + intercept), or softmax over several.
 
     Attributes:
         temperature: Above 0; 1 / temperature is the slope.
         intercepts: One a column of logits; they move what a change of prevalence moves.
-        reason: What a reader must know of the fit; None where all is plain.
+        notice: What a reader must know of the fit; None where all is plain.
     """
 
     temperature: float
     intercepts: tuple[float, ...]
-    reason: str | None = None
+    notice: Notice | None = None
 
     @property
     def flat(self) -> bool:
@@ -35,8 +37,8 @@ class Recalibration:
 
 def recalibrate_findings(
     logits: ArrayLike, labels: ArrayLike, temperatures: ArrayLike
-) -> tuple[Recalibration, ...]:
-    """Fits slope and intercept of each finding by maximum likelihood: logistic recalibration.
+) -> tuple[SlopeAndIntercept, ...]:
+    """Fit slope and intercept of each finding by maximum likelihood: logistic recalibration.
 
     Cox 1958 (Biometrika 45:562-565); Platt 1999 (Advances in Large Margin Classifiers); as the update of a model at
     another site: Steyerberg et al. 2004 (Statistics in Medicine 23:2567-2586). The intercept is needed besides the
@@ -65,12 +67,12 @@ def recalibrate_findings(
         fitted = _fit(pairs, present.astype(np.int64), fixed=kept[column] if separated else None)
         # Of the pair (0, logit) only the difference of the two intercepts counts.
         intercept = fitted.intercepts[1] - fitted.intercepts[0]
-        found.append(Recalibration(fitted.temperature, (intercept,), fitted.reason))
+        found.append(SlopeAndIntercept(fitted.temperature, (intercept,), fitted.notice))
     return tuple(found)
 
 
-def recalibrate_classes(logits: ArrayLike, classes: ArrayLike, temperature: float) -> Recalibration:
-    """Fits one temperature and an intercept a class by maximum likelihood.
+def recalibrate_classes(logits: ArrayLike, classes: ArrayLike, temperature: float) -> SlopeAndIntercept:
+    """Fit one temperature and an intercept a class by maximum likelihood.
 
     Bias-corrected temperature scaling: Alexandari, Kundaje & Shrikumar 2020 (ICML). Intercepts sum to 0.
 
@@ -94,7 +96,7 @@ def recalibrate_classes(logits: ArrayLike, classes: ArrayLike, temperature: floa
 
 
 def falls(logits: ArrayLike, labels: ArrayLike) -> bool:
-    """Whether the finding grows rarer with the logit, so that the best slope is not above 0.
+    """Return whether the finding grows rarer with the logit, so that the best slope is not above 0.
 
     The likelihood, with the best intercept for each slope, has one maximum over the slope; it lies above 0 exactly
     where the likelihood grows at slope 0, that is where the mean logit is higher with the finding than without it.
@@ -110,8 +112,8 @@ def falls(logits: ArrayLike, labels: ArrayLike) -> bool:
     return bool(((truth.mean(axis=0) - truth) * scores).sum() >= 0)
 
 
-def _fit(logits: Floats, classes: np.ndarray, *, fixed: float | None) -> Recalibration:
-    """Minimises the mean -log likelihood of softmax(slope logits + intercepts), convex in both together."""
+def _fit(logits: Floats, classes: np.ndarray, *, fixed: float | None) -> SlopeAndIntercept:
+    """Minimise the mean -log likelihood of softmax(slope logits + intercepts), convex in both together."""
     count = logits.shape[1]
     one_hot = classes[:, None] == np.arange(count)
     # On a scale of 1, so that slope and intercepts are of one size.
@@ -132,15 +134,15 @@ def _fit(logits: Floats, classes: np.ndarray, *, fixed: float | None) -> Recalib
     options = {"maxiter": 1000, "ftol": 1e-15, "gtol": 1e-10}
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
     intercepts = found[1:] - found[1:].mean()
-    reason = None
+    met = None
     if fixed is not None:
-        reason = "the logits make no error, so that no slope is the best: the temperature is kept"
-    elif found[0] <= smallest * (1 + 1e-6) and falls(logits, one_hot):
-        reason = (
-            "the model ranks images no better than chance here, or the wrong way round: do not use it here"
-        )
+        met = notice("temperature-kept")
     elif found[0] <= smallest * (1 + 1e-6):
-        reason = "the logits are far too large for the labels: the temperature is at its upper bound"
+        met = (
+            notice("ranks-no-better-than-chance")
+            if falls(logits, one_hot)
+            else notice("slope-at-lower-bound")
+        )
     elif found[0] >= largest * (1 - 1e-6):
-        reason = "the logits are far too small for the labels: the slope is at its upper bound"
-    return Recalibration(float(scale / found[0]), tuple(map(float, intercepts)), reason)
+        met = notice("slope-at-upper-bound")
+    return SlopeAndIntercept(float(scale / found[0]), tuple(map(float, intercepts)), met)

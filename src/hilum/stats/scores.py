@@ -2,19 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hilum.errors import DataError, UsageError, nearest
+from hilum.errors import DataError, UsageError
+from hilum.notices import Notice, notice
 from hilum.stats.inputs import (
     Booleans,
     Floats,
     Inputs,
     Integers,
     check,
-    check_confidence,
     columns,
     sum_by_cluster,
 )
@@ -29,15 +29,14 @@ from hilum.stats.intervals import (
     resamples,
 )
 from hilum.stats.metrics import METRICS, Tally, block_width, weigh
+from hilum.stats.resampling import BY_IMAGE, Resampling
 
-Method = Literal["recommended", "percentile", "bca"]
 # Below this many patients with, or without, the finding bootstrap intervals miss the truth too often; the
 # simulations behind it are in docs/statistics.md.
 MIN_PATIENTS = 10
 # A replicate without a value says nothing; with more than a few such, the rest are no fair sample.
 MIN_DEFINED = 0.95
 JACKKNIFE_GROUPS = 1000
-NO_ECE_INTERVAL = "no interval: resampling inflates a binned error; read calibration slope and intercept"
 
 
 @dataclass(frozen=True)
@@ -63,16 +62,9 @@ class FindingScores:
     metrics: Mapping[str, Estimate]
 
     def to_dict(self) -> dict[str, Any]:
-        """The form of metrics.json."""
-        return {
-            "positives": self.positives,
-            "negatives": self.negatives,
-            "unknown": self.unknown,
-            "positive_patients": self.positive_patients,
-            "negative_patients": self.negative_patients,
-            "threshold": self.threshold,
-            **{name: estimate.to_dict() for name, estimate in self.metrics.items()},
-        }
+        """Return the form of metrics.json."""
+        counts = {name: value for name, value in vars(self).items() if name != "metrics"}
+        return {**counts, **_to_dict(self.metrics)}
 
 
 @dataclass(frozen=True)
@@ -88,11 +80,8 @@ class Summary:
     metrics: Mapping[str, Estimate]
 
     def to_dict(self) -> dict[str, Any]:
-        """The form of metrics.json."""
-        return {
-            "findings": list(self.findings),
-            **{name: estimate.to_dict() for name, estimate in self.metrics.items()},
-        }
+        """Return the form of metrics.json."""
+        return {"findings": list(self.findings), **_to_dict(self.metrics)}
 
 
 @dataclass(frozen=True)
@@ -132,23 +121,17 @@ class Scores:
     micro_without_rare: Summary
 
     def to_dict(self) -> dict[str, Any]:
-        """The form of metrics.json: nothing but dicts, lists, text, numbers and None."""
-        return {
-            "level": self.level,
-            "num_images": self.num_images,
-            "num_patients": self.num_patients,
-            "confidence": self.confidence,
-            "replicates": self.replicates,
-            "seed": self.seed,
-            "method": self.method,
-            "prevalence": self.prevalence,
-            "rare": list(self.rare),
-            "findings": {name: scores.to_dict() for name, scores in self.findings.items()},
-            "macro": self.macro.to_dict(),
-            "micro": self.micro.to_dict(),
-            "macro_without_rare": self.macro_without_rare.to_dict(),
-            "micro_without_rare": self.micro_without_rare.to_dict(),
-        }
+        """Return the form of metrics.json: nothing but dicts, lists, text, numbers and None."""
+        return {name: _to_dict(value) for name, value in vars(self).items()}
+
+
+def _to_dict(value: Any) -> Any:
+    """Return a field in the form of metrics.json."""
+    if isinstance(value, Mapping):
+        return {name: entry.to_dict() for name, entry in value.items()}
+    if isinstance(value, tuple):
+        return list(value)
+    return value.to_dict() if isinstance(value, Summary) else value
 
 
 @dataclass(frozen=True)
@@ -166,7 +149,7 @@ class ClassScores:
     classes: Scores
 
     def to_dict(self) -> dict[str, Any]:
-        """The form of metrics.json."""
+        """Return the form of metrics.json."""
         return {
             **self.classes.to_dict(),
             "accuracy": self.accuracy.to_dict(),
@@ -179,32 +162,23 @@ def evaluate(
     probabilities: ArrayLike,
     *,
     thresholds: ArrayLike = 0.5,
-    clusters: ArrayLike | None = None,
     findings: Sequence[str] | None = None,
     level: str = "image",
     prevalence: float | None = None,
     rare_below: int = MIN_PATIENTS,
-    replicates: int = 2000,
-    seed: int = 0,
-    confidence: float = 0.95,
-    method: Method = "recommended",
+    resampling: Resampling = BY_IMAGE,
 ) -> Scores:
-    """Scores a binary or multi-label task.
+    """Score a binary or multi-label task.
 
     Args:
         labels: (images, findings) or (images,), 1 present, 0 absent, NaN unknown: masked per finding.
         probabilities: The same shape, in [0, 1].
         thresholds: (findings,) or one for all; a finding is called present from its threshold on.
-        clusters: (images,) the patient of each image; None: every image is its own patient.
         findings: One name a column.
-        level: What one row is, for the output; see `levels.aggregate`.
+        level: What one row is, for the output; see `stats.aggregate`.
         prevalence: In (0, 1), for predictive values at that prevalence beside the ones of this set.
         rare_below: Findings with fewer positive patients are rare.
-        replicates: Bootstrap resamples of patients.
-        seed: Makes the resamples repeatable.
-        confidence: Of the intervals.
-        method: "recommended" (per metric what held best in simulation: docs/statistics.md), or "percentile"
-            or "bca" for all.
+        resampling: Whose images belong together, and how intervals are made.
 
     Returns:
         Estimates; one that cannot be had is None with a reason.
@@ -213,11 +187,9 @@ def evaluate(
         UsageError: Shapes differ, or a setting is out of range.
         DataError: A value is no label or no probability.
     """
-    inputs = check(labels, probabilities, clusters=clusters, findings=findings)
+    inputs = check(labels, probabilities, clusters=resampling.clusters, findings=findings)
     cuts = check_thresholds(thresholds, num_findings=len(inputs.findings))
-    settings = Settings.of(
-        prevalence, replicates, seed, confidence, method, "images" if clusters is None else "patients"
-    )
+    settings = Settings(resampling, prevalence)
     return _score(
         inputs, inputs.probabilities >= cuts, cuts, level=level, rare_below=rare_below, settings=settings
     )
@@ -227,30 +199,22 @@ def evaluate_classes(
     classes: ArrayLike,
     probabilities: ArrayLike,
     *,
-    clusters: ArrayLike | None = None,
     names: Sequence[str] | None = None,
     level: str = "image",
     prevalence: float | None = None,
     rare_below: int = MIN_PATIENTS,
-    replicates: int = 2000,
-    seed: int = 0,
-    confidence: float = 0.95,
-    method: Method = "recommended",
+    resampling: Resampling = BY_IMAGE,
 ) -> ClassScores:
-    """Scores a task with exactly one class a row; the most probable class is the decision.
+    """Score a task with exactly one class a row; the most probable class is the decision.
 
     Args:
         classes: (images,) whole numbers from 0.
         probabilities: (images, classes), rows summing to 1.
-        clusters: As in `evaluate`, like the settings after `level`.
         names: One name a class.
         level: What one row is, for the output.
         prevalence: As in `evaluate`.
         rare_below: As in `evaluate`.
-        replicates: As in `evaluate`.
-        seed: As in `evaluate`.
-        confidence: As in `evaluate`.
-        method: As in `evaluate`.
+        resampling: As in `evaluate`.
 
     Raises:
         UsageError: Shapes differ, or a setting is out of range.
@@ -261,7 +225,7 @@ def evaluate_classes(
     if len(truth) != len(predicted):
         raise UsageError(f"{len(truth)} classes for {len(predicted)} rows of probabilities; give one a row")
     everyone = np.arange(predicted.shape[1])
-    inputs = check(truth[:, None] == everyone, predicted, clusters=clusters, findings=names)
+    inputs = check(truth[:, None] == everyone, predicted, clusters=resampling.clusters, findings=names)
     off = np.abs(predicted.sum(axis=1) - 1) > 1e-3
     if off.any():
         row = int(np.argmax(off))
@@ -269,9 +233,7 @@ def evaluate_classes(
             f"the probabilities of image {row} sum to {predicted[row].sum():g} ({off.sum()} such in all); "
             "expected 1: use evaluate for findings that do not exclude each other"
         )
-    settings = Settings.of(
-        prevalence, replicates, seed, confidence, method, "images" if clusters is None else "patients"
-    )
+    settings = Settings(resampling, prevalence)
     called = predicted.argmax(axis=1)
     scores = _score(
         inputs, called[:, None] == everyone, None, level=level, rare_below=rare_below, settings=settings
@@ -287,7 +249,7 @@ def evaluate_classes(
 
 
 def confusion(labels: ArrayLike, probabilities: ArrayLike, *, thresholds: ArrayLike = 0.5) -> Integers:
-    """Counts decisions against the truth where it is known.
+    """Count decisions against the truth where it is known.
 
     Args:
         labels: (images, findings) or (images,), 1 present, 0 absent, NaN unknown.
@@ -306,40 +268,16 @@ def confusion(labels: ArrayLike, probabilities: ArrayLike, *, thresholds: ArrayL
 
 @dataclass(frozen=True)
 class Settings:
-    """How estimates are made; the units are what is resampled, for the words of methods and reasons."""
+    """How estimates are made; raise UsageError where the stated prevalence is out of range."""
 
+    resampling: Resampling
     prevalence: float | None
-    replicates: int
-    seed: int
-    confidence: float
-    method: Method
-    units: str
 
-    @classmethod
-    def of(
-        cls,
-        prevalence: float | None,
-        replicates: int,
-        seed: int,
-        confidence: float,
-        method: Method,
-        units: str,
-    ) -> "Settings":
-        """Checks them.
-
-        Raises:
-            UsageError: One is out of range.
-        """
-        check_confidence(confidence)
-        if replicates < 100:
-            raise UsageError(f"replicates is {replicates}; an interval needs at least 100, better 2000")
-        if prevalence is not None and not 0 < prevalence < 1:
+    def __post_init__(self) -> None:
+        if self.prevalence is not None and not 0 < self.prevalence < 1:
             raise UsageError(
-                f"prevalence is {prevalence}; expected a share between 0 and 1, for example 0.05"
+                f"prevalence is {self.prevalence}; expected a share between 0 and 1, for example 0.05"
             )
-        if method not in get_args(Method):
-            raise UsageError(f"unknown method {method!r}; known: {nearest(method, get_args(Method))}")
-        return cls(prevalence, replicates, seed, confidence, method, units)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -352,15 +290,15 @@ class Settings:
             tallies,
             resamples(
                 tallies[0].sums.shape[1],
-                replicates=self.replicates,
-                seed=self.seed,
+                replicates=self.resampling.replicates,
+                seed=self.resampling.seed,
                 width=block_width(tallies),
             ),
         )
 
 
 def check_thresholds(thresholds: ArrayLike, *, num_findings: int) -> Floats:
-    """Returns (findings,) thresholds.
+    """Return (findings,) thresholds.
 
     Raises:
         UsageError: Neither one nor one a finding, or not a number.
@@ -374,7 +312,7 @@ def check_thresholds(thresholds: ArrayLike, *, num_findings: int) -> Floats:
 
 
 def check_classes(classes: ArrayLike, *, num_classes: int) -> Integers:
-    """Returns (rows,) class numbers.
+    """Return (rows,) class numbers.
 
     Raises:
         UsageError: Not one dimension.
@@ -391,7 +329,7 @@ def check_classes(classes: ArrayLike, *, num_classes: int) -> Integers:
 
 
 def tally_of(inputs: Inputs, decisions: Booleans, which: Sequence[int], *, prevalence: float | None) -> Tally:
-    """Gathers the labelled images of one finding, or of several pooled.
+    """Gather the labelled images of one finding, or of several pooled.
 
     Args:
         inputs: Checked.
@@ -412,14 +350,13 @@ def tally_of(inputs: Inputs, decisions: Booleans, which: Sequence[int], *, preva
     )
 
 
-def few_patients(tally: Tally, units: str) -> str | None:
-    """Says so where there are too few patients for a bootstrap interval."""
+def few_patients(tally: Tally, units: str) -> Notice | None:
+    """Return a notice where there are too few patients for a bootstrap interval."""
     with_it, without_it = tally.patients
     if min(with_it, without_it) >= MIN_PATIENTS:
         return None
     number, which = (with_it, "with") if with_it <= without_it else (without_it, "without")
-    who = units[:-1] if number == 1 else units
-    return f"no interval: {number} {who} {which} the finding, fewer than {MIN_PATIENTS}"
+    return notice("few-patients", number=number, units=units, which=which, fewest=MIN_PATIENTS)
 
 
 def _score(
@@ -464,16 +401,16 @@ def _score(
         macro_common = _summary(names, common, table.mean(common))
         micro_common = _summary(names, common, rows(common))
     else:
-        nothing = Estimate(None, reason="not estimable: every finding is rare")
+        nothing = Estimate(None, notice=notice("every-finding-rare"))
         macro_common = micro_common = Summary((), dict.fromkeys(settings.names, nothing))
     return Scores(
         level=level,
         num_images=len(inputs.labels),
         num_patients=inputs.num_clusters,
-        confidence=settings.confidence,
-        replicates=settings.replicates,
-        seed=settings.seed,
-        method=settings.method,
+        confidence=settings.resampling.confidence,
+        replicates=settings.resampling.replicates,
+        seed=settings.resampling.seed,
+        method=settings.resampling.method,
         prevalence=settings.prevalence,
         rare=tuple(names[i] for i in everyone if i not in common),
         findings=findings,
@@ -502,30 +439,30 @@ class _Table:
     def of(cls, tallies: Sequence[Tally], settings: Settings) -> "_Table":
         num_clusters = tallies[0].sums.shape[1]
         jackknife = None
-        if settings.method == "bca":
+        if settings.resampling.method == "bca":
             groups = min(num_clusters, JACKKNIFE_GROUPS)
             width = block_width(tallies)
             jackknife = weigh(
-                tallies, leave_out(num_clusters, groups=groups, seed=settings.seed, width=width)
+                tallies, leave_out(num_clusters, groups=groups, seed=settings.resampling.seed, width=width)
             )
         values = weigh(tallies, [np.ones((num_clusters, 1))])[:, :, 0]
         return cls(tallies, values, settings.resample(tallies), jackknife, settings)
 
     def row(self, index: int) -> dict[str, Estimate]:
-        """The estimates of one tally."""
+        """Return the estimates of one tally."""
         tally = self.tallies[index]
         counts = tally.counts
         estimates = {}
         for position, name in enumerate(self.settings.names):
             value = float(self.values[index, position])
             if not np.isfinite(value):
-                estimates[name] = Estimate(None, reason=_why_not(name, tally))
+                estimates[name] = Estimate(None, notice=_why_not(name, tally))
             elif name == "ece":
-                estimates[name] = Estimate(value, reason=NO_ECE_INTERVAL)
-            elif name in counts and self.settings.method == "recommended":
+                estimates[name] = Estimate(value, notice=notice("binned-error"))
+            elif name in counts and self.settings.resampling.method == "recommended":
                 estimates[name] = _proportion(value, *counts[name], self.settings)
-            elif reason := few_patients(tally, self.settings.units):
-                estimates[name] = Estimate(value, reason=reason)
+            elif few := few_patients(tally, self.settings.resampling.units):
+                estimates[name] = Estimate(value, notice=few)
             else:
                 jackknife = None if self.jackknife is None else self.jackknife[index, position]
                 estimates[name] = bootstrap_estimate(
@@ -539,20 +476,22 @@ class _Table:
         return estimates
 
     def mean(self, which: Sequence[int]) -> dict[str, Estimate]:
-        """The macro estimates over some tallies: the mean over those that have a value."""
+        """Return the macro estimates over some tallies: the mean over those that have a value."""
         estimates = {}
         for position, name in enumerate(self.settings.names):
             used = [i for i in which if np.isfinite(self.values[i, position])]
             if not used:
-                estimates[name] = Estimate(None, reason="not estimable: no finding has a value")
+                estimates[name] = Estimate(None, notice=notice("no-finding-has-value"))
                 continue
             value = float(self.values[used, position].mean())
-            few = [reason for i in used if (reason := few_patients(self.tallies[i], self.settings.units))]
+            few = [
+                rare for i in used if (rare := few_patients(self.tallies[i], self.settings.resampling.units))
+            ]
             if name == "ece":
-                estimates[name] = Estimate(value, reason=NO_ECE_INTERVAL)
+                estimates[name] = Estimate(value, notice=notice("binned-error"))
             elif few:
-                reason = f"{few[0]}, for {len(few)} of the {len(used)} findings"
-                estimates[name] = Estimate(value, reason=reason)
+                counts = {"findings": len(few), "of_findings": len(used)}
+                estimates[name] = Estimate(value, notice=replace(few[0], values={**few[0].values, **counts}))
             else:
                 replicates = self.replicates[used, position]
                 estimates[name] = bootstrap_estimate(
@@ -564,11 +503,13 @@ class _Table:
                     settings=self.settings,
                 )
             if len(used) < len(which):
-                note = f"mean of the {len(used)} of {len(which)} findings that have a value"
-                reason = estimates[name].reason
-                estimates[name] = replace(
-                    estimates[name], reason=note if reason is None else f"{note}; {reason}"
+                mean = notice(
+                    "mean-of-some-findings",
+                    used=len(used),
+                    findings=len(which),
+                    reason=estimates[name].reason,
                 )
+                estimates[name] = replace(estimates[name], notice=mean)
         return estimates
 
     def _effective_patients(self, used: Sequence[int], replicates: Floats) -> float:
@@ -589,7 +530,7 @@ def bootstrap_estimate(
     patients: float,
     settings: Settings,
 ) -> Estimate:
-    """Makes an estimate of a value and its replicates, or says why there is no interval.
+    """Make an estimate of a value and its replicates, or say why there is no interval.
 
     Args:
         name: Of the metric.
@@ -601,17 +542,17 @@ def bootstrap_estimate(
     """
     defined = float(np.isfinite(replicates).mean())
     if defined < MIN_DEFINED:
-        return Estimate(value, reason=f"no interval: only {defined:.0%} of the resamples give a value")
-    confidence = settings.confidence
-    method = f"bootstrap of {settings.replicates} resamples of {settings.units}, "
-    if settings.method == "bca" and jackknife is not None:
+        return Estimate(value, notice=notice("few-resamples-defined", share=defined))
+    confidence = settings.resampling.confidence
+    method = f"bootstrap of {settings.resampling.replicates} resamples of {settings.resampling.units}, "
+    if settings.resampling.method == "bca" and jackknife is not None:
         method += "BCa"
         ends = bca(np.asarray(value), replicates, jackknife, confidence=confidence)
-    elif settings.method == "recommended" and name == "auroc" and 0 < value < 1:
+    elif settings.resampling.method == "recommended" and name == "auroc" and 0 < value < 1:
         method += "normal on the logit scale"
         spread = expansion(patients, confidence=confidence)
         ends = logit_normal(np.asarray(value), replicates, confidence=confidence, spread=spread)
-    elif settings.method == "recommended":
+    elif settings.resampling.method == "recommended":
         method += "percentile widened for few patients"
         ends = percentile(
             replicates, confidence=confidence, spread=expansion(patients, confidence=confidence)
@@ -621,35 +562,33 @@ def bootstrap_estimate(
         ends = percentile(replicates, confidence=confidence)
     low, high = float(ends[0]), float(ends[1])
     if not (np.isfinite(low) and np.isfinite(high)) or low == high:
-        return Estimate(value, reason="no interval: every resample gives the same value")
+        return Estimate(value, notice=notice("resamples-equal"))
     return Estimate(value, low, high, method)
 
 
 def _proportion(value: float, successes: Floats, trials: Floats, settings: Settings) -> Estimate:
     taking_part = int((trials > 0).sum())
     if taking_part < 2:
-        return Estimate(
-            value, reason=f"no interval: a single {settings.units[:-1]} counts here, fewer than 2"
-        )
-    low, high = clustered_wilson(successes, trials, confidence=settings.confidence)
-    return Estimate(value, low, high, f"Wilson with {settings.units} as clusters")
+        return Estimate(value, notice=notice("single-unit", unit=settings.resampling.units[:-1]))
+    low, high = clustered_wilson(successes, trials, confidence=settings.resampling.confidence)
+    return Estimate(value, low, high, f"Wilson with {settings.resampling.units} as clusters")
 
 
-def _why_not(name: str, tally: Tally) -> str:
+def _why_not(name: str, tally: Tally) -> Notice:
     positive, negative, true_positive, false_positive = tally.sums[:4].sum(axis=1)
     called = true_positive + false_positive
     if positive + negative == 0:
-        missing = "0 labelled images"
+        lacking = "labelled images"
     elif name == "npv" and called == positive + negative:
-        missing = "0 images called absent"
+        lacking = "images called absent"
     elif name == "ppv" and called == 0:
-        missing = "0 images called present"
+        lacking = "images called present"
     elif positive == 0:
-        missing = "0 positives"
+        lacking = "positives"
     elif negative == 0:
-        missing = "0 negatives"
+        lacking = "negatives"
     elif name == "calibration_slope":
-        missing = "the probabilities separate the classes, or are all equal"
+        return notice("no-slope")
     else:
-        missing = "no image is called present" if name == "ppv_at_prevalence" else "no image is called absent"
-    return f"not estimable: {missing}"
+        return notice("nothing-called", called="present" if name == "ppv_at_prevalence" else "absent")
+    return notice("not-estimable", lacking=lacking)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit, logit, stdtr, stdtrit
 
+from hilum.notices import notice
 from hilum.stats.delong import placements
 from hilum.stats.inputs import Booleans, Floats, Integers, sum_by_cluster
 from hilum.stats.intervals import Estimate
@@ -35,9 +36,9 @@ class Area:
         return float((self.errors**2).sum())
 
     def estimate(self, *, confidence: float = 0.95) -> Estimate:
-        """Returns the estimate with its interval, made on the logit scale so that it stays within 0 and 1."""
+        """Return the estimate with its interval, made on the logit scale so that it stays within 0 and 1."""
         if not 0 < self.value < 1:
-            return Estimate(self.value, reason="no interval: the images are ranked without an error")
+            return Estimate(self.value, notice=notice("ranked-without-error"))
         quantile = stdtrit(self.freedom, (1 + confidence) / 2)
         half = quantile * np.sqrt(self.variance) / (self.value * (1 - self.value))
         low, high = (float(expit(logit(self.value) + sign * half)) for sign in (-1, 1))
@@ -70,7 +71,7 @@ def area(present: Booleans, scores: Floats, *, clusters: Integers, num_clusters:
 
 
 def mean_area(areas: Sequence[Area]) -> Area:
-    """The mean of several findings' areas over the same patients; a patient's errors in them add up."""
+    """Return the mean of several findings' areas over the same patients; a patient's errors in them add up."""
     return Area(
         float(np.mean([one.value for one in areas])),
         np.sum([one.errors for one in areas], axis=0) / len(areas),
@@ -89,7 +90,7 @@ def area_difference(first: Area, second: Area, *, confidence: float = 0.95) -> t
     value = first.value - second.value
     error = float(np.sqrt(((first.errors - second.errors) ** 2).sum()))
     if error < 1e-9:
-        return Estimate(value, reason="no interval: both are ranked without an error"), None
+        return Estimate(value, notice=notice("both-ranked-without-error")), None
     freedom = _freedom((first, second))
     half = float(stdtrit(freedom, (1 + confidence) / 2)) * error
     p_value = float(2 * stdtr(freedom, -abs(value) / error))

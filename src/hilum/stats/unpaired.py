@@ -2,6 +2,7 @@
 
 from math import sqrt
 
+from hilum.notices import notice
 from hilum.stats.intervals import Estimate
 
 METHOD = "MOVER from the two intervals"
@@ -24,12 +25,12 @@ def unpaired_difference(first: Estimate, second: Estimate) -> Estimate:
         (0.2, 0.052, 0.334)
     """
     if first.value is None or second.value is None:
-        missing = first.reason if first.value is None else second.reason
-        return Estimate(None, reason=missing or "not estimable: one of the two has no value")
+        missing = first.notice if first.value is None else second.notice
+        return Estimate(None, notice=missing or notice("one-sample-without-value"))
     value = first.value - second.value
     if first.low is None or first.high is None or second.low is None or second.high is None:
-        missing = first.reason if first.low is None else second.reason
-        return Estimate(value, reason=missing or "no interval: one of the two has none")
+        missing = first.notice if first.low is None else second.notice
+        return Estimate(value, notice=missing or notice("one-sample-without-interval"))
     below = sqrt((first.value - first.low) ** 2 + (second.high - second.value) ** 2)
     above = sqrt((first.high - first.value) ** 2 + (second.value - second.low) ** 2)
     return Estimate(value, value - below, value + above, METHOD)

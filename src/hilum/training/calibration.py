@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 def calibrate(recipe: Recipe, logits: np.ndarray, labels: np.ndarray) -> Calibration:
-    """Fits temperatures and thresholds as the recipe asks; what could not be fitted is said in the log.
+    """Fit temperatures and thresholds as the recipe asks; what could not be fitted is said in the log.
 
     Args:
         recipe: Of the run.
@@ -27,7 +27,7 @@ def calibrate(recipe: Recipe, logits: np.ndarray, labels: np.ndarray) -> Calibra
 
 
 def check_classes(labels: np.ndarray, findings: tuple[str, ...], kind: str) -> None:
-    """Refuses labels that nothing can be learned from.
+    """Refuse labels that nothing can be learned from.
 
     Every class of `multiclass` needs images. Otherwise at least one finding needs images with it and without it; one
     among several that lacks either is said in the log.

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,12 @@ import numpy as np
 
 from hilum import files
 from hilum.bundle import Bundle, read_bundle
-from hilum.data.audit import leaks as leaks_of, same_pictures
+from hilum.data.audit import leaks, same_images
 from hilum.data.examples import Examples, load
 from hilum.data.split import split, split_hash
 from hilum.data.table import Table
-from hilum.engines import Engine, feature_store, load_engine
+from hilum.engines import Engine, load_engine
+from hilum.engines.feature_store import FOLDER, remove_features
 from hilum.errors import BundleError, DataError, RecipeError, UsageError
 from hilum.evaluation import cross_validated
 from hilum.evaluation.cohort import united
@@ -27,11 +28,24 @@ from hilum.recipe import Recipe, parse_recipe
 from hilum.runs.folder import RunFolder
 from hilum.training.job import check_named
 from hilum.training.seal import fingerprint
-from hilum.training.train import train
+from hilum.training.train import TrainOptions, train
 
 FORMAT = 1
 PLAN = "crossval.json"
 ENSEMBLE = "ensemble"
+
+
+@dataclass(frozen=True)
+class FoldPlan:
+    """The folds of a cross-validation.
+
+    Attributes:
+        folds: How many.
+        repeats: How often they are drawn anew, each with the next seed.
+    """
+
+    folds: int = 5
+    repeats: int = 1
 
 
 @dataclass(frozen=True)
@@ -52,7 +66,7 @@ class CrossValidation:
 
     @property
     def evaluation(self) -> Evaluation:
-        """That of the first repeat; it tells of the folds of all."""
+        """The evaluation of the first repeat; it tells of the folds of all."""
         return self.evaluations[0]
 
 
@@ -61,14 +75,13 @@ def cross_validate(
     table: Table,
     folder: Path,
     *,
-    folds: int = 5,
-    repeats: int = 1,
+    plan: FoldPlan = FoldPlan(),
     engine: str | Engine = "torch",
     allow_leak: bool = False,
     replicates: int = 2000,
     watch: Watcher | None = None,
 ) -> CrossValidation:
-    """Trains a model a fold and scores each image by the model that never saw its patient.
+    """Train a model a fold and score each image by the model that never saw its patient.
 
     Folds are drawn by patient, each with its share of the findings; patients who share a picture stay together.
     Validation is carved from the other folds. Where the recipe's split keeps the source's own test, that is in no fold.
@@ -78,13 +91,12 @@ def cross_validate(
         recipe: What to train; of `split`, `val` and `seed` hold, and `method` says whether a test is kept.
         table: On what.
         folder: Of the cross-validation; new, or one that was begun with the same recipe, data, folds and engine.
-        folds: How many.
-        repeats: How often they are drawn anew, each with the next seed.
-        engine: One of `architectures.ENGINES`, or an engine itself.
+        plan: How many folds, how often.
+        engine: One of `engines.REGISTRY`, or an engine itself.
         allow_leak: Whether to go on though the source's own test, which is in no fold, shares patients or pictures with
             the folds; the report and the ensemble then say so. The folder keeps what was allowed.
         replicates: Bootstrap resamples of patients.
-        watch: Told how it goes.
+        watch: Shown the progress.
 
     Raises:
         UsageError: The folder holds something else, or the numbers are not possible.
@@ -93,75 +105,75 @@ def cross_validate(
         TrainingError: See `train`.
     """
     watch, folder = watch or Silent(), Path(folder)
-    found = check(recipe, folder, folds=folds, repeats=repeats, engine=engine)
+    loaded = check(recipe, folder, plan=plan, engine=engine)
     examples = load(table, recipe.task, recipe.data, watch=watch)
-    plan = _plan(recipe, folds, repeats, found.name)
-    plan["data"] = fingerprint(examples.table, recipe.task.findings)
-    before = _begun(folder, plan)
+    request = _request(recipe, plan, loaded.name)
+    request["data"] = fingerprint(examples.table, recipe.task.findings)
+    before = _begun(folder, request)
     leaks = _leaks_of_kept_test(recipe, examples, allow=allow_leak, allowed=before.get("leaks", ()))
     for leak in leaks:
         watch.finish(f"warning: --allow-leak: {leak}")
     if not before:
         folder.mkdir(parents=True, exist_ok=True)
-        files.write_text(folder / PLAN, json.dumps({**plan, "leaks": leaks}, indent=2) + "\n")
+        files.write_text(folder / PLAN, json.dumps({**request, "leaks": leaks}, indent=2) + "\n")
     done = []
-    for repeat in range(1, repeats + 1):
-        place = folder_of(folder, repeat, repeats=repeats)
-        runs = [
+    options = TrainOptions(features=folder / FOLDER)
+    for repeat in range(1, plan.repeats + 1):
+        place = folder_of(folder, repeat, repeats=plan.repeats)
+        bundles = [
             _train(
-                _of_fold(recipe, repeat, fold, folds),
+                _of_fold(recipe, repeat, fold, plan.folds),
                 table,
                 place / f"fold-{fold}",
-                engine=found,
-                features=folder / feature_store.FOLDER,
+                engine=loaded,
+                options=options,
                 watch=watch,
             )
-            for fold in range(1, folds + 1)
+            for fold in range(1, plan.folds + 1)
         ]
-        done.append(Repeat(tuple(runs), _folds([one.folder.parent for one in runs])))
+        done.append(Repeat(tuple(bundles), _folds([bundle.folder.parent for bundle in bundles])))
     joined = _join(folder / ENSEMBLE, recipe, done[0], leaks, watch)
-    told = (
+    warning = (
         f"The source's own test leaks, and training was told to go on: {'; '.join(leaks)}. It is in no fold here; the "
         "ensemble's figures on it flatter"
     )
     evaluations = cross_validated.evaluate(
         done,
         examples,
-        notes=(*([told] if leaks else []), *examples.table.notes[len(table.notes) :]),
+        notes=(*([warning] if leaks else []), *examples.table.notes[len(table.notes) :]),
         replicates=replicates,
         seed=recipe.train.seed,
         watch=watch,
     )
-    watch.finish(feature_store.remove(folder / feature_store.FOLDER))
-    return CrossValidation(folder, [one for repeat in done for one in repeat.bundles], joined, evaluations)
+    watch.finish(remove_features(folder / FOLDER))
+    bundles = [bundle for repeat in done for bundle in repeat.bundles]
+    return CrossValidation(folder, bundles, joined, evaluations)
 
 
-def check(
-    recipe: Recipe, folder: Path, *, folds: int, repeats: int = 1, engine: str | Engine = "torch"
-) -> Engine:
-    """Refuses all that can be refused before any data are read; arguments and errors as of `cross_validate`.
+def check(recipe: Recipe, folder: Path, *, plan: FoldPlan, engine: str | Engine = "torch") -> Engine:
+    """Refuse all that can be refused before any data are read; arguments and errors as of `cross_validate`.
 
     Returns:
         The engine, loaded.
     """
     name = engine if isinstance(engine, str) else engine.name
     check_named(recipe, name)  # before a framework is loaded, which takes seconds
-    _check(recipe, folds, repeats)
-    _begun(Path(folder), _plan(recipe, folds, repeats, name))
-    found = load_engine(engine) if isinstance(engine, str) else engine
-    found.check(recipe)
-    return found
+    _check(recipe, plan)
+    _begun(Path(folder), _request(recipe, plan, name))
+    loaded = load_engine(engine) if isinstance(engine, str) else engine
+    loaded.check(recipe)
+    return loaded
 
 
 def folder_of(folder: Path, repeat: int, *, repeats: int) -> Path:
-    """Where the folds of a repeat lie."""
+    """Return the folder of a repeat's folds."""
     return folder if repeats == 1 else folder / f"repeat-{repeat}"
 
 
-def _check(recipe: Recipe, folds: int, repeats: int) -> None:
-    if folds < 2 or repeats < 1:
+def _check(recipe: Recipe, plan: FoldPlan) -> None:
+    if plan.folds < 2 or plan.repeats < 1:
         raise UsageError(
-            f"{folds} folds, {repeats} repeats: two or more folds and one or more repeats expected"
+            f"{plan.folds} folds, {plan.repeats} repeats: two or more folds and one or more repeats expected"
         )
     if recipe.split.folds:
         raise RecipeError(
@@ -177,28 +189,28 @@ def _check(recipe: Recipe, folds: int, repeats: int) -> None:
 def _leaks_of_kept_test(
     recipe: Recipe, examples: Examples, *, allow: bool, allowed: Sequence[str]
 ) -> tuple[str, ...]:
-    """What the source's own test shares with what is divided into folds, in sentences; refused if not allowed."""
+    """Return in sentences what the source's own test shares with the folds; refuse what is not allowed."""
     if recipe.split.method == "patient":
         return ()
-    pictures = same_pictures(examples.cached.pixels, examples.cached.slots)
-    parted = split(examples.table, recipe.split, findings=recipe.task.findings, pictures=pictures)
-    found = leaks_of(parted.table, pictures)
-    if not allow and not set(found) <= set(allowed):
+    image_numbers = same_images(examples.cached.pixels, examples.cached.slots)
+    parted = split(examples.table, recipe.split, findings=recipe.task.findings, image_numbers=image_numbers)
+    kept = tuple(leak.text for leak in leaks(parted.table, image_numbers))
+    if not allow and not set(kept) <= set(allowed):
         raise DataError(
-            f"the source's own test leaks: {'; '.join(found)}. `hilum data audit` lists them all, and with "
+            f"the source's own test leaks: {'; '.join(kept)}. `hilum data audit` lists them all, and with "
             "--without-leaks writes a table to cross-validate on; split.method=patient divides anew; --allow-leak goes "
             "on all the same, and every report says so"
         )
-    return found
+    return kept
 
 
-def _plan(recipe: Recipe, folds: int, repeats: int, engine: str) -> dict[str, Any]:
-    """What was asked for, as far as it is known before the data are."""
-    return {"format": FORMAT, "folds": folds, "repeats": repeats, "engine": engine, "recipe": recipe.flat()}
+def _request(recipe: Recipe, plan: FoldPlan, engine: str) -> dict[str, Any]:
+    """Return what was asked for, as far as it is known before the data are."""
+    return {"format": FORMAT, **asdict(plan), "engine": engine, "recipe": recipe.flat()}
 
 
-def _begun(folder: Path, plan: Mapping[str, Any]) -> dict[str, Any]:
-    """What the folder was begun with, empty for a new one; refuses what is otherwise in the plan."""
+def _begun(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the folder was begun with, empty for a new one; refuse another request."""
     stored = folder / PLAN
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; give a new folder with -o")
@@ -213,15 +225,17 @@ def _begun(folder: Path, plan: Mapping[str, Any]) -> dict[str, Any]:
         recipe = dict(before["recipe"])
     except (ValueError, KeyError, TypeError):
         raise DataError(f"{stored} is damaged; give another folder with -o") from None
-    for key, value in plan["recipe"].items():
+    for key, value in request["recipe"].items():
         if recipe.get(key) != value:
             raise RecipeError(
                 f"{folder} was begun with {key} = {recipe.get(key)!r}, not {value!r}; go on with the same recipe, or "
                 "give another folder with -o"
             )
-    for key in [key for key in plan if key != "recipe"]:
-        if before.get(key) != plan[key]:
-            what = "other images or labels" if key == "data" else f"{key} {before.get(key)}, not {plan[key]}"
+    for key in [key for key in request if key != "recipe"]:
+        if before.get(key) != request[key]:
+            what = (
+                "other images or labels" if key == "data" else f"{key} {before.get(key)}, not {request[key]}"
+            )
             raise UsageError(
                 f"{folder} was begun with {what}; go on with the same, or give another folder with -o"
             )
@@ -229,16 +243,16 @@ def _begun(folder: Path, plan: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_fold(recipe: Recipe, repeat: int, fold: int, folds: int) -> Recipe:
-    """The recipe of one fold; by itself it trains the same model again."""
+    """Return the recipe of one fold; by itself it trains the same model again."""
     values = recipe.model_dump(mode="json")
     values["split"] |= {"folds": folds, "fold": fold, "seed": recipe.split.seed + repeat - 1}
     return parse_recipe(values)
 
 
 def _train(
-    recipe: Recipe, table: Table, folder: Path, *, engine: Engine, features: Path, watch: Watcher
+    recipe: Recipe, table: Table, folder: Path, *, engine: Engine, options: TrainOptions, watch: Watcher
 ) -> Bundle:
-    """Trains a fold, goes on with it, or reads it where it is finished."""
+    """Train a fold, go on with it, or read it where it is finished."""
     name = f"fold {recipe.split.fold} of {recipe.split.folds}, {folder}"
     try:
         sealed = read_bundle(folder)
@@ -252,25 +266,25 @@ def _train(
         watch.finish(f"kept: {name} ({sealed.hash[:16]})")
         return sealed
     watch.finish(f"training {name}")
-    run = train(recipe, table, folder, engine=engine, resume=True, features=features, watch=watch)
+    run = train(recipe, table, folder, engine=engine, resume=True, options=options, watch=watch)
     if run.stopped == "interrupted":
         raise KeyboardInterrupt
     return run.bundle
 
 
 def _folds(runs: Sequence[Path]) -> np.ndarray:
-    """The fold in which each row was tested, int64 (rows,), 0 for none, as the runs' own tables say."""
-    own = [Table.read(RunFolder(run).table).frame["split"].to_numpy() == "test" for run in runs]
-    if (np.sum(own, axis=0) > 1).any():
+    """Return the fold in which each row was tested, int64 (rows,), 0 for none, as the runs' own tables say."""
+    tested = [Table.read(RunFolder(run).table).frame["split"].to_numpy() == "test" for run in runs]
+    if (np.sum(tested, axis=0) > 1).any():
         raise DataError(
             f"folds in {runs[0].parent} overlap; they are not of one cross-validation: train them again"
         )
-    return np.asarray(np.sum([number * one for number, one in enumerate(own, start=1)], axis=0), np.int64)
+    return np.asarray(np.sum([fold * rows for fold, rows in enumerate(tested, start=1)], axis=0), np.int64)
 
 
 def _join(folder: Path, recipe: Recipe, repeat: Repeat, leaks: Sequence[str], watch: Watcher) -> Bundle:
-    """The ensemble of the folds, in a folder like a run's: its test is what no member was trained or tuned on."""
-    hashes = {one.hash for one in repeat.bundles}
+    """Return the folds' ensemble, in a folder like a run's: its test is what no member was trained or tuned on."""
+    hashes = {bundle.hash for bundle in repeat.bundles}
     try:
         sealed = read_bundle(folder)
     except (UsageError, BundleError):
@@ -279,7 +293,7 @@ def _join(folder: Path, recipe: Recipe, repeat: Repeat, leaks: Sequence[str], wa
         return sealed
     # One of folds that were trained again since, or a damaged one; the ledger of test reads beside it stays.
     shutil.rmtree(RunFolder(folder).bundle, ignore_errors=True)
-    tables = [Table.read(RunFolder(one.folder.parent).table) for one in repeat.bundles]
+    tables = [Table.read(RunFolder(bundle.folder.parent).table) for bundle in repeat.bundles]
     divided = united(tables[0], tables)
     folder.mkdir(parents=True, exist_ok=True)
     files.write_text(RunFolder(folder).recipe, recipe.to_toml())

@@ -1,4 +1,4 @@
-"""A recipe and a Table -> divided Examples, and from them what an engine is given; the way of every training."""
+"""A recipe and a Table -> divided Examples -> the TrainingJob that an engine is given; the way of every training."""
 
 import os
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from hilum.data import balance
-from hilum.data.audit import leaks as leaks_of, same_pictures
+from hilum.data.audit import leaks, same_images
 from hilum.data.batches import training_batches
 from hilum.data.examples import Examples, load
 from hilum.data.split import Split, check_list, split
 from hilum.data.table import Table
-from hilum.engines import Engine, Hooks, Trained, Validation
+from hilum.engines import TrainingJob, Validation
 from hilum.engines.weight_sources import check_weights
 from hilum.errors import DataError
 from hilum.progress import Watcher
@@ -40,7 +40,7 @@ class Divided:
 
 
 def check_named(recipe: Recipe, engine: str) -> None:
-    """Refuses a network, weights or a list that a recipe names and that are not there, before anything is loaded.
+    """Refuse a network, weights or a list that a recipe names and that are not there, before anything is loaded.
 
     Args:
         recipe: Any.
@@ -59,7 +59,7 @@ def check_named(recipe: Recipe, engine: str) -> None:
 def divide(
     recipe: Recipe, table: Table, *, allow_leak: bool, watch: Watcher, allowed: Sequence[str] = ()
 ) -> Divided:
-    """Prepares the images that a recipe asks about and divides them; `allowed` are leaks that were allowed before.
+    """Prepare the images that a recipe asks about and divides them; `allowed` are leaks that were allowed before.
 
     Raises:
         UsageError: The recipe does not fit the table.
@@ -67,29 +67,29 @@ def divide(
     """
     task = recipe.task
     examples = load(table, task, recipe.data, watch=watch)
-    pictures = same_pictures(examples.cached.pixels, examples.cached.slots)
-    parted = split(examples.table, recipe.split, findings=task.findings, pictures=pictures)
-    leaks = _leaks(parted.table, pictures, allow=allow_leak, allowed=allowed)
+    image_numbers = same_images(examples.cached.pixels, examples.cached.slots)
+    parted = split(examples.table, recipe.split, findings=task.findings, image_numbers=image_numbers)
+    leaks = _leaks(parted.table, image_numbers, allow=allow_leak, allowed=allowed)
     return Divided(Examples(parted.table, examples.cached, examples.quarantine), parted, leaks)
 
 
 @dataclass(frozen=True)
-class Fitting:
-    """What the engine is given."""
+class TrainingData:
+    """Divided examples, as a recipe trains on them.
 
-    engine: Engine
+    Attributes:
+        recipe: What to train.
+        examples: The rows that answer its task, each with its part of the split.
+        num_workers: Threads that read and augment images.
+    """
+
     recipe: Recipe
     examples: Examples
-    state: Path
-    resume: bool = False
-    devices: int = 1
-    profile: bool = False
     num_workers: int = NUM_WORKERS
-    features: Path | None = None
 
     @property
     def labels(self) -> np.ndarray:
-        """Of the whole table."""
+        """Labels of the whole table, (rows, findings)."""
         return self.examples.table.labels(self.recipe.task.findings)
 
     @property
@@ -108,16 +108,28 @@ class Fitting:
         )
 
     def check(self) -> None:
-        """Refuses labels from which nothing can be learned."""
+        """Refuse labels from which nothing can be learned."""
         check_classes(self.labels[self.rows], self.recipe.task.findings, self.recipe.task.kind)
 
-    def fit(self, hooks: Hooks) -> Trained:
-        """Trains."""
-        recipe, labels, rows = self.recipe, self.labels, self.rows
-        val_rows = self.examples.rows("val")
+    def job(
+        self,
+        state: Path,
+        *,
+        resume: bool = False,
+        devices: int = 1,
+        profile: bool = False,
+        features: Path | None = None,
+    ) -> TrainingJob:
+        """Return what an engine is given; see `TrainingJob` for the arguments.
+
+        Raises:
+            TrainingError: Nothing can be learned from the labels.
+        """
         self.check()
+        recipe, labels, rows = self.recipe, self.labels, self.rows
+        cached, val_rows = self.examples.cached, self.examples.rows("val")
         batches = training_batches(
-            self.examples.cached,
+            cached,
             rows,
             labels,
             batch_size=recipe.train.batch_size,
@@ -125,23 +137,24 @@ class Fitting:
             seed=recipe.train.seed,
             num_workers=self.num_workers,
         )
-        return self.engine.fit(
+        return TrainingJob(
             recipe,
             batches,
-            Validation(self.examples.cached.images(val_rows), labels[val_rows]),
+            Validation(cached.images(val_rows), labels[val_rows]),
             class_weights=balance.class_weights(labels[rows], recipe.balance, kind=recipe.task.kind),
-            state=self.state,
-            resume=self.resume,
-            devices=self.devices,
-            hooks=hooks,
-            profile=self.profile,
-            features=self.features,
+            state=state,
+            resume=resume,
+            devices=devices,
+            profile=profile,
+            features=features,
         )
 
 
-def _leaks(table: Table, pictures: np.ndarray, *, allow: bool, allowed: Sequence[str]) -> tuple[str, ...]:
+def _leaks(
+    table: Table, image_numbers: np.ndarray, *, allow: bool, allowed: Sequence[str]
+) -> tuple[str, ...]:
     """What leaks between the parts of a split, in sentences; refused where it is not allowed."""
-    found = leaks_of(table, pictures)
+    found = tuple(leak.text for leak in leaks(table, image_numbers))
     if not allow and not set(found) <= set(allowed):
         raise DataError(
             f"the split leaks: {'; '.join(found)}. `hilum data audit` lists them all, and with --without-leaks writes "

@@ -54,7 +54,7 @@ class Sealing:
     watch: Watcher
 
     def seal(self, trained: Trained, target: Path) -> Bundle:
-        """Exports the graph, calibrates through it on validation, and seals the bundle."""
+        """Export the graph, calibrate through it on validation, and seal the bundle."""
         recipe, examples, watch = self.recipe, self.examples, self.watch
         val_rows = examples.rows("val")
         watch.stage("Sealing the bundle", len(val_rows))

@@ -32,11 +32,11 @@ class Tracker(Protocol):
     """
 
     def log(self, row: Mapping[str, float]) -> None:
-        """Takes a row of the history."""
+        """Take a row of the history."""
         ...
 
     def close(self, status: str) -> None:
-        """Ends the tracking."""
+        """End the tracking."""
         ...
 
 
@@ -67,7 +67,7 @@ class TensorBoard:
                 self.log(row)
 
     def log(self, row: Mapping[str, float]) -> None:
-        """Writes a scalar a figure."""
+        """Write a scalar a figure."""
         from tensorboard.compat.proto.event_pb2 import SessionLog
         from tensorboard.compat.proto.summary_pb2 import Summary
 
@@ -80,7 +80,7 @@ class TensorBoard:
         self._write(step=epoch, summary=Summary(value=values))
 
     def close(self, status: str) -> None:  # noqa: ARG002 (an event file does not say how training ended)
-        """Closes the file."""
+        """Close the file."""
         self._writer.close()
 
     def _describe(self, recipe: Recipe) -> None:
@@ -134,7 +134,7 @@ class MLflow:
             self.log(row)
 
     def log(self, row: Mapping[str, float]) -> None:
-        """Sends the figures of an epoch."""
+        """Send the figures of an epoch."""
         from mlflow.entities import Metric
 
         epoch = int(row["epoch"])
@@ -148,7 +148,7 @@ class MLflow:
         self._last = epoch
 
     def close(self, status: str) -> None:
-        """Tells the server how it ended."""
+        """Tell the server how it ended."""
         self._client.set_terminated(self._run, status)
 
     def _find(self, stored: Path) -> tuple[str, int]:
@@ -185,7 +185,7 @@ TRACKERS: Mapping[str, type[TensorBoard] | type[MLflow]] = {"tensorboard": Tenso
 
 
 def check(names: Sequence[str]) -> None:
-    """Refuses, before any work, trackers that cannot be had.
+    """Refuse, before any work, trackers that cannot be had.
 
     Raises:
         UsageError: No tracker of that name.
@@ -204,7 +204,7 @@ def check(names: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def open_trackers(names: Sequence[str], folder: Path, recipe: Recipe) -> Iterator[list[Tracker]]:
-    """Yields the trackers of a run; one that fails later is left out with a warning, and training goes on.
+    """Yield the trackers of a run; one that fails later is left out with a warning, and training goes on.
 
     Args:
         names: Of `TRACKERS`.
@@ -276,7 +276,7 @@ def _begin(name: str, folder: Path, recipe: Recipe, earlier: Sequence[Mapping[st
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps the packages' own deprecations from whoever trains: they are not about the run."""
+    """Keep the packages' own deprecations from whoever trains: they are not about the run."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -17,19 +17,37 @@ from hilum.bundle import Bundle, read_bundle
 from hilum.data import cache, phantom
 from hilum.data.examples import Examples
 from hilum.data.table import Table
-from hilum.engines import Engine, Hooks, Progress, Trained, load_engine
+from hilum.engines import Engine, Hooks, Progress, Trained, TrainingJob, load_engine
 from hilum.engines.processes import find_processes
 from hilum.errors import BundleError, NotANumberError, RecipeError, TrainingError, UsageError
 from hilum.progress import Silent, Watcher
 from hilum.recipe import Recipe, load_recipe
 from hilum.runs.folder import TABLE, RunFolder
-from hilum.training.job import Fitting, check_named, divide
+from hilum.training.job import TrainingData, check_named, divide
 from hilum.training.seal import Sealing
 from hilum.training.tracking import open_trackers
 
 log = logging.getLogger(__name__)
 
 MAY_CHANGE = ("train.epochs", "train.patience")
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How a training runs and who follows it; nothing of it changes what is learned.
+
+    Attributes:
+        track: Names of `tracking.TRACKERS` that are told of each epoch, beside `history.csv`.
+        devices: Processes that share each batch. The others are started by this one, and leave (`SystemExit`) where
+            training ends; torchrun or Slurm may have started them all instead.
+        profile: Whether the profile's parts wait for the device.
+        features: The folder in which trainings of one study share a frozen backbone's features; see `TrainingJob`.
+    """
+
+    track: Sequence[str] = ()
+    devices: int = 1
+    profile: bool = False
+    features: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -62,14 +80,11 @@ def train(
     *,
     engine: str | Engine = "torch",
     resume: bool = False,
-    track: Sequence[str] = (),
-    devices: int = 1,
-    profile: bool = False,
     allow_leak: bool = False,
-    features: Path | None = None,
+    options: TrainOptions = TrainOptions(),
     watch: Watcher | None = None,
 ) -> Run:
-    """Trains, calibrates and seals a model.
+    """Train, calibrate and seal a model.
 
     Args:
         recipe: What to train.
@@ -77,15 +92,11 @@ def train(
         folder: The run's folder; it must be new, or hold a run of the same recipe if `resume`.
         engine: One of `architectures.ENGINES`, or an engine itself.
         resume: Go on from where the run stood.
-        track: Names of `tracking.TRACKERS` that are told of each epoch, beside `history.csv`.
-        devices: Processes that share each batch. The others are started by this one, and leave (`SystemExit`) where
-            training ends; torchrun or Slurm may have started them all instead.
-        profile: Whether the profile's parts wait for the device.
         allow_leak: Whether to train though patients or pictures (pixel for pixel) stand in more than one part of the
             split; the bundle and every report then say so. Copies that were changed only an audit finds. The run
             keeps what was allowed, so that `resume` needs no second word for the same leaks.
-        features: The folder in which trainings of one study share a frozen backbone's features; see `Engine.fit`.
-        watch: Told how it goes.
+        options: How it runs and who follows it.
+        watch: Shown the progress.
 
     Returns:
         The run. `KeyboardInterrupt` after the first epoch ends training early and seals the best epoch so far.
@@ -95,22 +106,27 @@ def train(
             architecture.
         DataError: The data do not allow what the recipe asks, or the split leaks.
         StoppedError: SIGTERM arrived; the state is saved.
-        TrainingError: See `engines.Engine.fit`.
+        TrainingError: See `Engine.fit`.
     """
-    leads = find_processes(devices).leads
+    leads = find_processes(options.devices).leads
     watch = (watch if leads else None) or Silent()
-    found = check(recipe, folder, engine=engine, resume=resume, devices=devices)
+    loaded = check(recipe, folder, engine=engine, resume=resume, devices=options.devices)
     allowed = _allowed_leaks(folder) if resume else ()
     divided = divide(recipe, table, allow_leak=allow_leak, allowed=allowed, watch=watch)
     examples, parted, leaks = divided.examples, divided.parted, divided.leaks
-    fitting = Fitting(
-        found, recipe, examples, RunFolder(folder).state, resume, devices, profile, features=features
+    data = TrainingData(recipe, examples)
+    job = data.job(
+        RunFolder(folder).state,
+        resume=resume,
+        devices=options.devices,
+        profile=options.profile,
+        features=options.features,
     )
     if not leads:
-        fitting.fit(Hooks())
+        loaded.fit(job, Hooks())
         raise SystemExit(0)
     with _folder(folder, recipe, examples, leaks), _logged(RunFolder(folder).log):
-        for note in (*examples.table.notes, *parted.notes, fitting.balance):
+        for note in (*examples.table.notes, *parted.notes, data.balance):
             log.info("%s", note)
         for note in parted.notes:
             watch.finish(f"note: {note}")
@@ -118,11 +134,11 @@ def train(
             log.warning("--allow-leak: %s", leak)
             watch.finish(f"warning: --allow-leak: {leak}")
         started = time.perf_counter()
-        trained = _watched(fitting, folder, track, watch)
+        trained = _watched(loaded, job, examples, folder, options.track, watch)
         seconds = time.perf_counter() - started
         sealed, final = _sealed_before(folder, trained, recipe) if resume else (None, None)
         if sealed is None:
-            seal = Sealing(found, recipe, examples, parted, leaks, fitting.balance, seconds, watch)
+            seal = Sealing(loaded, recipe, examples, parted, leaks, data.balance, seconds, watch)
             sealed = seal.seal(trained, RunFolder(folder).bundle)
             if trained.final is not None:
                 last = replace(trained, model=trained.final, best_epoch=len(trained.history))
@@ -134,7 +150,7 @@ def train(
 def check(
     recipe: Recipe, folder: Path, *, engine: str | Engine = "torch", resume: bool = False, devices: int = 1
 ) -> Engine:
-    """Refuses all that can be refused before any data are read; arguments and errors as of `train`.
+    """Refuse all that can be refused before any data are read; arguments and errors as of `train`.
 
     Returns:
         The engine, loaded.
@@ -143,13 +159,13 @@ def check(
     check_named(recipe, name)  # before a framework is loaded, which takes seconds
     if find_processes(devices).leads:
         _check_folder(folder, recipe, resume=resume)
-    found = load_engine(engine) if isinstance(engine, str) else engine
-    found.check(recipe, devices=devices)
-    return found
+    loaded = load_engine(engine) if isinstance(engine, str) else engine
+    loaded.check(recipe, devices=devices)
+    return loaded
 
 
 def draw_phantoms(recipe: Recipe, watch: Watcher | None = None) -> Table:
-    """Draws the synthetic radiographs of a recipe that needs no data; those drawn before are used again.
+    """Draw the synthetic radiographs of a recipe that needs no data; those drawn before are used again.
 
     Args:
         recipe: `data.phantoms` says how many, `train.seed` which.
@@ -166,10 +182,12 @@ def draw_phantoms(recipe: Recipe, watch: Watcher | None = None) -> Table:
     return Table.read(stored)
 
 
-def _watched(fitting: Fitting, folder: Path, track: Sequence[str], watch: Watcher) -> Trained:
-    """Trains, telling the watcher, history.csv, the log and the trackers; SIGTERM stops it at the batch's end."""
-    epochs, images = fitting.recipe.train.epochs, len(fitting.rows)
-    monitor = fitting.recipe.train.monitor
+def _watched(
+    engine: Engine, job: TrainingJob, examples: Examples, folder: Path, track: Sequence[str], watch: Watcher
+) -> Trained:
+    """Train, telling the watcher, history.csv, the log and the trackers; SIGTERM stops it at the batch's end."""
+    epochs, images = job.recipe.train.epochs, len(job.batches.rows)
+    monitor = job.recipe.train.monitor
     watch.stage("Loading the model")
 
     def on_step(progress: Progress) -> None:
@@ -180,7 +198,7 @@ def _watched(fitting: Fitting, folder: Path, track: Sequence[str], watch: Watche
             watch.stage(title, progress.steps)
         watch.advance(progress.step, progress.steps, f"loss {progress.loss:.3f}" if progress.epoch else "")
         if not progress.epoch and progress.step == progress.steps:
-            versions = fitting.recipe.train.stored_versions
+            versions = job.recipe.train.stored_versions
             watch.finish(
                 f"Features of each training image, in {versions} version(s), and of validation are stored"
             )
@@ -199,11 +217,11 @@ def _watched(fitting: Fitting, folder: Path, track: Sequence[str], watch: Watche
         for tracker in trackers:
             tracker.log({str(key): float(value) for key, value in last.items()})
 
-    with open_trackers(track, folder, fitting.recipe) as trackers, _sigterm() as asked_to_stop:
+    with open_trackers(track, folder, job.recipe) as trackers, _sigterm() as asked_to_stop:
         try:
-            trained = fitting.fit(Hooks(on_step, on_epoch, asked_to_stop, watch.finish))
+            trained = engine.fit(job, Hooks(on_step, on_epoch, asked_to_stop, watch.finish))
         except NotANumberError as error:
-            frame = fitting.examples.table.frame.iloc[list(error.rows)]
+            frame = examples.table.frame.iloc[list(error.rows)]
             files.write_text(RunFolder(folder).bad_batch, frame.to_csv(index=False))
             raise TrainingError(
                 f"{error}. The batch's images are listed in {RunFolder(folder).bad_batch}"
@@ -215,7 +233,7 @@ def _watched(fitting: Fitting, folder: Path, track: Sequence[str], watch: Watche
 
 @contextlib.contextmanager
 def _sigterm() -> Iterator[Callable[[], bool]]:
-    """Takes SIGTERM as a wish instead of an end, for a while; yields what tells whether it came."""
+    """Take SIGTERM as a wish instead of an end, for a while; yields what tells whether it came."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked.is_set
@@ -270,7 +288,7 @@ def _allowed_leaks(folder: Path) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def _folder(folder: Path, recipe: Recipe, examples: Examples, leaks: Sequence[str]) -> Iterator[None]:
-    """Sets up the run's folder; if nothing worth keeping comes of it and it was new, it goes again."""
+    """Set up the run's folder; if nothing worth keeping comes of it and it was new, it goes again."""
     new, run = not folder.exists(), RunFolder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -288,7 +306,7 @@ def _folder(folder: Path, recipe: Recipe, examples: Examples, leaks: Sequence[st
 
 @contextlib.contextmanager
 def _logged(path: Path) -> Iterator[None]:
-    """Sends what the library logs to a file."""
+    """Send what the library logs to a file."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root = logging.getLogger("hilum")

@@ -20,11 +20,12 @@ import pandas as pd
 
 from hilum.data.examples import Examples, load
 from hilum.data.table import Table
-from hilum.engines import Engine, Hooks, feature_store, load_engine
+from hilum.engines import Engine, Hooks, load_engine
+from hilum.engines.feature_store import FOLDER
 from hilum.errors import HilumError, NoRoomError, TrainingError
 from hilum.progress import Silent, Watcher
 from hilum.recipe import Recipe
-from hilum.training.job import Fitting
+from hilum.training.job import TrainingData
 from hilum.tuning.study import changed, figure_name
 from hilum.tuning.trials import Plan, Taken, Trials, worker_name
 
@@ -36,8 +37,8 @@ MOST_FRUITLESS = 3
 
 
 @dataclass(frozen=True)
-class Job:
-    """What a worker is told; it goes from process to process."""
+class SearchJob:
+    """What a worker needs to train trials; it goes from process to process."""
 
     plan: Plan
     recipe: Recipe
@@ -51,17 +52,17 @@ class Job:
 class Trainer:
     """Trains one trial after another on the same images."""
 
-    job: Job
+    job: SearchJob
     engine: Engine
     examples: Examples
     watch: Watcher
 
     def check(self) -> None:
-        """Refuses, before the first trial, labels from which nothing can be learned."""
-        self._fitting(self.job.recipe, Path()).check()
+        """Refuse, before the first trial, labels from which nothing can be learned."""
+        self._data(self.job.recipe).check()
 
     def train(self, queue: Trials, taken: Taken) -> None:
-        """Trains a trial to its end, whatever that is."""
+        """Train a trial to its end, whatever that is."""
         settings = self.job.recipe.train
         monitor, state = settings.monitor, self.job.folder / STATES / str(taken.number)
         history = pd.DataFrame()
@@ -83,8 +84,8 @@ class Trainer:
             state.mkdir(parents=True)
             recipe = changed(self.job.recipe, taken.point)
             with queue.beating(taken):
-                fitting = self._fitting(recipe, state / "last.safetensors")
-                trained = fitting.fit(Hooks(on_epoch=on_epoch, on_note=on_note))
+                job = self._data(recipe).job(state / "last.safetensors", features=self.features_folder)
+                trained = self.engine.fit(job, Hooks(on_epoch=on_epoch, on_note=on_note))
             if trained.stopped == "interrupted":
                 raise KeyboardInterrupt
             best = trained.history.iloc[trained.best_epoch - 1]
@@ -101,25 +102,19 @@ class Trainer:
         finally:
             shutil.rmtree(state, ignore_errors=True)
 
-    def _fitting(self, recipe: Recipe, state: Path) -> Fitting:
-        return Fitting(
-            self.engine,
-            recipe,
-            self.examples,
-            state,
-            num_workers=self.job.threads,
-            features=self.job.folder / feature_store.FOLDER if self.shares else None,
-        )
+    def _data(self, recipe: Recipe) -> TrainingData:
+        return TrainingData(recipe, self.examples, self.job.threads)
 
     @property
-    def shares(self) -> bool:
-        """Whether trials share what a frozen backbone makes of the images.
+    def features_folder(self) -> Path | None:
+        """The folder in which trials share what a frozen backbone makes of the images.
 
         Where a range of what changes the images themselves is searched, hardly two have the same: they would only fill
         the disk.
         """
-        ranges = [each.key for each in self.job.plan.dimensions if not each.choices]
-        return not any(key.startswith("augment.") or key == "train.seed" for key in ranges)
+        ranges = [dimension.key for dimension in self.job.plan.dimensions if not dimension.choices]
+        changing = any(key.startswith("augment.") or key == "train.seed" for key in ranges)
+        return None if changing else self.job.folder / FOLDER
 
 
 class _Pruned(Exception):  # noqa: N818 (it is no error)
@@ -127,7 +122,7 @@ class _Pruned(Exception):  # noqa: N818 (it is no error)
 
 
 def work(queue: Trials, trainer: Trainer, tell: Callable[[], None] = lambda: None) -> None:
-    """Takes trial after trial, and waits while others work, whose trials may have to be begun again."""
+    """Take trial after trial, and wait while others work, whose trials may have to be begun again."""
     while True:
         queue.requeue_dead()
         taken = queue.take()
@@ -140,8 +135,8 @@ def work(queue: Trials, trainer: Trainer, tell: Callable[[], None] = lambda: Non
         tell()
 
 
-def supervise(queue: Trials, job: Job, workers: int, tell: Callable[[], None]) -> None:
-    """Starts workers, others in the place of those that died, and waits until nothing is left to do."""
+def supervise(queue: Trials, job: SearchJob, workers: int, tell: Callable[[], None]) -> None:
+    """Start workers, others in the place of those that died, and wait until nothing is left to do."""
     crew: dict[int, tuple[BaseProcess, Connection]] = {}
     fruitless = 0
     try:
@@ -177,8 +172,8 @@ def supervise(queue: Trials, job: Job, workers: int, tell: Callable[[], None]) -
         process.kill()
 
 
-def _start(job: Job, place: int, workers: int) -> tuple[BaseProcess, Connection]:
-    """Starts a worker that Ctrl-C does not reach: this process ends it."""
+def _start(job: SearchJob, place: int, workers: int) -> tuple[BaseProcess, Connection]:
+    """Start a worker that Ctrl-C does not reach: this process ends it."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=_worker, args=(job, there), name=f"hilum-tune-{place}", daemon=True)
@@ -194,7 +189,7 @@ def _start(job: Job, place: int, workers: int) -> tuple[BaseProcess, Connection]
     return process, here
 
 
-def _worker(job: Job, connection: Connection) -> None:
+def _worker(job: SearchJob, connection: Connection) -> None:
     """What a worker process does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.disable(logging.WARNING)  # other libraries' notices: what a user must know, the parent says
@@ -212,7 +207,7 @@ def _worker(job: Job, connection: Connection) -> None:
 
 
 def _end_with_parent() -> None:
-    """Ends this process with the one that started it, in the middle of whatever it does."""
+    """End this process with the one that started it, in the middle of whatever it does."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -220,7 +215,7 @@ def _end_with_parent() -> None:
 
 
 def _raise_told(connection: Connection) -> None:
-    """Raises what a worker said before it ended, if it did."""
+    """Raise what a worker said before it ended, if it did."""
     with contextlib.suppress(EOFError):
         if connection.poll():
             raise TrainingError(str(connection.recv()))
@@ -237,7 +232,7 @@ def threads(workers: int) -> int:
 
 @contextlib.contextmanager
 def _environment(place: int, workers: int) -> Iterator[None]:
-    """Sets, for a worker that is started meanwhile, how many threads it has and which of several GPUs."""
+    """Set, for a worker that is started meanwhile, how many threads it has and which of several GPUs."""
     share = str(threads(workers))
     settings = {"OMP_NUM_THREADS": share, "TF_NUM_INTRAOP_THREADS": share}
     gpus = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]

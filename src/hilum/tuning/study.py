@@ -136,7 +136,7 @@ class Study:
 
     @property
     def nothing_learned(self) -> str:
-        """Says so where the best complete trial ranks no better than a constant, by its AUROC; else empty."""
+        """Say so where the best complete trial ranks no better than a constant, by its AUROC; else empty."""
         ranked = self.ranked
         area = float(ranked.iloc[0].get("val_auroc", float("nan"))) if len(ranked) else float("nan")
         if not area <= 0.5:
@@ -161,7 +161,7 @@ class Study:
 
 
 def parse_vary(texts: Sequence[str]) -> dict[str, Any]:
-    """Reads what the command line says is varied.
+    """Read what the command line says is varied.
 
     Args:
         texts: `KEY=a,b,c`, `KEY=low..high` or `KEY=low..high:log` each; values as in TOML, quotes around text may be
@@ -188,7 +188,7 @@ def parse_vary(texts: Sequence[str]) -> dict[str, Any]:
 
 
 def dimensions(recipe: Recipe, vary: Mapping[str, Any], *, search: str) -> tuple[Dimension, ...]:
-    """Checks what is varied against the recipe, in every combination of choices and ends.
+    """Check what is varied against the recipe, in every combination of choices and end.
 
     Args:
         recipe: What is varied.
@@ -222,7 +222,7 @@ def dimensions(recipe: Recipe, vary: Mapping[str, Any], *, search: str) -> tuple
 
 
 def changed(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
-    """Returns the recipe with other values, `section.key` -> value.
+    """Return the recipe with other values, `section.key` -> value.
 
     Raises:
         RecipeError: See `recipe.parse`.
@@ -241,13 +241,13 @@ def changed(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
 
 
 def grid(found: Sequence[Dimension]) -> Iterator[dict[str, Any]]:
-    """Yields every combination of the choices, the last key changing fastest."""
+    """Yield every combination of the choices, the last key changing fastest."""
     for values in product(*(each.choices for each in found)):
         yield dict(zip((each.key for each in found), values, strict=True))
 
 
 def show(value: Any) -> str:
-    """Writes a value of a recipe for people: `1e-05`, `0.5`, `true`, `[64, 32]`."""
+    """Write a value of a recipe for people: `1e-05`, `0.5`, `true`, `[64, 32]`."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
@@ -258,7 +258,7 @@ def show(value: Any) -> str:
 
 
 def figure_name(monitor: str) -> str:
-    """Writes the name of a monitored figure for people."""
+    """Write the name of a monitored figure for people."""
     return monitor.replace("_", " ").replace("auroc", "AUROC").replace("f1", "F1")
 
 
@@ -347,5 +347,5 @@ def _value(text: str) -> Any:
 
 
 def encode(value: Any) -> Any:
-    """Turns a choice into what Optuna stores: lists become JSON."""
+    """Turn a choice into what Optuna stores: lists become JSON."""
     return json.dumps(value) if isinstance(value, list) else value

@@ -83,28 +83,28 @@ class Taken:
         self.point = point
 
     def tell(self, epoch: int, value: float) -> bool:
-        """Tells the monitored figure of an epoch; says whether the trial should end here."""
+        """Tell the monitored figure of an epoch; say whether the trial should end here."""
         if value != value:
             return False
         self._trial.report(value, epoch)
         return bool(self._trial.should_prune())
 
     def complete(self, value: float, facts: Mapping[str, float]) -> None:
-        """Ends the trial with the figure of its best epoch."""
+        """End the trial with the figure of its best epoch."""
         self._end(lambda study: study.tell(self._trial, value), facts=dict(facts))
 
     def prune(self, facts: Mapping[str, float]) -> None:
-        """Ends the trial early."""
+        """End the trial early."""
         self._end(
             lambda study: study.tell(self._trial, state=_optuna().trial.TrialState.PRUNED), facts=dict(facts)
         )
 
     def fail(self, reason: str) -> None:
-        """Ends the trial with the reason why there is no figure."""
+        """End the trial with the reason why there is no figure."""
         self._end(lambda study: study.tell(self._trial, state=_optuna().trial.TrialState.FAIL), reason=reason)
 
     def _end(self, tell: Any, **attributes: Any) -> None:
-        """Tells the end, unless the trial was given to somebody else because this worker seemed dead."""
+        """Tell the end, unless the trial was given to somebody else because this worker seemed dead."""
         with contextlib.suppress(ValueError, _optuna().exceptions.UpdateFinishedTrialError), _quiet():
             for name, value in attributes.items():
                 self._trial.set_user_attr(name, value)
@@ -146,7 +146,7 @@ class Trials:
         return json.loads(self._study.user_attrs.get("definition", "{}"))  # type: ignore[no-any-return]
 
     def plan(self, definition: Mapping[str, Any]) -> None:
-        """Writes down what is to be tried, unless it stands there, and adds trials where more are wanted than before.
+        """Write down what is to be tried, unless it stands there, and add trials where more are wanted than before.
 
         Args:
             definition: What every process that joins must have in common, of the types that JSON has.
@@ -169,7 +169,7 @@ class Trials:
         self._study.set_user_attr("planned", len(points))
 
     def take(self) -> Taken | None:
-        """Takes the next waiting trial; None where none waits."""
+        """Take the next waiting trial; None where none waits."""
         optuna = _optuna()
         for waiting in self._all("WAITING"):
             trial_id = waiting._trial_id
@@ -191,7 +191,7 @@ class Trials:
 
     @contextlib.contextmanager
     def beating(self, taken: Taken) -> Iterator[None]:
-        """Lets others see, for a while, that somebody works at a trial."""
+        """Let others see, for a while, that somebody works at a trial."""
         ended = threading.Event()
         trial_id = taken._trial._trial_id
 
@@ -210,7 +210,7 @@ class Trials:
             thread.join()
 
     def requeue_dead(self) -> None:
-        """Lets the trials of workers that died wait anew: at once on this machine, elsewhere after `GRACE` seconds."""
+        """Let the trials of workers that died wait anew: at once on this machine, elsewhere after `GRACE` seconds."""
         with _quiet():
             _optuna().storages.fail_stale_trials(self._study)
             for trial in self._all("RUNNING"):
@@ -218,7 +218,7 @@ class Trials:
                     self._again(self._study, trial)
 
     def give_back(self, worker: str = "") -> None:
-        """Lets the trials of a worker that was stopped on purpose wait anew; this process's own by default."""
+        """Let the trials of a worker that was stopped on purpose wait anew; this process's own by default."""
         with _quiet():
             for trial in self._all("RUNNING"):
                 if trial.user_attrs.get("worker") == (worker or self._me):
@@ -325,7 +325,7 @@ class Trials:
         return False
 
     def _mark_failed(self, trial: Any) -> bool:
-        """Ends a trial; False where somebody else did."""
+        """End a trial; False where somebody else did."""
         optuna = _optuna()
         try:
             return bool(self._storage.set_trial_state_values(trial._trial_id, optuna.trial.TrialState.FAIL))
@@ -333,7 +333,7 @@ class Trials:
             return False
 
     def _again(self, _study: Any, trial: Any) -> None:
-        """Lets a trial wait anew whose worker died, unless it has cost too many."""
+        """Let a trial wait anew whose worker died, unless it has cost too many."""
         deaths = _deaths(trial) + 1
         if deaths < MOST_DEATHS:
             self._enqueue_again(trial, deaths=deaths, again=True)
@@ -350,7 +350,7 @@ def worker_name(process: int) -> str:
 
 @contextlib.contextmanager
 def storage_in_words() -> Iterator[None]:
-    """Turns a storage that fails into words."""
+    """Turn a storage that fails into words."""
     try:
         yield
     except _optuna().exceptions.StorageInternalError as error:
@@ -365,7 +365,7 @@ def _optuna() -> Any:
 
 
 def _storage(url: str, again: Any) -> Any:
-    """Opens a storage of rows and columns, with hearts that beat."""
+    """Open a storage of rows and columns, with hearts that beat."""
     optuna, sqlalchemy = _optuna(), require("sqlalchemy", extra=EXTRA)
     try:
         address = sqlalchemy.engine.make_url(url)
@@ -399,7 +399,7 @@ def _storage(url: str, again: Any) -> Any:
 
 
 def _lock_first(engine: Any) -> None:
-    """Makes SQLite lock before it reads, so that two workers never find the same trial waiting."""
+    """Make SQLite lock before it reads, so that two workers never find the same trial waiting."""
     from sqlalchemy import event
 
     @event.listens_for(engine, "connect")
@@ -438,7 +438,7 @@ def _short(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps Optuna's notices and its warnings of what is experimental from the terminal, for a while."""
+    """Keep Optuna's notices and its warnings of what is experimental from the terminal, for a while."""
     logging = _optuna().logging
     before = logging.get_verbosity()
     logging.set_verbosity(logging.CRITICAL)

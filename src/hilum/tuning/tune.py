@@ -4,7 +4,7 @@ import contextlib
 import importlib.util
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,20 +16,44 @@ from hilum import files
 from hilum.data.examples import Examples
 from hilum.data.split import split_hash
 from hilum.data.table import Table
-from hilum.engines import REQUIRED, feature_store, load_engine
+from hilum.engines import REGISTRY, load_engine
+from hilum.engines.feature_store import FOLDER, remove_features
 from hilum.errors import RecipeError, TrainingError, UsageError, nearest, require
 from hilum.progress import Silent, Watcher, count
 from hilum.recipe import Recipe
-from hilum.recipe.architectures import ENGINES
 from hilum.training.job import check_named, divide
 from hilum.training.seal import fingerprint
-from hilum.tuning.executors import STATES, Job, Trainer, supervise, threads, work
+from hilum.tuning.executors import STATES, SearchJob, Trainer, supervise, threads, work
 from hilum.tuning.study import Dimension, Study, changed, dimensions, figure_name, grid, show
 from hilum.tuning.trials import Outcome, Plan, Trials, storage_in_words
 
 OF_DATA = ("training and validation images", "their labels")
 NAMED = ("model.architecture", "model.weights")
 BEST, TRIALS, DEFINITION, DATABASE = "best.toml", "trials.csv", "study.json", "study.db"
+
+
+@dataclass(frozen=True)
+class TuneOptions:
+    """How many trials a search has, and how they run.
+
+    Attributes:
+        trials: How many, for `tpe`; more than before prolongs a study.
+        workers: Processes on this machine. With more than one, a script must begin below
+            `if __name__ == "__main__":`, since each process imports it.
+        storage: Address of a database that Optuna can use, where others may join; a file in the folder if not given.
+        prune: Whether trials that do worse than half of those before are ended early; by default for `tpe` alone.
+        allow_leak: As for `train`.
+    """
+
+    trials: int = 20
+    workers: int = 1
+    storage: str | None = None
+    prune: bool | None = None
+    allow_leak: bool = False
+
+    def prunes(self, search: str) -> bool:
+        """Return whether a search ends trials early."""
+        return search == "tpe" if self.prune is None else self.prune
 
 
 def tune(
@@ -39,15 +63,11 @@ def tune(
     *,
     vary: Mapping[str, Any],
     search: str = "grid",
-    trials: int = 20,
-    workers: int = 1,
     engine: str = "torch",
-    storage: str | None = None,
-    prune: bool | None = None,
-    allow_leak: bool = False,
+    options: TuneOptions = TuneOptions(),
     watch: Watcher | None = None,
 ) -> Study:
-    """Searches for the values of a recipe's keys that do best on validation.
+    """Search for the values of a recipe's keys that do best on validation.
 
     A trial is a training as `train` does it, without sealing. The test part is set aside before the first.
 
@@ -57,14 +77,9 @@ def tune(
         folder: The study's folder: new, or that of the same study, which then goes on where it stood.
         vary: `section.key` -> a list of choices, or a range (low, high) or (low, high, "log"); see `study.dimensions`.
         search: One of `study.SEARCHES`.
-        trials: How many, for `tpe`; more than before prolongs a study.
-        workers: Processes on this machine. With more than one, a script must begin below
-            `if __name__ == "__main__":`, since each process imports it.
-        engine: One of `architectures.ENGINES`.
-        storage: Address of a database that Optuna can use, where others may join; a file in the folder if not given.
-        prune: Whether trials that do worse than half of those before are ended early; by default for `tpe` alone.
-        allow_leak: As for `train`.
-        watch: Told how it goes.
+        engine: One of `engines.REGISTRY`.
+        options: How many trials, and how they run.
+        watch: Shown the progress.
 
     Returns:
         The study, written to the folder as `best.toml`, `trials.csv`, `tune.html` and `plots/`. `KeyboardInterrupt`
@@ -78,35 +93,27 @@ def tune(
         MissingExtraError: Optuna or the engine is not installed.
     """
     watch, folder = watch or Silent(), Path(folder)
-    found = check(
-        recipe,
-        folder,
-        vary=vary,
-        search=search,
-        trials=trials,
-        workers=workers,
-        engine=engine,
-        prune=prune,
-    )
+    varied = check(recipe, folder, vary=vary, search=search, engine=engine, options=options)
+    workers = options.workers
     plan = Plan(
-        url=storage or f"sqlite:///{(folder / DATABASE).absolute().as_posix()}",
-        name=recipe.name if storage else "study",
+        url=options.storage or f"sqlite:///{(folder / DATABASE).absolute().as_posix()}",
+        name=recipe.name if options.storage else "study",
         minimise=recipe.train.monitor == "val_loss",
-        dimensions=found,
+        dimensions=varied,
         search=search,
-        trials=len(list(grid(found))) if search == "grid" else trials,
+        trials=len(list(grid(varied))) if search == "grid" else options.trials,
         seed=recipe.train.seed,
-        prune=_prunes(search, prune),
+        prune=options.prunes(search),
         warm_up=max(1, recipe.train.epochs // 5),
     )
-    divided = divide(recipe, table, allow_leak=allow_leak, watch=watch)
+    divided = divide(recipe, table, allow_leak=options.allow_leak, watch=watch)
     for leak in divided.leaks:
         watch.finish(f"warning: --allow-leak: {leak}")
     examples = _without_test(divided.examples)
     definition = _definition(plan, recipe, examples, engine)
     with storage_in_words():
         queue = _begin(plan, definition, folder, watch)
-        job = Job(plan, recipe, examples.table, engine, folder, threads(workers))
+        job = SearchJob(plan, recipe, examples.table, engine, folder, threads(workers))
         teller = _Teller(queue, recipe, watch)
         done = len(queue.outcomes())
         watch.finish(
@@ -128,7 +135,7 @@ def tune(
             if not any(outcome.state == "complete" for outcome in queue.outcomes()):
                 watch.finish("interrupted before a trial was complete; the same command goes on")
         study = _finish(queue, job, examples, interrupted=interrupted)
-    if not interrupted and (line := feature_store.remove(folder / feature_store.FOLDER)):
+    if not interrupted and (line := remove_features(folder / FOLDER)):
         watch.finish(line)
     return study
 
@@ -141,11 +148,11 @@ class _Teller:
         self._told = {outcome.number for outcome in queue.outcomes()}
 
     def begin(self) -> None:
-        """Begins the stage in which several workers train."""
+        """Begin the stage in which several workers train."""
         self._watch.stage("Trials", self._queue.planned)
 
     def tell(self, *, stays: bool) -> None:
-        """Tells of what is new; `stays` says that the stage goes on."""
+        """Tell of what is new; `stays` says that the stage goes on."""
         outcomes = self._queue.outcomes()
         for outcome in outcomes:
             if outcome.number not in self._told:
@@ -163,29 +170,29 @@ def check(
     *,
     vary: Mapping[str, Any],
     search: str = "grid",
-    trials: int = 20,
-    workers: int = 1,
     engine: str = "torch",
-    prune: bool | None = None,
+    options: TuneOptions = TuneOptions(),
 ) -> tuple[Dimension, ...]:
-    """Refuses all that can be refused before any data are read; arguments and errors as of `tune`.
+    """Refuse all that can be refused before any data are read; arguments and errors as of `tune`.
 
     Returns:
         What is varied.
     """
-    found = dimensions(recipe, vary, search=search)
+    varied = dimensions(recipe, vary, search=search)
     require("optuna", extra="tune")
-    if engine not in ENGINES:
-        raise UsageError(f"no engine {engine!r}; there are: {nearest(engine, ENGINES)}")
-    for module in REQUIRED[engine]:
-        if importlib.util.find_spec(module) is None:  # importing it takes seconds, and the workers will
-            require(module, extra=engine)
-    named = [each for each in found if each.key in NAMED]
-    for choices in product(*(each.choices for each in named)):
-        point = dict(zip([each.key for each in named], choices, strict=True))
+    if engine not in REGISTRY:
+        raise UsageError(f"no engine {engine!r}; there are: {nearest(engine, REGISTRY)}")
+    for package in REGISTRY[engine].packages:
+        if importlib.util.find_spec(package) is None:  # importing it takes seconds, and the workers will
+            require(package, extra=engine)
+    named = [dimension for dimension in varied if dimension.key in NAMED]
+    for choices in product(*(dimension.choices for dimension in named)):
+        point = dict(zip([dimension.key for dimension in named], choices, strict=True))
         check_named(changed(recipe, point), engine)
-    if trials < 1 or workers < 1:
-        raise UsageError(f"trials is {trials} and workers {workers}; expected at least 1 of each")
+    if options.trials < 1 or options.workers < 1:
+        raise UsageError(
+            f"trials is {options.trials} and workers {options.workers}; expected at least 1 of each"
+        )
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; give a new folder with -o")
     if folder.exists() and any(folder.iterdir()) and not (folder / DEFINITION).exists():
@@ -193,18 +200,14 @@ def check(
             f"{folder} holds something else; give a new folder, or that of a study to go on with it"
         )
     if (folder / DEFINITION).exists():
-        asked = _asked(found, recipe, search=search, prune=_prunes(search, prune), engine=engine)
+        asked = _asked(varied, recipe, search=search, prune=options.prunes(search), engine=engine)
         before = _read_definition(folder / DEFINITION)
         _refuse_changes({key: before[key] for key in before if key not in OF_DATA}, asked, str(folder))
-    return found
-
-
-def _prunes(search: str, prune: bool | None) -> bool:
-    return search == "tpe" if prune is None else prune
+    return varied
 
 
 def _without_test(examples: Examples) -> Examples:
-    """Sets the test part aside, so that nothing after this can read it."""
+    """Set the test part aside, so that nothing after this can read it."""
     kept = examples.table.frame["split"].to_numpy() != "test"
     cached = examples.cached
     part = replace(cached, slots=cached.slots[kept], width=cached.width[kept], height=cached.height[kept])
@@ -238,7 +241,7 @@ def _exact(dimension: Dimension) -> str:
 
 
 def _begin(plan: Plan, definition: Mapping[str, Any], folder: Path, watch: Watcher) -> Trials:
-    """Opens the study, refuses one that was begun otherwise, and says where it stands."""
+    """Open the study, refuse one that was begun otherwise, and say where it stands."""
     stored = folder / DEFINITION
     if stored.exists():
         _refuse_changes(_read_definition(stored), definition, str(folder))
@@ -269,7 +272,7 @@ def _read_definition(path: Path) -> dict[str, Any]:
 
 
 def _refuse_changes(before: Mapping[str, Any], wanted: Mapping[str, Any], where: str, mend: str = "") -> None:
-    """Names the first thing in which a study was begun otherwise."""
+    """Name the first thing in which a study was begun otherwise."""
     if not before:
         return
     for key in dict.fromkeys([*before, *wanted]):
@@ -294,9 +297,9 @@ def _line(outcome: Outcome, recipe: Recipe, planned: int) -> str:
     return f"Trial {outcome.number}/{planned}  {values}: {said}{seconds}"
 
 
-def _finish(queue: Trials, job: Job, examples: Examples, *, interrupted: bool) -> Study:
-    """Writes what there is."""
-    from hilum.report.tuning import page as page
+def _finish(queue: Trials, job: SearchJob, examples: Examples, *, interrupted: bool) -> Study:
+    """Write what there is."""
+    from hilum.report.tuning import page
 
     outcomes = queue.outcomes()
     study = Study(

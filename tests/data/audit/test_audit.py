@@ -34,7 +34,7 @@ def folder(tmp_path, phantoms):
 
 
 def cases(found, name):
-    return next(check for check in found.checks if check.name == name).cases
+    return next(check for check in found.checks if check.name == name).issues
 
 
 def check(made, folder):
@@ -45,8 +45,8 @@ def test_nothing_is_found_where_nothing_is_wrong(folder):
     made = table(folder, [f"p{row // 2}" for row in range(40)], split=["train"] * 20 + ["test"] * 20)
     found = check(made, folder)
     assert not found.leaks
-    assert found.verdict == "No leak was found."
-    assert [one.name for one in found.checks if one.cases] == []
+    assert found.verdict.text == "No leak was found."
+    assert [one.name for one in found.checks if one.issues] == []
     assert found.num_read == 40
 
 
@@ -62,15 +62,15 @@ def test_copies_are_sorted_by_what_they_mean(folder):
 
     assert [case.rows for case in cases(found, "copies-within-a-patient")] == [(0, 1)]
     assert [case.rows for case in cases(found, "copies-across-patients")] == [(10, 11)]
-    assert cases(found, "copies-across-patients")[0].words == (
+    assert cases(found, "copies-across-patients")[0].notice.text == (
         "10.jpeg (train) and 11.jpeg (train): the same file, of different patients"
     )
     assert [case.rows for case in cases(found, "copies-across-splits")] == [(20, 21)]
-    assert [case.words for case in cases(found, "label-clashes")] == [
+    assert [case.notice.text for case in cases(found, "label-clashes")] == [
         "Mass: 10.jpeg (train) and 11.jpeg (train): the same file, of different patients"
     ]
     assert found.leaks
-    assert found.verdict == "The split leaks: 1 case."
+    assert found.verdict.text == "The split leaks: 1 case."
 
 
 def test_equal_pixels_in_another_file_are_told_from_equal_files_and_from_changed_ones(folder, phantoms):
@@ -83,7 +83,7 @@ def test_equal_pixels_in_another_file_are_told_from_equal_files_and_from_changed
     (case,) = cases(check(made, folder), "copies-within-a-patient")
 
     assert set(case.rows) == {0, 1, 2, 3}
-    assert "the same pixels" in case.words
+    assert "the same pixels" in case.notice.text
     assert 0.85 <= case.similarity < 1
 
 
@@ -93,7 +93,7 @@ def test_of_a_group_the_pair_is_shown_that_matters(folder, phantoms):
     made = table(folder, ["p"] * 4, split=["train", "train", "train", "test"])
     (case,) = cases(check(made.select(np.arange(4) < 4), folder), "copies-across-splits")
     assert case.rows[:2] == (0, 3)
-    assert case.words.startswith("0.jpeg (train) and 3.jpeg (test), and 2 more: the same file")
+    assert case.notice.text.startswith("0.jpeg (train) and 3.jpeg (test), and 2 more: the same file")
 
 
 def test_odd_pictures_are_told(folder, phantoms):
@@ -108,18 +108,20 @@ def test_odd_pictures_are_told(folder, phantoms):
     found = check(table(folder, [f"p{row}" for row in range(40)]), folder)
 
     told = {
-        one.name: sorted(row for case in one.cases for row in case.rows) for one in found.checks if one.cases
+        one.name: sorted(row for case in one.issues for row in case.rows)
+        for one in found.checks
+        if one.issues
     }
     assert told == {"unreadable": [0, 1], "blank": [2], "inverted": [3], "tiny": [4], "saturated": [5]}
-    assert cases(found, "unreadable")[1].words.startswith("1.jpeg: ")
-    assert cases(found, "tiny")[0].words == "4.jpeg: 56 x 56 pixels"
+    assert cases(found, "unreadable")[1].notice.text.startswith("1.jpeg: ")
+    assert cases(found, "tiny")[0].notice.text == "4.jpeg: 56 x 56 pixels"
 
 
 def test_patients_across_splits_are_told_with_how_many(folder):
     patients = [f"p{row // 2}" for row in range(40)]
     splits = ["train", "train"] * 18 + ["train", "test"] * 2
     found = check(table(folder, patients, split=splits), folder)
-    assert [case.words for case in cases(found, "patients-across-splits")] == [
+    assert [case.notice.text for case in cases(found, "patients-across-splits")] == [
         "patient p18: 1 in train, 1 in test",
         "patient p19: 1 in train, 1 in test",
     ]
@@ -132,7 +134,7 @@ def test_ages_nobody_has_are_told(folder):
     made = Table(
         made.frame, made.findings, made.sources, notes=("1 ages above 120 years are taken as unknown",)
     )
-    assert [case.words for case in cases(check(made, folder), "impossible-ages")] == [
+    assert [case.notice.text for case in cases(check(made, folder), "impossible-ages")] == [
         "1 ages above 120 years are taken as unknown",
         "3.jpeg: 120 years",
     ]
@@ -141,12 +143,15 @@ def test_ages_nobody_has_are_told(folder):
 def test_what_cannot_be_looked_for_says_why(folder):
     made = table(folder / "nowhere", [f"p{row}" for row in range(40)])
     found = check(made, folder)
-    skipped = {one.name: one.skipped for one in found.checks}
+    skipped = {one.name: str(one.skipped or "") for one in found.checks}
     assert skipped["copies-across-splits"] == "no image is where the table says"
     assert skipped["patients-across-splits"] == "the table has no split"
-    assert found.verdict.startswith("Whether a split leaks was not looked for")
+    assert found.verdict.text.startswith("Whether a split leaks was not looked for")
     alone = check(made.with_split(["train", "test"] * 20), folder)
-    assert "own patient" in next(one for one in alone.checks if one.name == "patients-across-splits").skipped
+    assert (
+        "own patient"
+        in next(one for one in alone.checks if one.name == "patients-across-splits").skipped.text
+    )
 
 
 def test_without_leaks_the_later_part_keeps_its_rows(folder):
@@ -260,7 +265,7 @@ def test_planted_faults_are_found_and_nothing_else(shared_data, tmp_path, name):
         table(tmp_path, patients, image=images, split=splits, labels=labels), directory=tmp_path / "cache"
     )
 
-    told = {one.name: {tuple(sorted(case.rows)) for case in one.cases} for one in found.checks}
+    told = {one.name: {tuple(sorted(case.rows)) for case in one.issues} for one in found.checks}
     assert told["patients-across-splits"] == {(row, row + 1) for row in range(0, 10, 2)}
     # Of the patients themselves, two films may be as alike as copies.
     assert told["copies-across-splits"] - told["patients-across-splits"] == copies
@@ -280,7 +285,7 @@ def test_nihs_whole_table_without_images(shared_data, tmp_path):
     found = audit(small, directory=tmp_path)
     assert not found.leaks
     assert not next(one for one in found.checks if one.name == "patients-across-splits").skipped
-    assert any("Pneumothorax" in case.words for case in cases(found, "split-differences"))
+    assert any("Pneumothorax" in case.notice.text for case in cases(found, "split-differences"))
 
 
 @pytest.mark.real
@@ -299,6 +304,6 @@ def test_the_summary_has_a_row_a_check_and_tells_the_first_case(folder):
     assert len(summary) == len(found.checks)
     kind, number, _, first = summary.iloc[0]
     assert (kind, number) == ("leak", "1")
-    assert first == found.checks[0].cases[0].words
+    assert first == found.checks[0].issues[0].notice.text
     skipped = summary[summary["found"] == ""]
-    assert set(skipped.iloc[:, 3]) == {one.skipped for one in found.checks if one.skipped}
+    assert set(skipped.iloc[:, 3]) == {one.skipped.text for one in found.checks if one.skipped}

@@ -6,7 +6,7 @@ from tests.data.audit.conftest import CHANGES, encoded, turned
 from hilum import images
 from hilum.data import cache, readers
 from hilum.data.audit import duplicates
-from hilum.data.audit.duplicates import Pair
+from hilum.data.audit.duplicates import DuplicatePair
 from hilum.errors import UsageError
 
 
@@ -57,7 +57,7 @@ def test_a_large_turn_is_not_promised(squares, phantoms):
 def test_equal_squares_are_paired_with_the_first_alone(squares):
     slots = np.array([3, 7, 3, 3, 9])
     pairs = duplicates.find(squares, slots)
-    assert pairs == (Pair(0, 2, 1.0), Pair(0, 3, 1.0))
+    assert pairs == (DuplicatePair(0, 2, 1.0), DuplicatePair(0, 3, 1.0))
 
 
 def test_very_many_copies_end_in_one_group(phantoms):
@@ -92,7 +92,7 @@ def test_squares_of_another_size_are_refused():
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=12))
 def test_groups_are_what_pairs_connect(ends):
-    numbers = duplicates.groups([Pair(first, second, 1.0) for first, second in ends], 10)
+    numbers = duplicates.groups([DuplicatePair(first, second, 1.0) for first, second in ends], 10)
     assert all(numbers[first] == numbers[second] for first, second in ends)
     # No more is joined than there are pairs.
     assert len(set(numbers)) >= 10 - len(ends)

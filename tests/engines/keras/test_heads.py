@@ -1,10 +1,10 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+import tensorflow
 
 from hilum.engines.initial_head import initial_head
-from hilum.engines.keras.heads import BLOCKS, POOLS, SLOPES, Head
+from hilum.engines.keras.heads import BLOCKS, POOLS, SLOPES, KerasHead
 from hilum.recipe import ModelSettings
 
 SHAPE = HEIGHT, WIDTH, CHANNELS = 4, 5, 12
@@ -14,7 +14,7 @@ def make(**settings):
     """A head as two models: feature map -> logits, and -> all that it explains itself with."""
     chosen = ModelSettings(architecture="custom_cnn", weights="none", **settings)
     first = initial_head(chosen, channels=CHANNELS, height=HEIGHT, width=WIDTH, outputs=3, seed=1)
-    head = Head(first, chosen, shape=SHAPE, seed=0)
+    head = KerasHead(first, chosen, shape=SHAPE, seed=0)
     features = keras.Input(SHAPE)
     found = head.connect(features)
     everything = [found.features, found.pooled, *found.sums, found.logits, found.shares]
@@ -26,7 +26,7 @@ def make(**settings):
 
 
 def features(seed=0):
-    return tf.constant(np.random.default_rng(seed).standard_normal((2, *SHAPE)), tf.float32)
+    return tensorflow.constant(np.random.default_rng(seed).standard_normal((2, *SHAPE)), tensorflow.float32)
 
 
 def explain(head, model, read):
@@ -37,11 +37,11 @@ def automatic_maps(head, model, read):
     """Grad-CAM as its paper has it: gradients averaged over places, times the features; no final ReLU."""
     maps = []
     for column in range(3):
-        with tf.GradientTape() as tape:
+        with tensorflow.GradientTape() as tape:
             tape.watch(read)
-            logit = tf.reduce_sum(model(read)[-2][:, column])
+            logit = tensorflow.reduce_sum(model(read)[-2][:, column])
         gradient = tape.gradient(logit, read)
-        maps.append(tf.reduce_sum(tf.reduce_mean(gradient, (1, 2), keepdims=True) * read, 3))
+        maps.append(tensorflow.reduce_sum(tensorflow.reduce_mean(gradient, (1, 2), keepdims=True) * read, 3))
     return np.stack(maps, 1)
 
 
@@ -72,7 +72,7 @@ def test_flatten_reads_channel_row_column():
     first = initial_head(chosen, channels=CHANNELS, height=HEIGHT, width=WIDTH, outputs=3, seed=1)
     read = keras.Input(SHAPE)
 
-    model = keras.Model(read, Head(first, chosen, shape=SHAPE, seed=0).connect(read).logits)
+    model = keras.Model(read, KerasHead(first, chosen, shape=SHAPE, seed=0).connect(read).logits)
 
     expected = np.einsum(
         "bhwc,chwk->bk", features().numpy(), first.layers[0].kernel.reshape(CHANNELS, HEIGHT, WIDTH, 3)

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 
 from hilum.engines.keras import export, models
-from hilum.engines.keras.backbones import CUSTOM_CNN, FAMILIES, layers
+from hilum.engines.keras.backbones import FAMILIES, OWN, layers
 from hilum.errors import UsageError
 from hilum.recipe import load_recipe
 from hilum.recipe.architectures import ARCHITECTURES
@@ -57,7 +57,7 @@ def test_every_architecture_exports_the_contract_graph(architecture, tmp_path):
     model, _ = build(architecture, "model.hidden=[8]", findings=("Mass", "Nodule"))
     expected = [output.numpy() for output in model.explain(images())]
 
-    graph, native = export.export(model, size=SIZE, graph=tmp_path / "m.onnx", weights=tmp_path)
+    graph, native = export.export_model(model, size=SIZE, graph=tmp_path / "m.onnx", weights=tmp_path)
 
     session = onnxruntime.InferenceSession(graph.read_bytes(), providers=["CPUExecutionProvider"])
     assert [value.name for value in session.get_inputs()] == ["image"]
@@ -96,7 +96,7 @@ def test_every_head_exports_and_the_saved_models_open_without_hilum(tmp_path):
         folder = tmp_path / str(number)
         folder.mkdir()
         model, _ = build("custom_cnn", *changes, findings=("Mass", "Nodule", "Edema"), kind="multiclass")
-        graph, _ = export.export(model, size=SIZE, graph=folder / "m.onnx", weights=folder)
+        graph, _ = export.export_model(model, size=SIZE, graph=folder / "m.onnx", weights=folder)
         session = onnxruntime.InferenceSession(graph.read_bytes(), providers=["CPUExecutionProvider"])
         logits, maps, _ = session.run(None, {"image": images()})
         np.testing.assert_allclose(model.explain(images())[1].numpy(), maps, rtol=1e-3, atol=1e-4)
@@ -141,7 +141,7 @@ def _modules(config):
 def test_the_engine_has_what_the_registry_says_and_no_more():
     named = {ARCHITECTURES[name].engines["keras"] for name in KERAS}
 
-    assert named == {*FAMILIES, CUSTOM_CNN}
+    assert named == {*FAMILIES, *OWN}
 
 
 def test_an_architecture_of_the_other_engine_is_refused_with_what_there_is():

@@ -232,7 +232,7 @@ def _largest_difference(name, size, folder):
     grey = images(size, 3)[:, 0]
     with torch.inference_mode():
         expected = [output.numpy() for output in model.eval().head.explain(model.features(grey))]
-    graph, _ = export.export(model, initial, size=size, graph=folder / "model.onnx", weights=folder)
+    graph, _ = export.export_model(model, initial, size=size, graph=folder / "model.onnx", weights=folder)
     session = onnxruntime.InferenceSession(graph.read_bytes(), providers=["CPUExecutionProvider"])
     return max(
         float(np.abs(ours - theirs[:number]).max() / np.abs(theirs).max())

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hilum.engines.initial_head import initial_head
-from hilum.engines.torch.heads import ACTIVATIONS, BLOCKS, POOLS, Head
+from hilum.engines.torch.heads import ACTIVATIONS, BLOCKS, POOLS, TorchHead
 from hilum.recipe import ModelSettings
 
 CHANNELS, HEIGHT, WIDTH = 12, 4, 5
@@ -13,7 +13,7 @@ CHANNELS, HEIGHT, WIDTH = 12, 4, 5
 def make(**settings):
     chosen = ModelSettings(architecture="resnet18", weights="none", **settings)
     first = initial_head(chosen, channels=CHANNELS, height=HEIGHT, width=WIDTH, outputs=3, seed=1)
-    head = Head(first, chosen).eval()
+    head = TorchHead(first, chosen).eval()
     with torch.no_grad():  # biases of zero would hide a forgotten one
         for parameter in head.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
@@ -84,7 +84,7 @@ def test_flatten_reads_channel_row_column():
     chosen = ModelSettings(architecture="resnet18", weights="none", pool="flatten")
     first = initial_head(chosen, channels=CHANNELS, height=HEIGHT, width=WIDTH, outputs=3, seed=1)
 
-    logits = Head(first, chosen)(features()).detach().numpy()
+    logits = TorchHead(first, chosen)(features()).detach().numpy()
 
     expected = np.einsum(
         "bchw,chwk->bk", features().numpy(), first.layers[0].kernel.reshape(CHANNELS, HEIGHT, WIDTH, 3)

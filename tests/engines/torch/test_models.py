@@ -67,7 +67,9 @@ def test_every_architecture_exports_the_contract_graph(architecture, tmp_path):
     with torch.inference_mode():
         expected = [output.numpy() for output in model.head.explain(model.features(images()))]
 
-    graph, weights = export.export(model, initial, size=SIZE, graph=tmp_path / "m.onnx", weights=tmp_path)
+    graph, weights = export.export_model(
+        model, initial, size=SIZE, graph=tmp_path / "m.onnx", weights=tmp_path
+    )
 
     session = onnxruntime.InferenceSession(graph.read_bytes(), providers=["CPUExecutionProvider"])
     assert [value.name for value in session.get_inputs()] == ["image"]
@@ -82,7 +84,7 @@ def test_every_architecture_exports_the_contract_graph(architecture, tmp_path):
 def test_the_graph_does_not_tell_where_it_was_made(tmp_path):
     model, initial = build("custom_cnn")
 
-    graph, _ = export.export(model, initial, size=SIZE, graph=tmp_path / "m.onnx", weights=tmp_path)
+    graph, _ = export.export_model(model, initial, size=SIZE, graph=tmp_path / "m.onnx", weights=tmp_path)
 
     content = graph.read_bytes()
     assert b"site-packages" not in content

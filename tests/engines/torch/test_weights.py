@@ -13,7 +13,7 @@ from timm.layers import resample_abs_pos_embed
 
 from hilum.data.batches import training_batches
 from hilum.data.cache import Cached
-from hilum.engines import Hooks, Validation
+from hilum.engines import Hooks, TrainingJob, Validation
 from hilum.engines.torch import TorchEngine, weights
 from hilum.engines.torch.backbones import make_backbone
 from hilum.errors import HilumError, RecipeError, TrainingError, UsageError
@@ -106,15 +106,14 @@ def test_a_backbone_that_stayed_folded_is_unfolded_where_it_is_exported(folded, 
     labels = (np.arange(16) % 2).astype(np.float32)[:, None]
     options = {"batch_size": 8, "augment": settings.augment, "seed": 0, "num_workers": 0}
     engine = TorchEngine()
-    trained = engine.fit(
+    job = TrainingJob(
         settings,
         training_batches(cached, np.arange(16), labels, **options),
         Validation(pixels, labels),
         class_weights=np.ones((1, 2), np.float32),
         state=tmp_path / "s.safetensors",
-        resume=False,
-        hooks=Hooks(),
     )
+    trained = engine.fit(job, Hooks())
     before = [engine.logits(replace(trained, model=one), pixels) for one in (trained.final, trained.model)]
 
     monkeypatch.setattr(torch.onnx, "export", cut_off)  # it takes seconds, and comes behind

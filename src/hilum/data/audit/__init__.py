@@ -13,10 +13,10 @@ from hilum import files, images
 from hilum.data import cache
 from hilum.data.audit import checks, duplicates, image_quality
 from hilum.data.audit.association import Association, associations
-from hilum.data.audit.checks import Seen
-from hilum.data.audit.duplicates import Pair
-from hilum.data.audit.leakage import Comparison, compare, leaks
-from hilum.data.audit.result import FAULT, LEAK, NOTE, SEVERITIES, Audit, Case, Check, severities
+from hilum.data.audit.checks import ImageEvidence
+from hilum.data.audit.duplicates import DuplicatePair
+from hilum.data.audit.leakage import SplitComparison, compare, leaks
+from hilum.data.audit.result import FAULT, LEAK, NOTE, SEVERITIES, Audit, Check, Issue, severities
 from hilum.data.cache import Cached
 from hilum.data.table import Table
 from hilum.errors import DataError, ImageError
@@ -29,12 +29,12 @@ __all__ = [
     "SEVERITIES",
     "Association",
     "Audit",
-    "Case",
     "Check",
-    "Comparison",
+    "Issue",
+    "SplitComparison",
     "audit",
     "leaks",
-    "same_pictures",
+    "same_images",
     "severities",
 ]
 
@@ -46,7 +46,7 @@ _EXACT = 0.99
 
 
 def audit(table: Table, *, directory: Path | None = None, watch: Watcher | None = None) -> Audit:
-    """Looks for what makes a data set's results worthless or wrong.
+    """Look for what makes a data set's results worthless or wrong.
 
     Images are prepared once into a small cache, and what is found to be the same picture is kept there too: a second
     audit of the same images is done in a moment.
@@ -68,8 +68,8 @@ def audit(table: Table, *, directory: Path | None = None, watch: Watcher | None 
     comparisons = compare(table) if len(checks.parts_of(table)) > 1 else ()
     made = (
         checks.patients_across(table),
-        *checks.same_pictures(table, seen),
-        *checks.single_pictures(table, seen),
+        *checks.duplicate_images(table, seen),
+        *checks.single_images(table, seen),
         checks.ages(table),
         checks.differences(table, comparisons),
         checks.predictable(found),
@@ -80,8 +80,8 @@ def audit(table: Table, *, directory: Path | None = None, watch: Watcher | None 
     return Audit(table, ordered, comparisons, found, seen.num_read, table.notes)
 
 
-def same_pictures(pixels: NDArray[np.uint8], slots: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Numbers pictures by their pixels alone, as training sees them: the quick part of an audit.
+def same_images(pixels: NDArray[np.uint8], slots: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number pictures by their pixels alone, as training sees them: the quick part of an audit.
 
     Args:
         pixels: uint8 (slots, size, size), perhaps a memory map.
@@ -94,8 +94,8 @@ def same_pictures(pixels: NDArray[np.uint8], slots: NDArray[np.int64]) -> NDArra
     return np.where(image_quality.blank(pixels, slots), -1, numbers)
 
 
-def _look(table: Table, directory: Path, watch: Watcher) -> Seen:
-    """Reads all images, and finds what is to be seen in them."""
+def _look(table: Table, directory: Path, watch: Watcher) -> ImageEvidence:
+    """Read all images, and find what is to be seen in them."""
     if len(table.missing_images()) == len(table):
         return checks.unseen(table)
     watch.stage("Reading images", len(table))
@@ -111,7 +111,7 @@ def _look(table: Table, directory: Path, watch: Watcher) -> Seen:
     slots = cached.slots[read]
     blank = image_quality.blank(cached.pixels, slots)
     pairs = _pairs(table, cached, read[~blank], directory, watch)
-    return Seen(
+    return ImageEvidence(
         looked=True,
         rows=read,
         reasons=tuple(cached.quarantine["reason"]),
@@ -128,8 +128,8 @@ def _look(table: Table, directory: Path, watch: Watcher) -> Seen:
 
 def _pairs(
     table: Table, cached: Cached, rows: NDArray[np.int64], directory: Path, watch: Watcher
-) -> tuple[Pair, ...]:
-    """The pairs of rows that hold the same picture; those of the same squares are kept in the cache."""
+) -> tuple[DuplicatePair, ...]:
+    """Return the pairs of rows that hold the same picture; those of the same squares are kept in the cache."""
     slots = cached.slots[rows]
     key = hashlib.sha256(duplicates.digests(cached.pixels, slots).tobytes())
     for values in (slots, cached.width[rows], cached.height[rows]):
@@ -146,17 +146,17 @@ def _pairs(
     return tuple(replace(pair, first=int(rows[pair.first]), second=int(rows[pair.second])) for pair in found)
 
 
-def _kept(path: Path) -> tuple[Pair, ...] | None:
+def _kept(path: Path) -> tuple[DuplicatePair, ...] | None:
     try:
-        return tuple(Pair(**entry) for entry in json.loads(path.read_text(encoding="utf-8")))
+        return tuple(DuplicatePair(**entry) for entry in json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 
 
 def _compared_in_full(
-    table: Table, cached: Cached, rows: NDArray[np.int64], pairs: Sequence[Pair], watch: Watcher
-) -> tuple[Pair, ...]:
-    """Tells which pairs' files hold the same pixels, at full resolution."""
+    table: Table, cached: Cached, rows: NDArray[np.int64], pairs: Sequence[DuplicatePair], watch: Watcher
+) -> tuple[DuplicatePair, ...]:
+    """Return which pairs' files hold the same pixels, at full resolution."""
     watch.stage("Comparing in full", len(pairs))
     compared = []
     for done, pair in enumerate(pairs, start=1):

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hilum.data.split import patients
 from hilum.data.table import Table
+from hilum.notices import Notice, notice
 from hilum.stats.delong import delong
 
 FACTORS = ("view", "age", "sex", "image size")
@@ -40,7 +40,7 @@ class Association:
     value: float | None = None
     low: float | None = None
     high: float | None = None
-    reason: str = ""
+    reason: Notice | None = None
 
     @property
     def predictable(self) -> bool:
@@ -51,7 +51,7 @@ class Association:
 def associations(
     table: Table, *, width: NDArray[np.integer] | None = None, height: NDArray[np.integer] | None = None
 ) -> tuple[Association, ...]:
-    """Estimates the AUROC of each factor for each finding, and of all factors together.
+    """Estimate the AUROC of each factor for each finding, and of all factors together.
 
     Each factor is cut into levels (ages into tenths, rare sizes joined by area). An image's score is the log odds of
     the finding among the images of its level that belong to other patients' folds (five, with ten images' worth of the
@@ -64,7 +64,7 @@ def associations(
         height: (rows,), likewise.
     """
     levels = _levels(table, width, height)
-    clusters = pd.factorize(patients(table))[0]
+    clusters = pd.factorize(table.patient_keys)[0]
     folds = np.random.default_rng(0).permutation(clusters.max(initial=-1) + 1)[clusters] % _FOLDS
     found: list[Association] = []
     for finding, labels in zip(table.findings, table.labels(table.findings).T, strict=True):
@@ -75,9 +75,10 @@ def associations(
         for factor in FACTORS:
             level = levels[factor][known]
             if few:
-                reasons[factor] = f"under {_FEWEST} patients with or without it"
+                reasons[factor] = notice("association-few-patients", fewest=_FEWEST)
             elif level.min() == level.max():
-                reasons[factor] = "unknown" if level[0] < 0 else "the same in all images"
+                constant = notice("association-constant")
+                reasons[factor] = notice("association-unknown") if level[0] < 0 else constant
             else:
                 scores[factor] = _scores(level, present, fold)
         if len(scores) > 1:
@@ -96,7 +97,7 @@ def _num_patients(clusters: NDArray[np.int64]) -> int:
 def _levels(
     table: Table, width: NDArray[np.integer] | None, height: NDArray[np.integer] | None
 ) -> Mapping[str, NDArray[np.int64]]:
-    """The level of each row by factor, -1 unknown."""
+    """Return the level of each row by factor, -1 unknown."""
     frame = table.frame
     told = ((frame["width"] > 0) & (frame["height"] > 0)).to_numpy()
     across = np.where(told, frame["width"], 0 if width is None else width)
@@ -110,14 +111,14 @@ def _levels(
 
 
 def _tenths(values: pd.Series) -> NDArray[np.int64]:
-    """Cuts numbers into `_BINS` levels of about equal count; -1 where unknown."""
+    """Cut numbers into `_BINS` levels of about equal count; -1 where unknown."""
     if values.nunique() < 2:
         return np.where(values.isna(), -1, 0)
     return np.asarray(pd.qcut(values, _BINS, labels=False, duplicates="drop").fillna(-1), np.int64)
 
 
 def _sizes(width: NDArray[np.int64], height: NDArray[np.int64]) -> NDArray[np.int64]:
-    """A level for each common size, and tenths of the area for the others."""
+    """Return a level for each common size, and tenths of the area for the others."""
     known = width > 0
     sizes = pd.Series(list(zip(width.tolist(), height.tolist(), strict=True)))
     common = sizes.map(sizes[known].value_counts(normalize=True)).fillna(0).to_numpy() >= _COMMON
@@ -130,7 +131,7 @@ def _sizes(width: NDArray[np.int64], height: NDArray[np.int64]) -> NDArray[np.in
 def _scores(
     level: NDArray[np.int64], present: NDArray[np.bool_], fold: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """The log odds of each image's level among the other folds, against all images' of these folds."""
+    """Return the log odds of each image's level among the other folds, against all images' of these folds."""
     scores = np.zeros(len(level))
     codes = level + 1
     count = int(codes.max()) + 1

@@ -1,7 +1,7 @@
-"""What was seen and counted -> the checks of an audit, each with its words."""
+"""What was seen and counted -> the checks of an audit, each with its issues."""
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,23 +10,20 @@ from numpy.typing import NDArray
 
 from hilum.data.audit import image_quality
 from hilum.data.audit.association import PREDICTABLE, Association
-from hilum.data.audit.duplicates import Pair, groups
-from hilum.data.audit.leakage import Comparison, across
-from hilum.data.audit.result import FAULT, LEAK, NOTE, Case, Check
-from hilum.data.split import patients
+from hilum.data.audit.duplicates import DuplicatePair, groups
+from hilum.data.audit.leakage import SplitComparison, across
+from hilum.data.audit.result import FAULT, LEAK, NOTE, Check, Issue
 from hilum.data.table import SPLITS, Table
+from hilum.notices import Notice, notice
 
 Rows = NDArray[np.int64]
 
 OLDEST = 110.0
 """Years; who is said to be older is an error of entry."""
 
-NO_SPLIT = "the table has no split"
-NO_IMAGES = "no image is where the table says"
-
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class ImageEvidence:
     """What the images show; `rows` and the following are rows of the table.
 
     Attributes:
@@ -48,7 +45,7 @@ class Seen:
     reasons: tuple[str, ...]
     width: NDArray[np.int32]
     height: NDArray[np.int32]
-    pairs: tuple[Pair, ...]
+    pairs: tuple[DuplicatePair, ...]
     same_file: tuple[bool, ...]
     blank: Rows
     saturated: Rows
@@ -61,29 +58,44 @@ class Seen:
         return len(self.rows)
 
 
-def unseen(table: Table) -> Seen:
-    """What is seen of a table without images."""
+def unseen(table: Table) -> ImageEvidence:
+    """Return what is seen of a table without images."""
     none, unknown = np.zeros(0, np.int64), np.zeros(len(table), np.int32)
-    return Seen(False, none, (), unknown, unknown, (), (), none, none, none, none)
+    return ImageEvidence(False, none, (), unknown, unknown, (), (), none, none, none, none)
 
 
 def parts_of(table: Table) -> list[str]:
-    """The parts of the table's split that hold images, in order."""
+    """Return the parts of the table's split that hold images, in order."""
     return [part for part in SPLITS if (table.frame["split"] == part).any()]
 
 
+def _without_split(table: Table) -> Notice | None:
+    return None if len(parts_of(table)) > 1 else notice("no-split")
+
+
+def _without_images(seen: ImageEvidence) -> Notice | None:
+    return None if seen.looked else notice("no-image-there")
+
+
 def patients_across(table: Table) -> Check:
-    """Patients in more than one part."""
+    """Look for patients in more than one part."""
     parts = table.frame["split"].to_numpy(str)
-    cases = [
-        Case(f"patient {table.frame['patient'].iloc[rows[0]]}: {_counted(parts[rows])}", tuple(rows.tolist()))
-        for rows in across(pd.factorize(patients(table))[0], parts)
-    ]
-    skipped = "" if len(parts_of(table)) > 1 else NO_SPLIT
-    if not skipped and table.num_patients == len(table):
-        skipped = (
-            "each image is its own patient here; where that is for want of knowledge, nothing can be said"
+    issues = [
+        Issue(
+            notice(
+                "patient-across-splits",
+                patient=str(table.frame["patient"].iloc[rows[0]]),
+                splits={
+                    part: int((parts[rows] == part).sum()) for part in SPLITS if (parts[rows] == part).any()
+                },
+            ),
+            tuple(rows.tolist()),
         )
+        for rows in across(pd.factorize(table.patient_keys)[0], parts)
+    ]
+    skipped = _without_split(table)
+    if not skipped and table.num_patients == len(table):
+        skipped = notice("one-image-a-patient")
     return Check(
         "patients-across-splits",
         LEAK,
@@ -92,21 +104,20 @@ def patients_across(table: Table) -> Check:
         "on the test than it will on anybody else.",
         "Split again by patient (split.method = 'patient'), or leave out the rows in the earlier part "
         "(--without-leaks).",
-        tuple(sorted(cases, key=lambda case: -len(case.rows))),
+        tuple(sorted(issues, key=lambda issue: -len(issue.rows))),
         skipped,
     )
 
 
-def same_pictures(table: Table, seen: Seen) -> tuple[Check, ...]:
-    """The same picture in several parts, patients or rows, and under different labels."""
-    look = _Copies(table, seen)
-    found = look.cases()
+def duplicate_images(table: Table, seen: ImageEvidence) -> tuple[Check, ...]:
+    """Look for the same picture in several parts, patients or rows, and under different labels."""
+    found = _Duplicates(table, seen).issues()
     how = (
         "Found are equal files, equal pixels, and pictures that were re-encoded, resized, turned by up to 5 degrees or "
         "mirrored; the similarity is the correlation of their structure after registration, 0.85 to 1."
     )
-    no_images = "" if seen.looked else NO_IMAGES
-    no_split = no_images or ("" if len(parts_of(table)) > 1 else NO_SPLIT)
+    no_images = _without_images(seen)
+    no_split = no_images or _without_split(table)
     return (
         Check(
             "copies-across-splits",
@@ -148,17 +159,14 @@ def same_pictures(table: Table, seen: Seen) -> tuple[Check, ...]:
     )
 
 
-def single_pictures(table: Table, seen: Seen) -> tuple[Check, ...]:
-    """What is odd in a picture by itself."""
+def single_images(table: Table, seen: ImageEvidence) -> tuple[Check, ...]:
+    """Look for what is odd in a picture by itself."""
     names = table.frame["image"].to_numpy(object)
-    skipped = "" if seen.looked else NO_IMAGES
+    skipped = _without_images(seen)
     unread = np.setdiff1d(np.arange(len(table)), seen.rows) if seen.looked else seen.rows
 
-    def cases(rows: Iterable[int], brief: Callable[[int], str] = lambda _: "") -> tuple[Case, ...]:
-        found = ((row, brief(row)) for row in map(int, rows))
-        return tuple(
-            Case(": ".join(filter(None, (names[row], why))), (row,), brief=why) for row, why in found
-        )
+    def issues(rows: Rows, make: Callable[[list[str], int], Notice]) -> tuple[Issue, ...]:
+        return tuple(Issue(make([names[row]], row), (row,)) for row in map(int, rows))
 
     reasons = dict(zip(unread.tolist(), seen.reasons, strict=True))
     white, black = (f"{share:.0%}" for share in (image_quality.WHITE_SHARE, image_quality.BLACK_SHARE))
@@ -169,7 +177,9 @@ def single_pictures(table: Table, seen: Seen) -> tuple[Check, ...]:
             "Images that cannot be read",
             "They are left out of training and of every figure, and what is left may no longer be a fair sample.",
             "Get the files again.",
-            cases(unread, reasons.__getitem__),
+            issues(
+                unread, lambda images, row: notice("unreadable-image", images=images, reason=reasons[row])
+            ),
             skipped,
         ),
         Check(
@@ -178,7 +188,7 @@ def single_pictures(table: Table, seen: Seen) -> tuple[Check, ...]:
             "Blank images",
             f"They span fewer than {image_quality.BLANK_RANGE} of 255 grey levels: nothing can be seen in them.",
             "Leave them out.",
-            cases(seen.blank),
+            issues(seen.blank, lambda images, _: notice("blank-image", images=images)),
             skipped,
         ),
         Check(
@@ -188,7 +198,7 @@ def single_pictures(table: Table, seen: Seen) -> tuple[Check, ...]:
             "Bones are dark and air is bright, as in a negative: the correlation with a typical chest film is below "
             f"{image_quality.INVERTED}. About one negative in 200 is not noticed.",
             "Look at them; exchange black and white, or leave them out.",
-            cases(seen.inverted),
+            issues(seen.inverted, lambda images, _: notice("inverted-image", images=images)),
             skipped,
         ),
         Check(
@@ -197,7 +207,7 @@ def single_pictures(table: Table, seen: Seen) -> tuple[Check, ...]:
             "Images that are white or black over a large share",
             f"More than {white} of the picture is white or more than {black} black: collimated, burnt out, or framed.",
             "Look at them; crop what is a frame.",
-            cases(seen.saturated),
+            issues(seen.saturated, lambda images, _: notice("saturated-image", images=images)),
             skipped,
         ),
         Check(
@@ -207,17 +217,22 @@ def single_pictures(table: Table, seen: Seen) -> tuple[Check, ...]:
             f"The shorter side is under {image_quality.SMALLEST_SIDE} pixels: too few for small findings, and the "
             "search for the same picture is less sure.",
             "Use the originals where there are any.",
-            cases(seen.tiny, lambda row: f"{seen.width[row]} x {seen.height[row]} pixels"),
+            issues(
+                seen.tiny,
+                lambda images, row: notice(
+                    "tiny-image", images=images, width=int(seen.width[row]), height=int(seen.height[row])
+                ),
+            ),
             skipped,
         ),
     )
 
 
 def ages(table: Table) -> Check:
-    """Ages that nobody has, those that a reader met included."""
+    """Look for ages that nobody has, those that a reader met included."""
     age = table.frame["age"].to_numpy()
     names = table.frame["image"].to_numpy(object)
-    noted = [Case(note) for note in table.notes if " ages " in note]
+    noted = [Issue(notice("ages-not-read", note=note)) for note in table.notes if " ages " in note]
     rows = np.flatnonzero(age > OLDEST)
     return Check(
         "impossible-ages",
@@ -225,21 +240,30 @@ def ages(table: Table) -> Check:
         "Impossible ages",
         f"Ages above {OLDEST:g} years, and what was not taken for an age when the table was made.",
         "Get the patients' ages again; until then they are best left unknown.",
-        (*noted, *(Case(f"{names[row]}: {age[row]:g} years", (int(row),)) for row in rows)),
-        "" if noted or not np.isnan(age).all() else "no age is known",
+        (
+            *noted,
+            *(
+                Issue(notice("impossible-age", image=names[row], years=float(age[row])), (int(row),))
+                for row in rows
+            ),
+        ),
+        None if noted or not np.isnan(age).all() else notice("no-age-known"),
     )
 
 
-def differences(table: Table, comparisons: Sequence[Comparison]) -> Check:
-    """Views, sexes, ages and prevalences that differ between parts."""
-    cases = []
-    for one in comparisons:
-        if one.differing:
-            values = (
-                f"{part} {value.value:.1f} years" if one.name == "age" else f"{part} {value.value:.1%}"
-                for part, value in one.parts.items()
+def differences(table: Table, comparisons: Sequence[SplitComparison]) -> Check:
+    """Look for views, sexes, ages and prevalences that differ between parts."""
+    issues = [
+        Issue(
+            notice(
+                "split-difference",
+                name=comparison.name,
+                splits={part: value.value for part, value in comparison.parts.items()},
             )
-            cases.append(Case(f"{one.name}: {', '.join(values)}"))
+        )
+        for comparison in comparisons
+        if comparison.differing
+    ]
     return Check(
         "split-differences",
         NOTE,
@@ -248,15 +272,24 @@ def differences(table: Table, comparisons: Sequence[Comparison]) -> Check:
         "with the prevalence. Told is what is certain (p < 0.001, by patient) and not negligible: 0.2 standard "
         "deviations of age, an odds ratio of 1.68.",
         "Split again, stratified, where the split is yours; else say it with the results.",
-        tuple(cases),
-        "" if len(parts_of(table)) > 1 else NO_SPLIT,
+        tuple(issues),
+        _without_split(table),
     )
 
 
 def predictable(found: Sequence[Association]) -> Check:
-    """Labels that can be told without looking at the picture."""
-    cases = [
-        Case(f"{one.finding} from {_factor(one)}: AUROC {one.value:.3f}{_interval(one)}")
+    """Look for labels that can be told without looking at the picture."""
+    issues = [
+        Issue(
+            notice(
+                "predictable-label",
+                finding=one.finding,
+                factor=one.factor,
+                auroc=one.value,
+                low=one.low,
+                high=one.high,
+            )
+        )
         for one in sorted(found, key=lambda one: -(one.value or 0))
         if one.predictable
     ]
@@ -268,87 +301,82 @@ def predictable(found: Sequence[Association]) -> Check:
         "A model can do as well by noticing the view, the age or the scanner, and will fail where these mean something "
         f"else. Told is where the AUROC's interval lies above {PREDICTABLE}; all are in the figure below.",
         "Hold the model's figures against these, and look at subgroups.",
-        tuple(cases),
-        "" if known else "no metadata vary, or there are too few patients",
+        tuple(issues),
+        None if known else notice("metadata-say-nothing"),
     )
 
 
-class _Copies:
+class _Duplicates:
     """The groups of rows that hold the same picture."""
 
-    def __init__(self, table: Table, seen: Seen) -> None:
+    def __init__(self, table: Table, seen: ImageEvidence) -> None:
         frame = table.frame
         self._names = frame["image"].to_numpy(object)
         self._values: Mapping[str, NDArray[np.object_]] = {
             "parts": frame["split"].to_numpy(object),
-            "patients": patients(table),
+            "patients": table.patient_keys.astype(object),
         }
         self._findings, self._labels = table.findings, table.labels(table.findings)
         group = groups(seen.pairs, len(table))
         self._same_file = dict(zip(seen.pairs, seen.same_file, strict=True))
-        self._pairs: dict[int, list[Pair]] = {}
+        self._pairs: dict[int, list[DuplicatePair]] = {}
         for pair in seen.pairs:
             self._pairs.setdefault(int(group[pair.first]), []).append(pair)
 
-    def cases(self) -> dict[str, tuple[Case, ...]]:
-        """By what differs in a group: `parts`, else `patients`, else nothing (`rows`); and `labels` besides."""
-        found: dict[str, list[Case]] = {"parts": [], "patients": [], "rows": [], "labels": []}
+    def issues(self) -> dict[str, tuple[Issue, ...]]:
+        """Return issues by what differs in a group: `parts`, else `patients`, else nothing (`rows`); and `labels`."""
+        issues: dict[str, list[Issue]] = {"parts": [], "patients": [], "rows": [], "labels": []}
         for pairs in self._pairs.values():
             rows = sorted({row for pair in pairs for row in (pair.first, pair.second)})
             differing = (name for name, values in self._values.items() if len(set(values[rows]) - {""}) > 1)
             what = next(differing, "rows")
             values = self._values[what][rows] if what in self._values else np.zeros(len(rows))
-            found[what].append(self._case(pairs, dict(zip(rows, values.tolist(), strict=True))))
+            issues[what].append(self._issue(pairs, dict(zip(rows, values.tolist(), strict=True))))
             labels = self._labels[rows]
             clashing = (labels == 1).any(axis=0) & (labels == 0).any(axis=0)
             if clashing.any():
-                told = np.nan_to_num(labels[:, np.argmax(clashing)], nan=-1)
-                of = {row: value for row, value in zip(rows, told.tolist(), strict=True) if value >= 0}
-                names = ", ".join(np.array(self._findings)[clashing])
-                found["labels"].append(self._case(pairs, of, f"{names}: "))
+                first = np.nan_to_num(labels[:, np.argmax(clashing)], nan=-1)
+                known = {row: value for row, value in zip(rows, first.tolist(), strict=True) if value >= 0}
+                issues["labels"].append(
+                    self._issue(pairs, known, np.array(self._findings)[clashing].tolist())
+                )
         return {
-            name: tuple(sorted(cases, key=lambda case: -(case.similarity or 0)))
-            for name, cases in found.items()
+            name: tuple(sorted(found, key=lambda issue: -(issue.similarity or 0)))
+            for name, found in issues.items()
         }
 
-    def _case(self, pairs: Sequence[Pair], of: Mapping[int, object], prefix: str = "") -> Case:
-        """Words a group by two of its rows: two whose values differ where there are any, the most alike first.
+    def _issue(
+        self, pairs: Sequence[DuplicatePair], values: Mapping[int, object], clashing: Sequence[str] = ()
+    ) -> Issue:
+        """Tell of a group by two of its rows: two whose values differ where there are any, the most alike first.
 
         Args:
             pairs: The group's, the most alike first.
-            of: The rows to be told of, with their values.
-            prefix: What comes before.
+            values: By row: what may differ; other rows of the group are left out.
+            clashing: Findings that the group's labels disagree about.
         """
-        differ = [ends for ends in itertools.combinations(of, 2) if of[ends[0]] != of[ends[1]]]
+        differ = [ends for ends in itertools.combinations(values, 2) if values[ends[0]] != values[ends[1]]]
         direct = {(pair.first, pair.second): pair for pair in pairs}
         ends = next((ends for ends in direct if ends in differ), None) or next(iter(differ or direct))
-        how = self._how(direct[ends]) if ends in direct else "the same picture by way of others"
-        parts, owners = self._values["parts"], self._values["patients"]
-        names = " and ".join(f"{self._names[row]}{f' ({parts[row]})' if parts[row] else ''}" for row in ends)
-        others = [row for row in of if row not in ends]
-        more = f", and {len(others):,} more" if others else ""
-        owner = "" if owners[ends[0]] == owners[ends[1]] else ", of different patients"
-        brief = f"{prefix}{how}{owner}{more}"
-        similarity = min(pair.correlation for pair in pairs)
-        return Case(f"{prefix}{names}{more}: {how}{owner}", (*ends, *others), similarity, brief)
+        pair = direct.get(ends)
+        splits, owners = self._values["parts"], self._values["patients"]
+        others = [row for row in values if row not in ends]
+        duplicate = notice(
+            "duplicate-image",
+            images=[{"image": self._names[row], "split": splits[row]} for row in ends],
+            relation=self._relation(pair),
+            similarity=pair and pair.correlation,
+            mirrored=bool(pair and pair.mirrored),
+            degrees=pair.degrees if pair else 0.0,
+            different_patients=bool(owners[ends[0]] != owners[ends[1]]),
+            num_more=len(others),
+            clashing=list(clashing),
+        )
+        return Issue(duplicate, (*ends, *others), min(pair.correlation for pair in pairs))
 
-    def _how(self, pair: Pair) -> str:
+    def _relation(self, pair: DuplicatePair | None) -> str:
+        if pair is None:
+            return "indirect"
         if self._same_file[pair]:
-            return "the same file"
-        if pair.exact:
-            return "the same pixels"
-        changes = ["mirrored"] if pair.mirrored else []
-        changes += [f"turned by {pair.degrees:.1f} degrees"] if pair.degrees >= 0.5 else []
-        return ", ".join([f"the same picture, similarity {pair.correlation:.3f}", *changes])
-
-
-def _factor(one: Association) -> str:
-    return "view, age, sex and image size together" if "together" in one.factor else f"the {one.factor} alone"
-
-
-def _interval(one: Association) -> str:
-    return "" if one.low is None else f" ({one.low:.3f} to {one.high:.3f})"
-
-
-def _counted(parts: NDArray[np.str_]) -> str:
-    return ", ".join(f"{int((parts == part).sum()):,} in {part}" for part in SPLITS if (parts == part).any())
+            return "file"
+        return "pixels" if pair.exact else "structure"

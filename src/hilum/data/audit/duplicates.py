@@ -67,7 +67,7 @@ class View:
     scale: float = 1.0
 
     def matrix(self, side: int) -> Floats:
-        """The affine map (2, 3) from a square of `side` pixels to what the view shows."""
+        """Return the affine map (2, 3) from a square of `side` pixels to what the view shows."""
         turned = np.vstack(
             [cv2.getRotationMatrix2D(((side - 1) / 2,) * 2, self.degrees, self.scale), [0, 0, 1]]
         )
@@ -76,7 +76,7 @@ class View:
 
 
 def _views() -> tuple[View, ...]:
-    """Turns of at most one degree from any of -5 to 5, with the canvas kept and enlarged, plain and mirrored."""
+    """Turn of at most one degree from any of -5 to 5, with the canvas kept and enlarged, plain and mirrored."""
     kept = [(degrees, 1.0) for degrees in (0.0, -4.0, -2.0, 2.0, 4.0)]
     angles = np.radians([2.5, 4.5])
     enlarged = [
@@ -91,7 +91,7 @@ VIEWS = _views()
 
 
 @dataclass(frozen=True)
-class Pair:
+class DuplicatePair:
     """Two rows that hold the same picture.
 
     Attributes:
@@ -112,7 +112,7 @@ class Pair:
 
 
 def digests(pixels: Squares, slots: NDArray[np.int64]) -> NDArray[np.void]:
-    """Hashes squares: 16 bytes (rows,), equal where the squares are, pixel for pixel.
+    """Hash squares: 16 bytes (rows,), equal where the squares are, pixel for pixel.
 
     Args:
         pixels: uint8 (slots, size, size), perhaps a memory map.
@@ -128,8 +128,8 @@ def find(
     slots: NDArray[np.int64],
     *,
     on_progress: Callable[[int, int], None] | None = None,
-) -> tuple[Pair, ...]:
-    """Finds what is the same picture, whatever was done to its file.
+) -> tuple[DuplicatePair, ...]:
+    """Find what is the same picture, whatever was done to its file.
 
     Found are copies that were re-encoded, resized (also to another aspect), turned by up to 5 degrees, mirrored, or
     several of these. Of equal squares, each is paired with the first alone; so is a group of very many copies not
@@ -150,27 +150,27 @@ def find(
         raise UsageError(f"squares are {pixels.shape}; expected (slots, {SIDE}, {SIDE})")
     _, firsts, number = np.unique(digests(pixels, slots), return_index=True, return_inverse=True)
     repeated = np.flatnonzero(firsts[number] != np.arange(len(slots)))
-    equal = [Pair(int(firsts[number[row]]), int(row), 1.0) for row in repeated]
+    equal = [DuplicatePair(int(firsts[number[row]]), int(row), 1.0) for row in repeated]
     near = [_renamed(pair, firsts) for pair in _near(pixels, slots[firsts], on_progress)]
     return tuple(sorted([*equal, *near], key=lambda pair: -pair.correlation))
 
 
-def groups(pairs: Sequence[Pair], num_rows: int) -> NDArray[np.int64]:
-    """Numbers the pictures: int64 (num_rows,), equal for rows that pairs connect."""
+def groups(pairs: Sequence[DuplicatePair], num_rows: int) -> NDArray[np.int64]:
+    """Number the pictures: int64 (num_rows,), equal for rows that pairs connect."""
     ends = np.array([(pair.first, pair.second) for pair in pairs], np.int64).reshape(-1, 2)
     graph = coo_array((np.ones(len(ends)), ends.T), shape=(num_rows, num_rows))
     return np.asarray(connected_components(graph, directed=False)[1], np.int64)
 
 
-def _renamed(pair: Pair, rows: NDArray[np.int64]) -> Pair:
+def _renamed(pair: DuplicatePair, rows: NDArray[np.int64]) -> DuplicatePair:
     first, second = sorted((int(rows[pair.first]), int(rows[pair.second])))
     return replace(pair, first=first, second=second)
 
 
 def _near(
     pixels: Squares, slots: NDArray[np.int64], on_progress: Callable[[int, int], None] | None
-) -> Iterator[Pair]:
-    """Yields the pairs among different squares, as places in `slots`, each once."""
+) -> Iterator[DuplicatePair]:
+    """Yield the pairs among different squares, as places in `slots`, each once."""
     known: set[tuple[int, int]] = set()
     with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="hilum-copies") as pool:
         hashed = _Hashed(pixels, slots, pool)
@@ -216,7 +216,7 @@ class _Hashed:
         self._places = self._places.T.copy()
 
     def candidates(self, start: int, stop: int) -> Iterator[tuple[int, int, View]]:
-        """Yields picture, other picture and the view in which the first looks most like the other."""
+        """Yield picture, other picture and the view in which the first looks most like the other."""
         structure = self._structure(start, stop)
         best: dict[int, list[tuple[float, int, View]]] = {}
         for view, projection in zip(VIEWS, self._views, strict=True):
@@ -235,7 +235,7 @@ class _Hashed:
                     yield query, other, view
 
     def _looked_up(self, keys: NDArray[np.uint32], start: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Pairs of a picture (the first key's is `start`) and another in one bucket with it, each once."""
+        """Yield each pair of a picture (the first key's is `start`) and another in one bucket with it once."""
         codes = []
         count = len(self._slots)
         for table in range(TABLES):
@@ -251,7 +251,7 @@ class _Hashed:
         return queries[apart], others[apart]
 
     def _keys(self, vectors: Floats) -> NDArray[np.uint32]:
-        """Hashes vectors: (rows, TABLES)."""
+        """Hash vectors: (rows, TABLES)."""
         bits = np.packbits((vectors - self._middle) @ self._planes > 0, axis=1)
         return np.ascontiguousarray(bits).view(np.uint32)
 
@@ -285,7 +285,7 @@ def _disc(side: int, radius: float) -> Floats:
 
 @functools.cache
 def _projection(view: View) -> Floats:
-    """The matrix from a coarse structure (flattened) to what its view shows in low frequencies, (pixels, numbers)."""
+    """Return the matrix (pixels, numbers) from a flattened coarse structure to its view in low frequencies."""
     pixels = _COARSE**2
     matrix = view.matrix(_COARSE)
     shown = np.stack(
@@ -305,8 +305,8 @@ def _unit(vectors: Floats) -> Floats:
     return np.where(length > _FLAT, vectors / np.maximum(length, _FLAT), 0).astype(np.float32)
 
 
-def _verified(pixels: Squares, slots: NDArray[np.int64], query: int, other: int, view: View) -> Pair:
-    """Registers one square with another, of which it looks like a view, and compares them."""
+def _verified(pixels: Squares, slots: NDArray[np.int64], query: int, other: int, view: View) -> DuplicatePair:
+    """Register one square with another, of which it looks like a view, and compare them."""
     moving, fixed = (pixels[slots[place]].astype(np.float32) for place in (query, other))
     warp = cv2.invertAffineTransform(view.matrix(SIDE))
     mask = (_disc(SIDE, 0.85) * 255).astype(np.uint8)
@@ -332,7 +332,7 @@ def _verified(pixels: Squares, slots: NDArray[np.int64], query: int, other: int,
     correlation = _correlation(_evened(moved, spread=2), _evened(fixed, spread=2), _disc(SIDE, 0.85))
     across = -warp[0, 0] if view.mirrored else warp[0, 0]
     degrees = abs(float(np.degrees(np.arctan2(warp[1, 0] * (-1 if view.mirrored else 1), across))))
-    return Pair(first, second, correlation, view.mirrored, degrees)
+    return DuplicatePair(first, second, correlation, view.mirrored, degrees)
 
 
 def _correlation(first: Floats, second: Floats, weights: Floats) -> float:

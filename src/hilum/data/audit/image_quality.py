@@ -29,7 +29,7 @@ _CHUNK = 4096
 
 
 def blank(pixels: Squares, slots: NDArray[np.int64]) -> Booleans:
-    """Tells which squares hold next to no grey levels; of large ones every n-th pixel counts.
+    """Return which squares hold next to no grey levels; of large ones every n-th pixel counts.
 
     Args:
         pixels: uint8 (slots, size, size), perhaps a memory map.
@@ -45,7 +45,7 @@ def blank(pixels: Squares, slots: NDArray[np.int64]) -> Booleans:
 
 
 def saturated(pixels: Squares, slots: NDArray[np.int64]) -> Booleans:
-    """Tells which squares are white or black over a large share."""
+    """Return which squares are white or black over a large share."""
 
     def of(chunk: Squares) -> Booleans:
         white = (chunk >= WHITE_LEVEL).mean(axis=(1, 2)) > WHITE_SHARE
@@ -56,7 +56,7 @@ def saturated(pixels: Squares, slots: NDArray[np.int64]) -> Booleans:
 
 
 def inverted(pixels: Squares, slots: NDArray[np.int64]) -> Booleans:
-    """Tells which squares look like a negative: dark bones and bright lungs.
+    """Return which squares look like a negative: dark bones and bright lungs.
 
     The rule is the correlation, within an oval about the centre, with the mean of synthetic radiographs. On the real
     films that it was measured on, it finds 99.5 % of negatives; see the project's docs/data.md.
@@ -73,14 +73,14 @@ def inverted(pixels: Squares, slots: NDArray[np.int64]) -> Booleans:
 
 
 def tiny(width: NDArray[np.integer], height: NDArray[np.integer]) -> Booleans:
-    """Tells which originals have a shorter side below `SMALLEST_SIDE`; 0 is unknown."""
+    """Return which originals have a shorter side below `SMALLEST_SIDE`; 0 is unknown."""
     shorter = np.minimum(width, height)
     return np.asarray((shorter > 0) & (shorter < SMALLEST_SIDE))
 
 
 @functools.cache
 def _typical(size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """A typical chest film about its weighted mean, and the weights; (size * size,) each."""
+    """Return a typical chest film about its weighted mean, and the weights; (size * size,) each."""
     mean = np.mean([phantom(seed, 64, ()) for seed in range(16)], axis=0)
     across = (2 * np.arange(size) + 1) / size - 1
     weights = np.clip((1 - np.hypot(across[:, None], across)) / 0.2, 0, 1).astype(np.float32).ravel()

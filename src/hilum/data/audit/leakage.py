@@ -1,15 +1,15 @@
 """A Table with a split -> what stands in more than one part, and how the parts differ."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hilum.data.split import patients
 from hilum.data.table import SPLITS, Table
+from hilum.notices import Notice, notice
 from hilum.stats.intervals import clustered_mean
 
 CERTAIN, LARGE, ODDS = 3.29, 0.2, 1.68
@@ -38,7 +38,7 @@ class Value:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class SplitComparison:
     """One quantity in all parts.
 
     Attributes:
@@ -53,7 +53,7 @@ class Comparison:
 
 
 def across(groups: NDArray[np.int64], parts: NDArray[np.str_]) -> list[NDArray[np.int64]]:
-    """Returns the rows of each group that stands in more than one part; rows in no part do not count.
+    """Return the rows of each group that stands in more than one part; rows in no part do not count.
 
     Args:
         groups: (rows,), numbers.
@@ -65,37 +65,35 @@ def across(groups: NDArray[np.int64], parts: NDArray[np.str_]) -> list[NDArray[n
     return [np.asarray(members.index, np.int64) for _, members in chosen.groupby("group", sort=False)]
 
 
-def leaks(table: Table, pictures: NDArray[np.int64]) -> tuple[str, ...]:
-    """Says what stands in more than one part of a split, a sentence each; nothing where nothing does.
+def leaks(table: Table, image_numbers: NDArray[np.int64]) -> tuple[Notice, ...]:
+    """Return a notice of the patients, and one of the images, in more than one part of a split; none without a leak.
 
     Args:
         table: With its split.
-        pictures: (rows,), equal where two rows hold the same picture, negative where that is not known.
+        image_numbers: (rows,), equal where two rows hold the same image, negative where that is not known.
     """
     parts = table.frame["split"].to_numpy(str)
     names = table.frame["image"].to_numpy(object)
-    sentences = []
-    shared = across(pd.factorize(patients(table))[0], parts)
+    notices = []
+    shared = across(pd.factorize(table.patient_keys)[0], parts)
     if shared:
         first = table.frame["patient"].iloc[shared[0][0]]
-        where = _listed(dict.fromkeys(parts[shared[0]]))
-        sentences.append(f"{_are(len(shared), 'patient')} in more than one part (first: {first} in {where})")
-    copies = across(pictures, np.where(pictures >= 0, parts, ""))
-    if copies:
-        one, other = next(
-            pair for pair in itertools.combinations(copies[0], 2) if parts[pair[0]] != parts[pair[1]]
+        where = list(dict.fromkeys(parts[shared[0]].tolist()))
+        notices.append(notice("patients-leak", patients=len(shared), first=str(first), splits=where))
+    duplicates = across(image_numbers, np.where(image_numbers >= 0, parts, ""))
+    if duplicates:
+        ends = next(
+            pair for pair in itertools.combinations(duplicates[0], 2) if parts[pair[0]] != parts[pair[1]]
         )
-        sentences.append(
-            f"{_are(len(copies), 'picture')} in more than one part "
-            f"(first: {names[one]} in {parts[one]} is {names[other]} in {parts[other]})"
-        )
-    return tuple(sentences)
+        first, second = ({"image": str(names[row]), "split": str(parts[row])} for row in ends)
+        notices.append(notice("images-leak", images=len(duplicates), first=first, second=second))
+    return tuple(notices)
 
 
-def compare(table: Table) -> tuple[Comparison, ...]:
-    """Compares age, the shares of views and sexes, and the prevalence of findings between the parts of a split."""
+def compare(table: Table) -> tuple[SplitComparison, ...]:
+    """Compare age, the shares of views and sexes, and the prevalence of findings between the parts of a split."""
     frame = table.frame
-    clusters = pd.factorize(patients(table))[0]
+    clusters = pd.factorize(table.patient_keys)[0]
     quantities: dict[str, NDArray[np.float64]] = {"age": frame["age"].to_numpy()}
     for column in ("view", "sex"):
         known = frame[column].to_numpy(object)
@@ -124,18 +122,18 @@ def _value(values: NDArray[np.float64], clusters: NDArray[np.int64]) -> Value | 
     )
 
 
-def _compared(name: str, values: Mapping[str, Value | None]) -> Comparison:
+def _compared(name: str, values: Mapping[str, Value | None]) -> SplitComparison:
     known = {part: value for part, value in values.items() if value is not None}
     found = {
         pair: size
         for pair in itertools.combinations(known, 2)
         if (size := _size(known[pair[0]], known[pair[1]], share=name != "age"))
     }
-    return Comparison(name, known, max(found, key=found.__getitem__) if found else None)
+    return SplitComparison(name, known, max(found, key=found.__getitem__) if found else None)
 
 
 def _size(first: Value, second: Value, *, share: bool) -> float:
-    """How large a difference is against the least to be told; 0 where it is smaller or not certain."""
+    """Return how large a difference is against the least to be told; 0 where it is smaller or not certain."""
     difference = abs(first.value - second.value)
     deviation = float(np.sqrt((first.deviation**2 + second.deviation**2) / 2))
     # A few patients who happen to be alike have no error of their own, and prove nothing.
@@ -150,11 +148,3 @@ def _size(first: Value, second: Value, *, share: bool) -> float:
         ]
         size = float(abs(np.log(odds[0] / odds[1]))) / float(np.log(ODDS))
     return size if size >= 1 else 0.0
-
-
-def _are(number: int, noun: str) -> str:
-    return f"{number:,} {noun} is" if number == 1 else f"{number:,} {noun}s are"
-
-
-def _listed(names: Sequence[str] | Mapping[str, None]) -> str:
-    return " and ".join(names)

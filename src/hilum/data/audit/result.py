@@ -1,15 +1,15 @@
-"""What an audit found: cases of checks, and the whole; no work is done here."""
+"""The result of an audit: the issues of its checks, and the whole; no work is done here."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
 from hilum.data.audit.association import Association
-from hilum.data.audit.leakage import Comparison
+from hilum.data.audit.leakage import SplitComparison
 from hilum.data.table import Table
-from hilum.progress import count
+from hilum.notices import Notice, notice
 
 FORMAT = 1
 """Number of the form of `audit.json`."""
@@ -18,20 +18,24 @@ LEAK, FAULT, NOTE = SEVERITIES = ("leak", "fault", "note")
 
 
 @dataclass(frozen=True)
-class Case:
-    """One thing that a check found.
+class Issue:
+    """One thing that a check came upon.
 
     Attributes:
-        words: What it is, in a line.
+        notice: What it is.
         rows: The table's rows that it is about, those to look at first; may be none.
-        similarity: Of the same pictures: the correlation of their structure, at most 1; else None.
-        brief: What `words` say besides the names of the first rows' images.
+        similarity: Of duplicate images: the correlation of their structure, at most 1; else None.
     """
 
-    words: str
+    notice: Notice
     rows: tuple[int, ...] = ()
     similarity: float | None = None
-    brief: str = ""
+
+    @property
+    def brief(self) -> str:
+        """The notice's text without the names of the images; empty where it says no more than these."""
+        values = dict(self.notice.values)
+        return replace(self.notice, values=values | {"images": ()}).text if "images" in values else ""
 
 
 @dataclass(frozen=True)
@@ -45,8 +49,8 @@ class Check:
         title: What is looked for.
         meaning: Why it matters and how it was looked for.
         mend: What to do about it.
-        cases: What was found, the worst first.
-        skipped: Why it could not be looked for; empty where it was.
+        issues: What the check came upon, the worst first.
+        skipped: Why it could not be looked for; None where it was.
     """
 
     name: str
@@ -54,8 +58,8 @@ class Check:
     title: str
     meaning: str
     mend: str
-    cases: tuple[Case, ...] = ()
-    skipped: str = ""
+    issues: tuple[Issue, ...] = ()
+    skipped: Notice | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +77,7 @@ class Audit:
 
     table: Table
     checks: tuple[Check, ...]
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[SplitComparison, ...]
     associations: tuple[Association, ...]
     num_read: int
     notes: tuple[str, ...]
@@ -81,55 +85,52 @@ class Audit:
     @property
     def leaks(self) -> bool:
         """Whether something stands in more than one part of the split."""
-        return any(check.severity == LEAK and check.cases for check in self.checks)
+        return any(check.severity == LEAK and check.issues for check in self.checks)
 
     @property
-    def verdict(self) -> str:
-        """Whether the split leaks, in a sentence."""
-        unknown = [check for check in self.checks if check.severity == LEAK and check.skipped]
+    def verdict(self) -> Notice:
+        """Whether the split leaks."""
+        checks = [check for check in self.checks if check.severity == LEAK]
+        skipped = [check.skipped for check in checks if check.skipped]
         if self.leaks:
-            number = severities(self.checks)[LEAK]
-            return f"The split leaks: {count(number, 'case')}."
-        if len(unknown) == sum(check.severity == LEAK for check in self.checks):
-            return f"Whether a split leaks was not looked for: {unknown[0].skipped}."
-        if unknown:
-            return f"No leak was found, but not all was looked for: {unknown[0].skipped}."
-        return "No leak was found."
+            return notice("split-leaks", cases=severities(checks)[LEAK])
+        if not skipped:
+            return notice("no-leak")
+        if len(skipped) == len(checks):
+            return notice("leaks-not-looked-for", reason=skipped[0].text)
+        return notice("leaks-looked-for-in-part", reason=skipped[0].text)
 
     def without_leaks(self) -> Table:
-        """Returns the table without what leaks.
+        """Return the table without what leaks.
 
         Of a patient or picture in several parts the rows in test stay, without test those in val.
         """
         ranks = self.table.frame["split"].map({"": -1, "train": 0, "val": 1, "test": 2}).to_numpy()
         keep = ranks >= -1
-        for case in (case for check in self.checks if check.severity == LEAK for case in check.cases):
-            rows = list(case.rows)
+        for issue in (issue for check in self.checks if check.severity == LEAK for issue in check.issues):
+            rows = list(issue.rows)
             keep[rows] &= (ranks[rows] == ranks[rows].max()) | (ranks[rows] < 0)
-        left_out = int((~keep).sum())
+        if keep.all():
+            return self.table
+        left_out = notice("leaks-left-out", images=int((~keep).sum()))
         table = self.table.select(keep)
-        note = f"{left_out:,} images were left out whose patient or picture is in a later part of the split"
-        return (
-            Table(table.frame, table.findings, table.sources, table.boxes, (*table.notes, note))
-            if left_out
-            else table
-        )
+        return replace(table, notes=(*table.notes, left_out.text))
 
     def summary(self) -> pd.DataFrame:
-        """Returns a row a check, of text: kind, found (how many; empty where it was not looked for), what, and why."""
+        """Return a row a check, of text: kind, found (how many; empty where it was not looked for), what, and why."""
         rows = [
             (
                 check.severity,
-                "" if check.skipped else f"{len(check.cases):,}",
+                "" if check.skipped else f"{len(check.issues):,}",
                 check.title,
-                check.skipped or (check.cases[0].words if check.cases else ""),
+                str(check.skipped or (check.issues[0].notice if check.issues else "")),
             )
             for check in self.checks
         ]
         return pd.DataFrame(rows, columns=["kind", "found", "what", "first, or why it was not looked for"])
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the content of `audit.json`."""
+        """Return the content of `audit.json`."""
         frame = self.table.frame
         return {
             "format": FORMAT,
@@ -157,7 +158,7 @@ class Audit:
                     "factor": one.factor,
                     "positives": one.positives,
                     "auroc": {"value": one.value, "low": one.low, "high": one.high},
-                    **({"reason": one.reason} if one.reason else {}),
+                    **({"reason": one.reason.text, "reason_code": one.reason.code} if one.reason else {}),
                 }
                 for one in self.associations
             ],
@@ -167,20 +168,24 @@ class Audit:
     def _check(self, check: Check) -> dict[str, Any]:
         entry: dict[str, Any] = {"name": check.name, "severity": check.severity, "title": check.title}
         if check.skipped:
-            return {**entry, "count": None, "reason": check.skipped}
-        return {**entry, "count": len(check.cases), "cases": [self._case(case) for case in check.cases]}
+            return {**entry, "count": None, "reason": check.skipped.text, "reason_code": check.skipped.code}
+        return {**entry, "count": len(check.issues), "cases": [self._issue(issue) for issue in check.issues]}
 
-    def _case(self, case: Case) -> dict[str, Any]:
+    def _issue(self, issue: Issue) -> dict[str, Any]:
         columns = ("image", "source", "patient", "split")
-        rows = self.table.frame[list(columns)].iloc[list(case.rows)].to_numpy(object).tolist()
-        entry = {"words": case.words, "images": [dict(zip(columns, row, strict=True)) for row in rows]}
-        return entry if case.similarity is None else {**entry, "similarity": round(case.similarity, 4)}
+        rows = self.table.frame[list(columns)].iloc[list(issue.rows)].to_numpy(object).tolist()
+        entry = {
+            "words": issue.notice.text,
+            "code": issue.notice.code,
+            "images": [dict(zip(columns, row, strict=True)) for row in rows],
+        }
+        return entry if issue.similarity is None else {**entry, "similarity": round(issue.similarity, 4)}
 
 
 def severities(checks: Sequence[Check]) -> dict[str, int]:
-    """Counts the cases of each severity."""
+    """Count the issues of each severity."""
     return {
-        severity: sum(len(check.cases) for check in checks if check.severity == severity)
+        severity: sum(len(check.issues) for check in checks if check.severity == severity)
         for severity in SEVERITIES
     }
 

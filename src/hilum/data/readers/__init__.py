@@ -39,7 +39,7 @@ def read(
     uncertain: str = "",
     empty: str = "",
 ) -> Table:
-    """Reads a data set of any known layout.
+    """Read a data set of any known layout.
 
     Args:
         source: A folder, a CSV file, or a table (`.parquet`) written before.
@@ -146,7 +146,7 @@ def _check_arguments(request: Request, reader: Reader) -> None:
 
 
 def _seen(source: Path) -> str:
-    """Describes a source that no reader knows, without names of image files, which may belong to patients."""
+    """Describe a source that no reader knows, without names of image files, which may belong to patients."""
     if source.is_file():
         return f"one file that ends in {source.suffix or 'nothing'}" + _header(source)
     entries = sorted(source.iterdir())

@@ -91,7 +91,7 @@ class Reader:
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """Reads a CSV file as text, header names trimmed, empty cells as empty text.
+    """Read a CSV file as text, header names trimmed, empty cells as empty text.
 
     Raises:
         DataError: The file is not a CSV file in UTF-8, or has no rows.
@@ -120,7 +120,7 @@ def read_csv(path: Path) -> pd.DataFrame:
 
 
 def read_header(path: Path) -> tuple[str, ...]:
-    """Returns the trimmed header cells of a CSV file, none where it cannot be read; never raises."""
+    """Return the trimmed header cells of a CSV file, none where it cannot be read; never raises."""
     if path.suffix.lower() != ".csv" or not path.is_file():
         return ()
     try:
@@ -131,7 +131,7 @@ def read_header(path: Path) -> tuple[str, ...]:
 
 
 def require_columns(frame: pd.DataFrame, names: Iterable[str], *, path: Path) -> None:
-    """Raises a LayoutError that names the columns there, the nearest first, where one of `names` is missing."""
+    """Raise a LayoutError that names the columns there, the nearest first, where one of `names` is missing."""
     for name in names:
         if name not in frame.columns:
             raise LayoutError(
@@ -140,7 +140,7 @@ def require_columns(frame: pd.DataFrame, names: Iterable[str], *, path: Path) ->
 
 
 def find_file(folder: Path, *names: str) -> Path | None:
-    """Returns the first of the files `names` that lies in `folder`, whatever its letter case."""
+    """Return the first of the files `names` that lies in `folder`, whatever its letter case."""
     if not folder.is_dir():
         return None
     there = {entry.name.lower(): entry for entry in sorted(folder.iterdir()) if entry.is_file()}
@@ -148,13 +148,13 @@ def find_file(folder: Path, *names: str) -> Path | None:
 
 
 def is_image(name: str) -> bool:
-    """Tells by its name whether a file is an image; what macOS hides beside it is not."""
+    """Tell by its name whether a file is an image; what macOS hides beside it is not."""
     base = name.replace(MEMBER, "/").rpartition("/")[2]
     return base.lower().endswith(IMAGE_SUFFIXES) and not base.startswith(".")
 
 
 def sub_folders(folder: Path) -> dict[str, Path]:
-    """Returns the folders in `folder` by name, without hidden ones and macOS's copies."""
+    """Return the folders in `folder` by name, without hidden ones and macOS's copies."""
     if not folder.is_dir():
         return {}
     entries = sorted(entry for entry in folder.iterdir() if entry.is_dir())
@@ -162,13 +162,13 @@ def sub_folders(folder: Path) -> dict[str, Path]:
 
 
 def images_in(folder: Path) -> list[str]:
-    """Returns the sorted names of the images directly in `folder`."""
+    """Return the sorted names of the images directly in `folder`."""
     with os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries if is_image(entry.name) and entry.is_file())
 
 
 def walk_images(folder: Path) -> Iterator[str]:
-    """Yields the paths of all images under `folder`, those in ZIP archives too, relative and with `/`."""
+    """Yield the paths of all images under `folder`, those in ZIP archives too, relative and with `/`."""
     seen: set[tuple[int, int]] = set()
     for place, folders, names in os.walk(folder, followlinks=True):
         status = os.stat(place)  # noqa: PTH116
@@ -191,18 +191,18 @@ def walk_images(folder: Path) -> Iterator[str]:
 
 
 def file_names(paths: pd.Series) -> pd.Series:
-    """Returns the last part of each path, inside an archive or not."""
+    """Return the last part of each path, inside an archive or not."""
     return paths.str.replace(rf"^.*(?:/|{MEMBER})", "", regex=True)
 
 
 def remapped(path: str, remap: tuple[str, str]) -> str:
-    """Returns `path` with its beginning OLD replaced by NEW, where it begins so."""
+    """Return `path` with its beginning OLD replaced by NEW, where it begins so."""
     old, new = remap
     return new + path.removeprefix(old) if path.startswith(old) else path
 
 
 def encode(labels: pd.Series, findings: Sequence[str], *, separator: str, path: Path) -> NDArray[np.float64]:
-    """Turns joined labels into values.
+    """Turn joined labels into values.
 
     Args:
         labels: Text such as `"Mass|Nodule"`; empty where nothing is known.
@@ -244,7 +244,7 @@ def encode(labels: pd.Series, findings: Sequence[str], *, separator: str, path: 
 def decide(
     values: NDArray[np.float64], request: Request, *, normal: NDArray[np.bool_], except_: Sequence[int] = ()
 ) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """Applies the policies for uncertain and for empty labels.
+    """Apply the policies for uncertain and for empty labels.
 
     Args:
         values: (rows, findings): 1, 0, -1 uncertain, NaN empty.
@@ -273,14 +273,14 @@ def decide(
 
 
 def ticked(labels: pd.Series, *, separator: str) -> NDArray[np.bool_]:
-    """Tells which joined labels say `No Finding`; bool (rows,)."""
+    """Return which joined labels say `No Finding`; bool (rows,)."""
     codes, texts = pd.factorize(labels)
     says = np.array([NO_FINDING in tokens(text, separator) for text in texts], dtype=bool)
     return np.asarray(says[codes])
 
 
 def states(labels: NDArray[np.float64], findings: Sequence[str], normal: NDArray[np.bool_]) -> bool:
-    """Tells whether all images without any finding are those that a source calls normal; see `Source`.
+    """Return whether all images without any finding are those that a source calls normal; see `Source`.
 
     Args:
         labels: (rows, findings): 1, 0 or NaN.
@@ -293,7 +293,7 @@ def states(labels: NDArray[np.float64], findings: Sequence[str], normal: NDArray
 
 
 def numbers_or_empty(cells: pd.Series, *, path: Path) -> NDArray[np.float64]:
-    """Reads label cells of 1, 0, -1 or nothing (NaN).
+    """Read label cells of 1, 0, -1 or nothing (NaN).
 
     Raises:
         DataError: A cell is none of these.
@@ -310,7 +310,7 @@ def numbers_or_empty(cells: pd.Series, *, path: Path) -> NDArray[np.float64]:
 
 
 def findings_of(labels: Iterable[str]) -> set[str]:
-    """Returns the findings that labels speak of: for `No Finding` none, for `No X` of a finding X that X."""
+    """Return the findings that labels speak of: for `No Finding` none, for `No X` of a finding X that X."""
     names = {named(label) for label in labels} - {NO_FINDING}
     known = (names | VOCABULARY.keys()) - {NO_FINDING}
     denials = {name: denied for name in names if (denied := _denied(name)) in known}
@@ -318,7 +318,7 @@ def findings_of(labels: Iterable[str]) -> set[str]:
 
 
 def parse_ages(text: pd.Series) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """Reads ages such as `57`, `060Y`, `013M`, `002W` and `001D`.
+    """Read ages such as `57`, `060Y`, `013M`, `002W` and `001D`.
 
     Returns:
         Years (float64, NaN where empty, unreadable or above `OLDEST`), and notes on what became unknown.
@@ -339,7 +339,7 @@ def parse_ages(text: pd.Series) -> tuple[NDArray[np.float64], tuple[str, ...]]:
 def parse_choice(
     text: pd.Series, meanings: dict[str, str], *, column: str
 ) -> tuple[pd.Series, tuple[str, ...]]:
-    """Maps cells by `meanings` (keys in upper case); others become unknown (empty), with a note."""
+    """Map cells by `meanings` (keys in upper case); others become unknown (empty), with a note."""
     cells = text.str.strip().str.upper()
     found = cells.map(meanings).astype(object).where(lambda value: value.notna(), "")
     odd = sorted(set(cells[(found == "") & (cells != "")]))
@@ -366,7 +366,7 @@ SPLIT_MEANINGS = {
 
 
 def patients_from_names(images: pd.Series) -> tuple[pd.Series, tuple[str, ...]]:
-    """Finds patients for images that come without.
+    """Find patients for images that come without.
 
     Args:
         images: Paths.
@@ -392,7 +392,7 @@ KERMANY_NAME = r"^(person\d+_(?:bacteria|virus)|(?:NORMAL2-)?IM-\d+)[-_]\d"
 def rows_to_keep(
     found: NDArray[np.bool_], *, place: Path, required: bool
 ) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
-    """Decides which rows of a label file stay, and says so.
+    """Decide which rows of a label file stay, and say so.
 
     Args:
         found: bool (rows,): whether the row's image is there.
@@ -423,7 +423,7 @@ def rows_to_keep(
 
 
 def locate_by_stem(names: pd.Series, folder: Path, *, suffix: str) -> tuple[pd.Series, NDArray[np.bool_]]:
-    """Finds images below a folder by their names without ending.
+    """Find images below a folder by their names without ending.
 
     Args:
         names: Such as a DICOM file's name without `.dcm`.
@@ -457,7 +457,7 @@ def locate_by_stem(names: pd.Series, folder: Path, *, suffix: str) -> tuple[pd.S
 def boxes_of(
     images: Sequence[str], findings: Sequence[str], corners: NDArray[np.float64], *, path: Path
 ) -> pd.DataFrame:
-    """Returns boxes as a table keeps them.
+    """Return boxes as a table keeps them.
 
     Args:
         images: The image of each box, as the table names it.
@@ -484,6 +484,6 @@ def _is_junk(name: str) -> bool:
 
 
 def _denied(name: str) -> str:
-    """Returns the X of a label `No X`, else empty text."""
+    """Return the X of a label `No X`, else empty text."""
     words = name.replace("_", " ").split()
     return named(" ".join(words[1:])) if len(words) > 1 and words[0].lower() in ("no", "non", "not") else ""

@@ -74,12 +74,12 @@ _SPLITS = {"train": "train", "valid": "val", "test": "test"}
 
 
 def matches(request: Request) -> bool:
-    """Tells whether there is a CSV file with CheXpert's columns."""
+    """Return whether there is a CSV file with CheXpert's columns."""
     return any(_is_label_file(path) for path in _label_files(request.source))
 
 
 def read(request: Request) -> Table:
-    """Reads the set; see the module for the layout."""
+    """Read the set; see the module for the layout."""
     files = [path for path in _label_files(request.source) if _is_label_file(path)]
     if not files:
         raise LayoutError(
@@ -160,7 +160,7 @@ def _cells(path: Path) -> pd.DataFrame:
 
 
 def _root(request: Request, path: Path, written: str) -> Path:
-    """Finds the folder that holds `train` and `valid`: the files' own, or the one asked for, or the named one in it."""
+    """Find the folder that holds `train` and `valid`: the files' own, or the one asked for, or the named one in it."""
     folder = request.images or path.parent
     inside = folder / written.strip().partition("/")[0]
     holds_parts = any((folder / part).is_dir() for part in _SPLITS)

@@ -52,12 +52,12 @@ _OPTIONAL = ("patient", "study", "view", "sex", "age", "split")
 
 
 def matches(request: Request) -> bool:
-    """Tells whether the source is a CSV file whose columns are named as a table's."""
+    """Return whether the source is a CSV file whose columns are named as a table's."""
     return _own_names(read_header(request.source)) is not None
 
 
 def read(request: Request) -> Table:
-    """Reads the file; see the module for the layout."""
+    """Read the file; see the module for the layout."""
     if not request.source.is_file():
         raise LayoutError(f"{request.source} is a folder; the layout csv expects a CSV file")
     if request.columns is not None:
@@ -84,7 +84,7 @@ READER = Reader(
 
 
 def parse_columns(pairs: Sequence[str], *, separator: str = "|", positive: Sequence[str] = ()) -> ColumnMap:
-    """Reads a column map as it is given on a command line.
+    """Read a column map as it is given on a command line.
 
     Args:
         pairs: Texts such as `"image=file"`; the left is a field of `ColumnMap`, the right a column; `finding` may
@@ -122,7 +122,7 @@ def parse_columns(pairs: Sequence[str], *, separator: str = "|", positive: Seque
 
 
 def read_mapped(request: Request, columns: ColumnMap) -> Table:
-    """Reads the CSV file `request.source` by a column map."""
+    """Read the CSV file `request.source` by a column map."""
     path = request.source
     if columns.label and columns.findings:
         raise UsageError(
@@ -182,7 +182,7 @@ def read_mapped(request: Request, columns: ColumnMap) -> Table:
 
 
 def _own_names(header: Sequence[str]) -> ColumnMap | None:
-    """Returns the map of a file whose columns are named as a table's, else None."""
+    """Return the map of a file whose columns are named as a table's, else None."""
     findings = tuple(name for name in header if named(name) in VOCABULARY)
     if "image" not in header or not (findings or "label" in header):
         return None
@@ -191,7 +191,7 @@ def _own_names(header: Sequence[str]) -> ColumnMap | None:
 
 
 def _place(written: pd.Series, request: Request) -> tuple[Path, pd.Series, tuple[str, ...]]:
-    """Finds the root of the images, and their paths relative to it."""
+    """Find the root of the images, and their paths relative to it."""
     base = request.images or request.source.parent
     if request.remap is not None:
         moved = written.map(lambda text: remapped(text, request.remap))
@@ -234,7 +234,7 @@ def _place_by_name(written: pd.Series, folder: Path, source: Path) -> tuple[Path
 def _labels(
     frame: pd.DataFrame, columns: ColumnMap, request: Request
 ) -> tuple[tuple[str, ...], NDArray[np.float64], NDArray[np.bool_], tuple[str, ...]]:
-    """Returns findings, values (rows, findings), the rows that are told to have no finding, and notes."""
+    """Return findings, values (rows, findings), the rows that are told to have no finding, and notes."""
     if not columns.label:
         return _labels_of_columns(frame, columns, request)
     path = request.source
@@ -257,7 +257,7 @@ def _labels(
 
 
 def _joined_otherwise(parts: set[str], columns: ColumnMap, path: Path) -> tuple[str, ...]:
-    """Looks for what joins findings besides the separator: refused where that is sure, else a note."""
+    """Look for what joins findings besides the separator: refused where that is sure, else a note."""
     notes = []
     for sign in (sign for sign in SEPARATORS if sign != columns.separator):
         joined = sorted(part for part in parts if sign in part and named(part) not in VOCABULARY)
@@ -297,7 +297,7 @@ def _labels_of_columns(
 def _told_by(
     frame: pd.DataFrame, columns: ColumnMap
 ) -> tuple[dict[str, NDArray[np.float64]], tuple[str, ...]]:
-    """Reads finding columns whose cells are words: which of them mean present is given, the others mean absent."""
+    """Read finding columns whose cells are words: which of them mean present is given, the others mean absent."""
     present = {text.strip().casefold() for text in columns.positive}
     values, others = {}, set()
     for name in columns.findings:

@@ -31,12 +31,12 @@ from hilum.recipe.findings import in_order
 
 
 def matches(request: Request) -> bool:
-    """Tells whether at least two class folders hold images; `images`, `images_256` ... are no classes."""
+    """Return whether at least two class folders hold images; `images`, `images_256` ... are no classes."""
     return any(_is_split_by_class(classes) for _, classes in _parts(request.images or request.source))
 
 
 def read(request: Request) -> Table:
-    """Reads the folders; see the module for the layout."""
+    """Read the folders; see the module for the layout."""
     root = request.images or request.source
     rows = [
         (folder.joinpath(name).relative_to(root).as_posix(), split, label)
@@ -87,7 +87,7 @@ READER = Reader(
 
 
 def _parts(root: Path) -> list[tuple[str, Mapping[str, Path]]]:
-    """Returns (split, class folders) of each part; one without a split where there are none."""
+    """Return (split, class folders) of each part; one without a split where there are none."""
     inside = sub_folders(root)
     parts = {
         folder: SPLIT_MEANINGS[name.upper()]

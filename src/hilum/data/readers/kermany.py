@@ -36,7 +36,7 @@ _CLASSES = ("NORMAL", "PNEUMONIA")
 
 
 def matches(request: Request) -> bool:
-    """Tells whether there are Kermany's class folders with Kermany's file names in them."""
+    """Return whether there are Kermany's class folders with Kermany's file names in them."""
     root = _root(request)
     if root is None:
         return False
@@ -45,7 +45,7 @@ def matches(request: Request) -> bool:
 
 
 def read(request: Request) -> Table:
-    """Reads the set; see the module for the layout."""
+    """Read the set; see the module for the layout."""
     root = _root(request)
     if root is None:
         raise LayoutError(
@@ -94,7 +94,7 @@ READER = Reader(
 
 
 def _root(request: Request) -> Path | None:
-    """Finds the folder above train and test: the source, or the first `chest_xray` in it.
+    """Find the folder above train and test: the source, or the first `chest_xray` in it.
 
     The outer folder comes first, so that Kaggle's inner duplicate is never read beside it.
     """
@@ -109,7 +109,7 @@ def _root(request: Request) -> Path | None:
 
 
 def _class_folders(root: Path) -> list[tuple[str, str, Path]]:
-    """Returns (split, class, folder) of each class folder; empty where not both classes are there."""
+    """Return (split, class, folder) of each class folder; empty where not both classes are there."""
     inside = sub_folders(root)
     if all(label in inside for label in _CLASSES):
         return [("", label, inside[label]) for label in _CLASSES]
@@ -122,7 +122,7 @@ def _class_folders(root: Path) -> list[tuple[str, str, Path]]:
 
 
 def _labels(pneumonia: pd.Series, patients: pd.Series) -> np.ndarray:
-    """Returns float64 (rows, 3): a pneumonia whose name gives no cause has unknown causes."""
+    """Return float64 (rows, 3): a pneumonia whose name gives no cause has unknown causes."""
     sick = pneumonia.to_numpy(bool)
     bacteria, virus = (patients.str.endswith(cause).to_numpy(bool) for cause in ("_bacteria", "_virus"))
     known = ~sick | bacteria | virus

@@ -20,13 +20,13 @@ COLUMNS = ColumnMap(image="image_path", label="label")
 
 
 def matches(request: Request) -> bool:
-    """Tells whether there is a CSV file with the two columns."""
+    """Return whether there is a CSV file with the two columns."""
     path = _file(request)
     return path is not None and {COLUMNS.image, COLUMNS.label} <= set(read_header(path))
 
 
 def read(request: Request) -> Table:
-    """Reads the file; see the module for the layout."""
+    """Read the file; see the module for the layout."""
     path = _file(request)
     if path is None:
         raise LayoutError(f"there is no labeled_images.csv in {request.source}")

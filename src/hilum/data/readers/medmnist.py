@@ -45,12 +45,12 @@ _SPLITS = ("train", "val", "test")
 
 
 def matches(request: Request) -> bool:
-    """Tells whether there is an archive of one of these names with MedMNIST's keys."""
+    """Return whether there is an archive of one of these names with MedMNIST's keys."""
     return any(_has_keys(path) for path in _archives(request.source))
 
 
 def read(request: Request) -> Table:
-    """Reads the set; see the module for the layout."""
+    """Read the set; see the module for the layout."""
     if request.images is not None:
         raise UsageError("--images does not apply to MedMNIST, whose images lie in the .npz file itself")
     path = _archive(request.source)
@@ -125,7 +125,7 @@ def _archive(source: Path) -> Path:
 
 
 def _part(path: Path, split: str, findings: tuple[str, ...]) -> tuple[NDArray[np.float64], tuple[int, ...]]:
-    """Reads a part's labels, float64 (images, findings), and the shape of its images without their pixels."""
+    """Read a part's labels, float64 (images, findings), and the shape of its images without their pixels."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             labels = np.asarray(archive[f"{split}_labels"])

@@ -72,7 +72,7 @@ _SIZES = (("OriginalImage[Width", "Height]"), ("OriginalImageWidth", "OriginalIm
 
 
 def matches(request: Request) -> bool:
-    """Tells whether the source is a CSV file of NIH's columns, or a folder of NIH's."""
+    """Return whether the source is a CSV file of NIH's columns, or a folder of NIH's."""
     source = request.source
     if source.is_file():
         return set(_NEEDED[:2]) <= set(read_header(source))
@@ -83,7 +83,7 @@ def matches(request: Request) -> bool:
 
 
 def read(request: Request) -> Table:
-    """Reads the set or the sample; see the module for the layout."""
+    """Read the set or the sample; see the module for the layout."""
     path, notes = _label_file(request.source)
     cells = read_csv(path)
     require_columns(cells, _NEEDED, path=path)
@@ -151,7 +151,7 @@ def _holds_nih_images(folder: Path) -> bool:
 
 
 def _locate(names: pd.Series, folder: Path) -> tuple[pd.Series, np.ndarray]:
-    """Finds each named image below a folder.
+    """Find each named image below a folder.
 
     Returns:
         Paths relative to the folder (the bare name where there is none), and bool (rows,): found.
@@ -189,7 +189,7 @@ def _original_size(cells: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _official_split(names: pd.Series, folder: Path) -> tuple[pd.Series, tuple[str, ...]]:
-    """Reads the official lists: train for the train and validation list, test, or empty for neither."""
+    """Read the official lists: train for the train and validation list, test, or empty for neither."""
     split = pd.Series([""] * len(names), dtype=object)
     lists = {"train": find_file(folder, "train_val_list.txt"), "test": find_file(folder, "test_list.txt")}
     if not any(lists.values()):
@@ -202,7 +202,7 @@ def _official_split(names: pd.Series, folder: Path) -> tuple[pd.Series, tuple[st
 
 
 def _boxes(images: pd.Series, folder: Path) -> pd.DataFrame:
-    """Reads the boxes of the table's images as fractions.
+    """Read the boxes of the table's images as fractions.
 
     Args:
         images: The table's image paths, indexed by file name.

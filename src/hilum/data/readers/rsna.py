@@ -24,7 +24,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hilum import images as pictures
 from hilum.data.readers.base import (
     Reader,
     Request,
@@ -38,6 +37,7 @@ from hilum.data.readers.base import (
 )
 from hilum.data.table import Source, Table, make_frame
 from hilum.errors import DataError, LayoutError, nearest
+from hilum.images import header
 
 CITATION = (
     "Shih G, Wu CC, Halabi SS, et al. Augmenting the National Institutes of Health Chest Radiograph Dataset with "
@@ -61,13 +61,13 @@ _COLUMNS = ("patientId", "x", "y", "width", "height", "Target")
 
 
 def matches(request: Request) -> bool:
-    """Tells whether there is a CSV file with the challenge's columns."""
+    """Return whether there is a CSV file with the challenge's columns."""
     path = _label_file(request.source)
     return path is not None and set(_COLUMNS) <= set(read_header(path))
 
 
 def read(request: Request) -> Table:
-    """Reads the set; see the module for the layout."""
+    """Read the set; see the module for the layout."""
     path = _label_file(request.source)
     if path is None:
         raise LayoutError(f"there is no {LABEL_FILE} in {request.source}")
@@ -174,9 +174,9 @@ def _labels(
 
 
 def _headers(images: pd.Series, folder: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Reads view, sex, age, width and height of DICOM files (rows by image), and says what could not be read."""
+    """Read view, sex, age, width and height of DICOM files (rows by image), and say what could not be read."""
     files = [image for image in images if image.lower().endswith((".dcm", ".dicom"))]
-    headers = {image: pictures.header(folder / image) for image in files}
+    headers = {image: header(folder / image) for image in files}
     rows = {image: vars(header) for image, header in headers.items() if header is not None}
     told = pd.DataFrame.from_dict(rows, orient="index", columns=["view", "sex", "age", "width", "height"])
     notes = []
@@ -192,7 +192,7 @@ def _headers(images: pd.Series, folder: Path) -> tuple[pd.DataFrame, tuple[str, 
 
 
 def _numbers(cells: pd.DataFrame, path: Path) -> NDArray[np.float64]:
-    """Returns x, y, width and height in pixels, float64 (boxes, 4)."""
+    """Return x, y, width and height in pixels, float64 (boxes, 4)."""
     columns = cells[["x", "y", "width", "height"]]
     numbers: NDArray[np.float64] = columns.apply(pd.to_numeric, errors="coerce").to_numpy(float)
     if np.isnan(numbers).any():

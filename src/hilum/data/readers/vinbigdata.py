@@ -25,7 +25,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hilum import images as pictures
 from hilum.data.readers.base import (
     Reader,
     Request,
@@ -39,6 +38,7 @@ from hilum.data.readers.base import (
 )
 from hilum.data.table import Source, Table, make_frame, no_boxes
 from hilum.errors import DataError, LayoutError
+from hilum.images import header
 from hilum.recipe.findings import NO_FINDING, canonical
 from hilum.stats import fleiss_kappa
 
@@ -73,13 +73,13 @@ _COLUMNS = ("image_id", "class_name", "class_id", "rad_id", "x_min", "y_min", "x
 
 
 def matches(request: Request) -> bool:
-    """Tells whether there is a CSV file with the challenge's columns."""
+    """Return whether there is a CSV file with the challenge's columns."""
     path = _label_file(request.source)
     return path is not None and set(_COLUMNS) <= set(read_header(path))
 
 
 def read(request: Request) -> Table:
-    """Reads the set; see the module for the layout."""
+    """Read the set; see the module for the layout."""
     path = _label_file(request.source)
     if path is None:
         raise LayoutError(f"there is no train.csv in {request.source}")
@@ -122,7 +122,7 @@ READER = Reader(
 
 
 def votes(path: Path) -> pd.DataFrame:
-    """Returns how many readers marked each finding: a row an image, with `image_id`, `readers` and `FINDINGS`."""
+    """Return how many readers marked each finding: a row an image, with `image_id`, `readers` and `FINDINGS`."""
     counted, readers = _votes(_cells(path))
     counted.insert(0, "readers", readers)
     return counted.reset_index()
@@ -150,7 +150,7 @@ def _cells(path: Path) -> pd.DataFrame:
 
 
 def _votes(cells: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
-    """Returns how many readers marked each finding (images, findings), and how many readers each image has."""
+    """Return how many readers marked each finding (images, findings), and how many readers each image has."""
     readers = cells.groupby("image_id", sort=False)["rad_id"].nunique()
     marks = cells[cells["finding"] != NO_FINDING].drop_duplicates(["image_id", "rad_id", "finding"])
     counted = pd.crosstab(marks["image_id"], marks["finding"])
@@ -187,7 +187,7 @@ def _agreement_notes(
 def _boxes(
     cells: pd.DataFrame, place_of: pd.Series, called: pd.DataFrame, *, folder: Path, path: Path
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Turns the readers' boxes into fractions, as far as the size of the originals is known."""
+    """Turn the readers' boxes into fractions, as far as the size of the originals is known."""
     marked = cells[(cells["finding"] != NO_FINDING) & cells["image_id"].isin(place_of.index)]
     rows = called.index.get_indexer(marked["image_id"])
     agreed = called.to_numpy()[rows, called.columns.get_indexer(marked["finding"])]
@@ -217,7 +217,7 @@ def _boxes(
 
 
 def _sizes(ids: NDArray[np.object_], place_of: pd.Series, *, folder: Path, csv_folder: Path) -> pd.Series:
-    """Finds the originals' (width, height) in pixels, by image, where it can be known."""
+    """Find the originals' (width, height) in pixels, by image, where it can be known."""
     path = find_file(csv_folder, "train_meta.csv")
     if path is not None:
         cells = read_csv(path)
@@ -227,7 +227,7 @@ def _sizes(ids: NDArray[np.object_], place_of: pd.Series, *, folder: Path, csv_f
         return pd.Series({name: told[name] for name in ids if min(told.get(name, (0,))) > 0}, dtype=object)
     # Of a copy in another format the size is not the original's.
     headers = {
-        name: pictures.header(folder / place_of[name])
+        name: header(folder / place_of[name])
         for name in ids
         if place_of[name].lower().endswith((".dicom", ".dcm"))
     }

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from hilum.data.batches import Batches
-from hilum.engines import Hooks, Trained, Validation
-from hilum.engines.keras import backend as backend, export, train
+import hilum.engines.keras.backend  # noqa: F401  (before Keras is imported)
+from hilum.engines.contract import Hooks, Trained, TrainingJob
+from hilum.engines.keras import train
+from hilum.engines.keras.export import export_model
 from hilum.engines.weight_sources import check_weights
 from hilum.recipe import Recipe
 
@@ -30,43 +31,18 @@ class KerasEngine:
         self.verbose = verbose
 
     def check(self, recipe: Recipe, *, devices: int = 1) -> None:
-        """Refuses weights that nobody has, and more than one process."""
+        """Refuse weights that nobody has, and more than one process."""
         check_weights(recipe.model.weights, engine=self.name, architecture=recipe.model.architecture)
         train.check_devices(devices)
 
-    def fit(
-        self,
-        recipe: Recipe,
-        batches: Batches,
-        validation: Validation,
-        *,
-        class_weights: np.ndarray,
-        state: Path,
-        resume: bool,
-        hooks: Hooks,
-        devices: int = 1,
-        profile: bool = False,  # noqa: ARG002 (a compiled step always waits for the device)
-        features: Path | None = None,
-    ) -> Trained:
-        """Trains a model."""
-        return train.fit(
-            recipe,
-            batches,
-            validation,
-            class_weights=class_weights,
-            state=state,
-            resume=resume,
-            devices=devices,
-            hooks=hooks,
-            callbacks=self.callbacks,
-            verbose=self.verbose,
-            features=features,
-        )
+    def fit(self, job: TrainingJob, hooks: Hooks) -> Trained:
+        """Train a model; of the job's profile nothing is read, since a compiled step always waits for the device."""
+        return train.fit(job, hooks, callbacks=self.callbacks, verbose=self.verbose)
 
     def logits(self, trained: Trained, images: np.ndarray) -> np.ndarray:
-        """Runs images through the model in full precision."""
+        """Run images through the model in full precision."""
         return train.logits(trained.model, images)
 
     def export(self, trained: Trained, *, size: int, graph: Path, weights: Path) -> Sequence[Path]:
-        """Writes the ONNX graph and the native weights."""
-        return export.export(trained.model, size=size, graph=graph, weights=weights)
+        """Write the ONNX graph and the native weights."""
+        return export_model(trained.model, size=size, graph=graph, weights=weights)

@@ -8,9 +8,6 @@ from typing import Any
 
 import keras
 
-from hilum.engines.keras import backend as backend
-
-CUSTOM_CNN = "custom_cnn"
 MOMENTUM = (
     0.9  # of batch norm's statistics, as PyTorch's 0.1 has it; the library's 0.99 needs thousands of steps
 )
@@ -61,10 +58,10 @@ def make_backbone(
     dropout: float = 0.0,
     seed: int = 0,
 ) -> Any:
-    """Makes a backbone that ends at its feature map.
+    """Make a backbone that ends at its feature map.
 
     Args:
-        name: `custom_cnn` or a name in `keras.applications`.
+        name: One of `OWN` or a name in `keras.applications`.
         size: Side of the images in pixels.
         pretrained: Whether to fetch the library's ImageNet weights.
         load: Fills the network with weights while it is still as the library has it.
@@ -75,8 +72,8 @@ def make_backbone(
         A functional `keras.Model`: (batch, size, size, 3) -> (batch, h, w, channels).
     """
     with seeded(seed):
-        if name == CUSTOM_CNN:
-            network = _custom_cnn(size, dropout)
+        if name in OWN:
+            network = OWN[name](size, dropout)
         else:
             network = getattr(keras.applications, name)(
                 include_top=False,
@@ -87,7 +84,7 @@ def make_backbone(
             )
         if load is not None:
             load(network)
-        if name != CUSTOM_CNN:
+        if name not in OWN:
             network = _adapted(network, FAMILIES[name])
     for layer in layers(network):
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -96,7 +93,7 @@ def make_backbone(
 
 
 def _adapted(network: Any, family: Family) -> Any:
-    """Cuts a normalisation inside the network away, and writes grouped convolutions so that they run on a CPU."""
+    """Cut a normalisation inside the network away, and write grouped convolutions so that they run on a CPU."""
     if family.first:
         network = keras.Model(network.get_layer(family.first).input, network.output, name=network.name)
     if not any(map(_grouped, network.layers)):
@@ -156,12 +153,16 @@ def _custom_cnn(size: int, dropout: float) -> Any:
         features = keras.layers.ReLU(name=f"block{number}_relu")(features)
         features = keras.layers.MaxPooling2D(2, name=f"block{number}_pool")(features)
         features = keras.layers.SpatialDropout2D(dropout, name=f"block{number}_dropout")(features)
-    return keras.Model(image, features, name=CUSTOM_CNN)
+    return keras.Model(image, features, name="custom_cnn")
+
+
+OWN: dict[str, Callable[[int, float], Any]] = {"custom_cnn": _custom_cnn}
+"""Name -> a function of size and dropout that makes a network: (batch, size, size, 3) -> (batch, h, w, channels)."""
 
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Makes what Keras draws follow from a seed, for a while: its seeds are drawn by Python's generator."""
+    """Make what Keras draws follow from a seed, for a while: its seeds are drawn by Python's generator."""
     before = random.getstate()
     random.seed(seed)
     try:

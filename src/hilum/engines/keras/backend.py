@@ -11,7 +11,7 @@ BACKEND = "tensorflow"
 
 
 def _choose() -> None:
-    """Names the backend before Keras is imported, and imports both.
+    """Name the backend before Keras is imported, and imports both.
 
     Raises:
         UsageError: Keras is there already, on another backend, which cannot be changed any more.
@@ -29,7 +29,7 @@ def _choose() -> None:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Keeps TensorFlow's greetings off the terminal: its C++ part writes them to the file descriptor itself."""
+    """Keep TensorFlow's greetings off the terminal: its C++ part writes them to the file descriptor itself."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.stderr.flush()
     before, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)

@@ -13,13 +13,12 @@ from zipfile import ZipFile
 
 import numpy as np
 import onnx
-import tensorflow as tf
+import tensorflow
 import tf2onnx
 from tf2onnx.handler import tf_op
 from tf2onnx.utils import make_name
 
-from hilum.engines.keras import backend as backend
-from hilum.engines.keras.models import Classifier
+from hilum.engines.keras.models import KerasClassifier
 from hilum.engines.keras.weights import NOTE
 from hilum.files import replacing
 
@@ -33,7 +32,7 @@ class _Erfc:
 
     @classmethod
     def version_9(cls, ctx: Any, node: Any, **_options: Any) -> None:
-        """Replaces the node; Erf came with opset 9."""
+        """Replace the node; Erf came with opset 9."""
         (values,), outputs = node.input, node.output
         shapes, dtypes = node.output_shapes, node.output_dtypes
         ctx.remove_node(node.name)
@@ -42,8 +41,8 @@ class _Erfc:
         ctx.make_node("Sub", [one.output[0], erf.output[0]], outputs=outputs, shapes=shapes, dtypes=dtypes)
 
 
-def export(model: Classifier, *, size: int, graph: Path, weights: Path) -> Sequence[Path]:
-    """Writes the graph and the native weights.
+def export_model(model: KerasClassifier, *, size: int, graph: Path, weights: Path) -> Sequence[Path]:
+    """Write the graph and the native weights.
 
     Args:
         model: At its best epoch, in full precision.
@@ -56,8 +55,8 @@ def export(model: Classifier, *, size: int, graph: Path, weights: Path) -> Seque
     """
     if model.unfold:
         model.unfold()
-    explain = tf.function(lambda image: dict(zip(OUTPUTS, model.explain(image), strict=True)))
-    signature = [tf.TensorSpec((None, size, size), tf.float32, name="image")]
+    explain = tensorflow.function(lambda image: dict(zip(OUTPUTS, model.explain(image), strict=True)))
+    signature = [tensorflow.TensorSpec((None, size, size), tensorflow.float32, name="image")]
     with _quietly():
         proto, _ = tf2onnx.convert.from_function(explain, input_signature=signature, opset=OPSET)
     _tidy(proto)
@@ -68,8 +67,8 @@ def export(model: Classifier, *, size: int, graph: Path, weights: Path) -> Seque
     return graph, native
 
 
-def save(model: Classifier, path: Path) -> None:
-    """Writes a `.keras` file for people who want plain `keras.models.load_model`.
+def save(model: KerasClassifier, path: Path) -> None:
+    """Write a `.keras` file for people who want plain `keras.models.load_model`.
 
     Grey (size, size) in [0, 1] in, uncalibrated probabilities out, built-in layers only, uncompiled. Hilum itself never
     loads one but for the arrays in it, and for a note of the first weights that Keras passes over.
@@ -81,7 +80,7 @@ def save(model: Classifier, path: Path) -> None:
 
 
 def _tidy(proto: Any) -> None:
-    """Puts the outputs in the contract's order, and drops what tells of the machine that trained."""
+    """Put the outputs in the contract's order, and drops what tells of the machine that trained."""
     outputs = {value.name: value for value in proto.graph.output}
     ordered = [outputs[name] for name in OUTPUTS]
     del proto.graph.output[:]
@@ -94,7 +93,7 @@ def _tidy(proto: Any) -> None:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Keeps the exporter's own chatter off the terminal; its exceptions pass."""
+    """Keep the exporter's own chatter off the terminal; its exceptions pass."""
     loggers = [logging.getLogger(name) for name in ("tf2onnx", "tensorflow")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

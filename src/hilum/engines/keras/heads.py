@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-import tensorflow as tf
+import tensorflow
 
 from hilum.engines.initial_head import Dense, InitialHead
-from hilum.engines.keras import backend as backend
 from hilum.recipe import ModelSettings
 
 
@@ -31,7 +30,7 @@ class Connected(NamedTuple):
     shares: Any
 
 
-class Head:
+class KerasHead:
     """Attention block, pool, hidden layers with activation and dropout, and one logit an output.
 
     Made of the library's own layers alone, so that a saved model needs nothing but Keras.
@@ -62,7 +61,7 @@ class Head:
         ]
 
     def connect(self, features: Any) -> Connected:
-        """Applies the head to a symbolic feature map (batch, h, w, channels)."""
+        """Apply the head to a symbolic feature map (batch, h, w, channels)."""
         features = self._block(features)
         pooled, shares = self._pool(features)
         units, sums = pooled, []
@@ -91,7 +90,10 @@ class Head:
 
     def penalty(self) -> Any:
         """Sum of squares of the hidden kernels."""
-        return sum((tf.reduce_sum(tf.square(layer.kernel.value)) for layer in self.hidden), tf.constant(0.0))
+        return sum(
+            (tensorflow.reduce_sum(tensorflow.square(layer.kernel.value)) for layer in self.hidden),
+            tensorflow.constant(0.0),
+        )
 
     def explain(self, connected: Sequence[Any]) -> tuple[Any, Any, Any]:
         """What `connect` gave, as tensors -> logits, maps and embedding, as the graph contract has them.
@@ -104,23 +106,25 @@ class Head:
         """
         features, pooled, *sums, logits, shares = connected
         slope = SLOPES[self._settings.activation]
-        gradient = tf.transpose(self.last.kernel.value)[None]
+        gradient = tensorflow.transpose(self.last.kernel.value)[None]
         for layer, before in zip(self.hidden[::-1], sums[::-1], strict=True):
-            gradient = tf.matmul(gradient * slope(before)[:, None, :], tf.transpose(layer.kernel.value))
+            gradient = tensorflow.matmul(
+                gradient * slope(before)[:, None, :], tensorflow.transpose(layer.kernel.value)
+            )
         height, width, channels = self._shape
-        places = tf.reshape(features, (-1, height * width, channels))
+        places = tensorflow.reshape(features, (-1, height * width, channels))
         if self._settings.pool == "attention":
             maps = _attention_maps(places, pooled, logits, shares, gradient)
         elif self._settings.pool == "flatten":
             outputs = self.last.kernel.shape[1]
-            averaged = tf.reshape(gradient, (-1, outputs, channels, height * width))
-            maps = tf.matmul(tf.reduce_mean(averaged, 3), places, transpose_b=True)
+            averaged = tensorflow.reshape(gradient, (-1, outputs, channels, height * width))
+            maps = tensorflow.matmul(tensorflow.reduce_mean(averaged, 3), places, transpose_b=True)
         else:
             # Grad-CAM weighs each channel by its gradient averaged over places. Whatever share of the pooled value's
             # gradient a place gets, the shares sum to one, for the maximum as for the mean.
-            maps = tf.matmul(gradient, places, transpose_b=True) / (height * width)
-        maps = tf.reshape(maps, (-1, self.last.kernel.shape[1], height, width))
-        return logits, maps, tf.reduce_mean(places, 1)
+            maps = tensorflow.matmul(gradient, places, transpose_b=True) / (height * width)
+        maps = tensorflow.reshape(maps, (-1, self.last.kernel.shape[1], height, width))
+        return logits, maps, tensorflow.reduce_mean(places, 1)
 
 
 def _attention_maps(places: Any, pooled: Any, logits: Any, shares: Any, gradient: Any) -> Any:
@@ -129,25 +133,28 @@ def _attention_maps(places: Any, pooled: Any, logits: Any, shares: Any, gradient
     At place p with weight a_p and feature f_p, e the pooled vector and J the gradient there, the share is
     a_p (J f_p + logit - J e).
     """
-    here = tf.matmul(gradient, places, transpose_b=True)
-    there = tf.matmul(gradient, pooled[:, :, None])
-    return tf.transpose(shares, (0, 2, 1)) * (here + (logits[:, :, None] - there))
+    here = tensorflow.matmul(gradient, places, transpose_b=True)
+    there = tensorflow.matmul(gradient, pooled[:, :, None])
+    return tensorflow.transpose(shares, (0, 2, 1)) * (here + (logits[:, :, None] - there))
 
 
 # Pools that learn nothing, as functions of tensors.
-REDUCTIONS: Mapping[str, Callable[..., Any]] = {"average": tf.reduce_mean, "max": tf.reduce_max}
+REDUCTIONS: Mapping[str, Callable[..., Any]] = {
+    "average": tensorflow.reduce_mean,
+    "max": tensorflow.reduce_max,
+}
 Shape = tuple[int, int, int]
 Block = Callable[[Any], Any]
 Pool = Callable[[Any], tuple[Any, Any]]
 
 
 def _no_block(_initial: InitialHead, _shape: Shape) -> Block:
-    """Leaves the feature map as it is."""
+    """Leave the feature map as it is."""
     return lambda features: features
 
 
 def _squeeze_excitation(initial: InitialHead, shape: Shape) -> Block:
-    """Weighs each channel by a sigmoid of all channels' means (Hu et al. 2018)."""
+    """Weigh each channel by a sigmoid of all channels' means (Hu et al. 2018)."""
     perceptron = _perceptron(initial)
     mean = keras.layers.GlobalAveragePooling2D(name="block_mean")
     sigmoid = keras.layers.Activation("sigmoid", name="block_channels")
@@ -161,7 +168,7 @@ def _squeeze_excitation(initial: InitialHead, shape: Shape) -> Block:
 
 
 def _cbam(initial: InitialHead, shape: Shape) -> Block:
-    """Weighs channels, then places, each by mean and maximum (Woo et al. 2018)."""
+    """Weigh channels, then places, each by mean and maximum (Woo et al. 2018)."""
     assert initial.spatial_attention is not None
     height, width, channels = shape
     perceptron = _perceptron(initial)
@@ -261,20 +268,22 @@ POOLS: Mapping[str, Callable[[InitialHead, Shape], Pool]] = {
 
 
 def _gelu_slope(x: Any) -> Any:
-    return (1 + tf.math.erf(x / math.sqrt(2))) / 2 + x * tf.exp(-tf.square(x) / 2) / math.sqrt(2 * math.pi)
+    return (1 + tensorflow.math.erf(x / math.sqrt(2))) / 2 + x * tensorflow.exp(
+        -tensorflow.square(x) / 2
+    ) / math.sqrt(2 * math.pi)
 
 
 def _silu_slope(x: Any) -> Any:
-    return tf.sigmoid(x) * (1 + x * (1 - tf.sigmoid(x)))
+    return tensorflow.sigmoid(x) * (1 + x * (1 - tensorflow.sigmoid(x)))
 
 
 # An activation, which Keras knows by this name -> its derivative, element by element.
 SLOPES: Mapping[str, Callable[[Any], Any]] = {
-    "relu": lambda x: tf.cast(x > 0, x.dtype),
-    "elu": lambda x: tf.exp(tf.minimum(x, 0.0)),
+    "relu": lambda x: tensorflow.cast(x > 0, x.dtype),
+    "elu": lambda x: tensorflow.exp(tensorflow.minimum(x, 0.0)),
     "gelu": _gelu_slope,
     "silu": _silu_slope,
-    "tanh": lambda x: 1 - tf.square(tf.tanh(x)),
+    "tanh": lambda x: 1 - tensorflow.square(tensorflow.tanh(x)),
 }
 
 

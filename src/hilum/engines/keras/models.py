@@ -7,27 +7,28 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
+import tensorflow
 
-from hilum.engines import InitialWeights
+from hilum.engines.contract import InitialWeights
 from hilum.engines.initial_head import initial_head
-from hilum.engines.keras import backend as backend, weights
 from hilum.engines.keras.backbones import layers, make_backbone, seeded
-from hilum.engines.keras.heads import Head
-from hilum.recipe import Recipe, architectures
+from hilum.engines.keras.heads import KerasHead
+from hilum.engines.keras.weights import initialise
+from hilum.recipe import Recipe
+from hilum.recipe.architectures import architecture
 
 POLICIES = {"fp32": "float32", "bf16": "mixed_bfloat16"}
 LINKS = {"binary": "sigmoid", "multilabel": "sigmoid", "multiclass": "softmax"}
 
 
-class Classifier(keras.Model):
+class KerasClassifier(keras.Model):
     """Grey images -> logits; normalisation is inside.
 
     Attributes:
         backbone: (batch, size, size, 3) -> feature map (batch, h, w, channels).
         head: What is applied to the feature map.
         head_model: The same, from a feature map to logits.
-        connected: The same, to all that `Head.connect` gives, in a row.
+        connected: The same, to all that `KerasHead.connect` gives, in a row.
         link: From logits to probabilities: `sigmoid` or `softmax`.
         num_frozen: Layers of the backbone, counted from the image, that stay as they are.
         learn: A step of training; set by whoever trains, called by `fit`.
@@ -35,7 +36,9 @@ class Classifier(keras.Model):
             export: what is computed is the same, and the statistics are of use only to who trains on.
     """
 
-    def __init__(self, backbone: Any, head: Head, initial: InitialWeights, *, size: int, link: str) -> None:
+    def __init__(
+        self, backbone: Any, head: KerasHead, initial: InitialWeights, *, size: int, link: str
+    ) -> None:
         super().__init__(dtype="float32", name="classifier")
         self.size = size
         self.link = link
@@ -58,7 +61,9 @@ class Classifier(keras.Model):
         self.learn: Any = None
         self.unfold: Any = None
         # Traced once for any number of images.
-        self.run = tf.function(self._run, input_signature=[tf.TensorSpec((None, size, size), tf.uint8)])
+        self.run = tensorflow.function(
+            self._run, input_signature=[tensorflow.TensorSpec((None, size, size), tensorflow.uint8)]
+        )
         self.built = True  # as all its parts are
 
     def call(self, image: Any, training: bool = False) -> Any:
@@ -72,15 +77,20 @@ class Classifier(keras.Model):
     def stored(self, image: Any) -> Any:
         """Float (batch, size, size) in [0, 1] -> what `call` takes in its place while the backbone is frozen."""
         features = self.backbone(_through(self._normalisation, image), training=False)
-        return self.head.reduced(tf.cast(features, tf.float32))
+        return self.head.reduced(tensorflow.cast(features, tensorflow.float32))
 
     def explain(self, image: Any) -> tuple[Any, Any, Any]:
         """Float (batch, size, size) in [0, 1] -> logits, maps (batch, outputs, h, w), embedding."""
         features = self.backbone(_through(self._normalisation, image), training=False)
         return self.head.explain(self.connected(features, training=False))
 
+    @property
+    def num_layers(self) -> int:
+        """Number of the backbone's layers that hold weights."""
+        return len(layers(self.backbone))
+
     def freeze(self, share: float) -> None:
-        """Keeps the first layers of the backbone as they are, batch-norm statistics included, and frees the others.
+        """Keep the first layers of the backbone as they are, batch-norm statistics included, and frees the others.
 
         Args:
             share: Of the layers, counted from the image; 1 is all of the backbone.
@@ -104,18 +114,18 @@ class Classifier(keras.Model):
 
     def _run(self, images: Any) -> Any:
         """uint8 (batch, size, size) -> float32 logits, as in evaluation."""
-        return tf.cast(self(to_float(images), training=False), tf.float32)
+        return tensorflow.cast(self(to_float(images), training=False), tensorflow.float32)
 
 
 def to_float(images: Any) -> Any:
     """uint8 (n, size, size) -> float32 in [0, 1]; features stay as they are."""
-    return images if images.dtype == tf.float32 else tf.cast(images, tf.float32) / 255
+    return images if images.dtype == tensorflow.float32 else tensorflow.cast(images, tensorflow.float32) / 255
 
 
 def build(
     recipe: Recipe, *, images: np.ndarray, precision: str = "fp32", measure: bool = True
-) -> tuple[Classifier, InitialWeights]:
-    """Makes the classifier of a recipe, its initial weights loaded and its layers frozen.
+) -> tuple[KerasClassifier, InitialWeights]:
+    """Make the classifier of a recipe, its initial weights loaded and its layers frozen.
 
     Args:
         recipe: Its task, data, model and train.seed are read.
@@ -128,22 +138,20 @@ def build(
         UsageError: This engine does not have the architecture.
     """
     settings = recipe.model
-    name = architectures.architecture(settings.architecture, "keras").engines["keras"]
+    name = architecture(settings.architecture, "keras").engines["keras"]
     make = partial(
         make_backbone, size=recipe.data.size, dropout=settings.backbone_dropout, seed=recipe.train.seed
     )
     with _policy(precision), seeded(recipe.train.seed):
-        backbone, initial = weights.initialise(
-            name, settings.weights, make=make, images=images, measure=measure
-        )
+        backbone, initial = initialise(name, settings.weights, make=make, images=images, measure=measure)
         initial = initial.scaled(settings.scaling)
         return _classifier(recipe, backbone, initial), initial
 
 
-def in_full_precision(recipe: Recipe, model: Classifier) -> Classifier:
+def in_full_precision(recipe: Recipe, model: KerasClassifier) -> KerasClassifier:
     """A new classifier with the same weights, that computes in fp32."""
     settings = recipe.model
-    name = architectures.architecture(settings.architecture, "keras").engines["keras"]
+    name = architecture(settings.architecture, "keras").engines["keras"]
     with _policy("fp32"), seeded(recipe.train.seed):
         backbone = make_backbone(
             name, size=recipe.data.size, dropout=settings.backbone_dropout, seed=recipe.train.seed
@@ -153,7 +161,7 @@ def in_full_precision(recipe: Recipe, model: Classifier) -> Classifier:
     return copy
 
 
-def _classifier(recipe: Recipe, backbone: Any, initial: InitialWeights) -> Classifier:
+def _classifier(recipe: Recipe, backbone: Any, initial: InitialWeights) -> KerasClassifier:
     _, height, width, channels = backbone.output_shape
     first = initial_head(
         recipe.model,
@@ -163,8 +171,8 @@ def _classifier(recipe: Recipe, backbone: Any, initial: InitialWeights) -> Class
         outputs=len(recipe.task.findings),
         seed=recipe.train.seed,
     )
-    head = Head(first, recipe.model, shape=(height, width, channels), seed=recipe.train.seed)
-    model = Classifier(backbone, head, initial, size=recipe.data.size, link=LINKS[recipe.task.kind])
+    head = KerasHead(first, recipe.model, shape=(height, width, channels), seed=recipe.train.seed)
+    model = KerasClassifier(backbone, head, initial, size=recipe.data.size, link=LINKS[recipe.task.kind])
     model.freeze(recipe.model.frozen_share)
     return model
 
@@ -191,7 +199,7 @@ def _through(normalisation: tuple[Any, ...], image: Any) -> Any:
 
 @contextlib.contextmanager
 def _policy(precision: str) -> Iterator[None]:
-    """Makes the layers that are made inside compute in a precision."""
+    """Make the layers that are made inside compute in a precision."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(POLICIES[precision])
     try:

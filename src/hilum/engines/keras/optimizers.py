@@ -10,9 +10,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from hilum.engines.keras import backend as backend
 from hilum.engines.keras.backbones import layers
-from hilum.engines.keras.models import Classifier
+from hilum.engines.keras.models import KerasClassifier
 from hilum.recipe import TrainSettings
 
 ADAM_EPSILON = 1e-7  # Keras's; PyTorch's own is 1e-8
@@ -41,7 +40,7 @@ class Adam(Layered):
         super().__init__(settings, scales, BETAS[0])
 
     def build(self, variables: Sequence[Any]) -> None:
-        """Makes the moments, and a count of steps for each variable: one that thaws late starts at its own zero."""
+        """Make the moments, and a count of steps for each variable: one that thaws late starts at its own zero."""
         if self.built:
             return
         super().build(variables)
@@ -52,7 +51,7 @@ class Adam(Layered):
         ]
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Moves one variable."""
+        """Move one variable."""
         index = self._get_variable_index(variable)
         rate = ops.cast(learning_rate, "float32") * self.scales[index]
         beta = ops.convert_to_tensor(self.momentum)
@@ -77,14 +76,14 @@ class SGD(Layered):
         super().__init__(settings, scales, settings.momentum)
 
     def build(self, variables: Sequence[Any]) -> None:
-        """Makes the buffers."""
+        """Make the buffers."""
         if self.built:
             return
         super().build(variables)
         self._buffers = self.add_optimizer_variables(variables, "buffer")
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Moves one variable."""
+        """Move one variable."""
         index = self._get_variable_index(variable)
         rate = ops.cast(learning_rate, "float32") * self.scales[index]
         momentum = ops.cast(self.momentum, "float32")
@@ -98,8 +97,8 @@ class SGD(Layered):
 OPTIMIZERS: Mapping[str, type[Layered]] = {"adam": Adam, "adamw": Adam, "sgd": SGD}
 
 
-def make_optimizer(model: Classifier, settings: TrainSettings, *, most_frozen: float) -> Layered:
-    """Makes the optimizer.
+def make_optimizer(model: KerasClassifier, settings: TrainSettings, *, most_frozen: float) -> Layered:
+    """Make the optimizer.
 
     Args:
         model: Its variables are taken, but those of layers that stay frozen throughout.

@@ -14,7 +14,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from hilum.engines.keras import backend as backend
 from hilum.engines.keras.backbones import layers
 from hilum.engines.weight_sources import misfit
 from hilum.errors import TrainingError
@@ -24,7 +23,7 @@ STATISTICS = {"gamma": "gamma", "beta": "beta", "mean": "moving_mean", "variance
 
 
 def arrays(backbone: Any) -> dict[str, np.ndarray]:
-    """Takes the weights out.
+    """Take the weights out.
 
     Raises:
         TrainingError: There are layers of another kind.
@@ -45,7 +44,7 @@ def arrays(backbone: Any) -> dict[str, np.ndarray]:
 
 
 def fill(backbone: Any, given: Mapping[str, np.ndarray], *, name: str, told: str) -> None:
-    """Puts weights in.
+    """Put weights in.
 
     Where the library's epsilon is another than the file's, the variance takes up the difference: the function is the
     same.

@@ -36,11 +36,11 @@ from zipfile import BadZipFile, ZipFile
 import h5py
 import keras
 import numpy as np
-import tensorflow as tf
+import tensorflow
 
-from hilum.engines import InitialWeights
-from hilum.engines.keras import backend as backend, weight_exchange
-from hilum.engines.keras.backbones import CUSTOM_CNN, FAMILIES, layers
+from hilum.engines.contract import InitialWeights
+from hilum.engines.keras import weight_exchange
+from hilum.engines.keras.backbones import FAMILIES, OWN, layers
 from hilum.engines.weight_sources import RANDOM, check_weights, misfit, named, triple, unfetched
 from hilum.errors import TrainingError
 
@@ -54,10 +54,10 @@ Make = Callable[..., Any]
 def initialise(
     name: str, source: str, *, make: Make, images: np.ndarray, measure: bool = True
 ) -> tuple[Any, InitialWeights]:
-    """Makes a backbone and loads its weights.
+    """Make a backbone and loads its weights.
 
     Args:
-        name: The name in `keras.applications`, or `custom_cnn`.
+        name: The name in `keras.applications`, or one of `backbones.OWN`.
         source: `imagenet`, `none` or a path.
         make: Makes the bare backbone: `backbones.make_backbone`, its size given.
         images: uint8 (n, size, size), for unfolding batch norm.
@@ -102,7 +102,7 @@ def _from_hub(name: str, make: Make) -> tuple[Any, InitialWeights]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps Keras from telling addresses."""
+    """Keep Keras from telling addresses."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield
 
@@ -115,7 +115,7 @@ def _from_hdf5(name: str, path: Path, make: Make) -> tuple[Any, InitialWeights]:
 
 def _initial(name: str, path: Path) -> InitialWeights:
     """Of a file that says nothing of its normalisation: the library's."""
-    usual = RANDOM if name == CUSTOM_CNN else FAMILIES[name]
+    usual = RANDOM if name in OWN else FAMILIES[name]
     return InitialWeights(named(path), usual.mean, usual.std)
 
 
@@ -160,7 +160,7 @@ def _holder(whole: h5py.File, expected: Mapping[str, Any]) -> h5py.Group:
 
 
 def _copy(group: h5py.Group, expected: Mapping[str, Any], path: Path) -> None:
-    """Writes what is expected and there to a file of its own."""
+    """Write what is expected and there to a file of its own."""
     with h5py.File(path, "w") as part:
         for key in expected:
             if isinstance(group.get(key), h5py.Dataset):
@@ -168,7 +168,7 @@ def _copy(group: h5py.Group, expected: Mapping[str, Any], path: Path) -> None:
 
 
 def _load(name: str, backbone: Any, *, path: Path, told: Path) -> None:
-    """Lets Keras read arrays by layer, if each is there with the shape that it should have."""
+    """Let Keras read arrays by layer, if each is there with the shape that it should have."""
     if path.name.endswith(".weights.h5"):
         found = _shapes(path)
         for key, shape in _own_shapes(backbone).items():
@@ -188,7 +188,7 @@ def _load(name: str, backbone: Any, *, path: Path, told: Path) -> None:
 
 
 def _check_layers(name: str, backbone: Any, *, path: Path, told: Path) -> None:
-    """Compares a file of Keras's older form, which has its layers in order; Keras alone would only count them."""
+    """Compare a file of Keras's older form, which has its layers in order; Keras alone would only count them."""
     with _readable(path, "HDF5"), h5py.File(path) as file:
         if "layer_names" not in file.attrs:
             return
@@ -233,7 +233,7 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _check_plain(file: h5py.File, path: Path) -> None:
-    """Refuses an HDF5 file that reaches outside itself or holds anything but numbers."""
+    """Refuse an HDF5 file that reaches outside itself or hold anything but numbers."""
 
     def look(group: h5py.Group) -> None:
         for key in group:
@@ -306,7 +306,7 @@ def _convolutions_with_norms(backbone: Any) -> list[tuple[Any, Any]]:
 
 
 def unfold(backbone: Any, images: np.ndarray, initial: InitialWeights) -> None:
-    """Gives each batch norm the statistics of its input, without changing what the network computes.
+    """Give each batch norm the statistics of its input, without changing what the network computes.
 
     With measured mean m and variance v of the input, gamma = sqrt(v + eps) and beta = bias + m: the layer still adds
     the bias, and batch statistics during training agree with the running ones. What is unfolded stays as it is.
@@ -320,13 +320,18 @@ def unfold(backbone: Any, images: np.ndarray, initial: InitialWeights) -> None:
     if any(norm.moving_mean.numpy().any() for norm in norms):
         return
     inputs = keras.Model(backbone.inputs, [norm.input for norm in norms])
-    mean, std = tf.constant(initial.mean), tf.constant(initial.std)
+    mean, std = tensorflow.constant(initial.mean), tensorflow.constant(initial.std)
 
-    @tf.function(input_signature=[tf.TensorSpec((None, *images.shape[1:]), tf.uint8)])  # type: ignore[untyped-decorator]
+    signature = [tensorflow.TensorSpec((None, *images.shape[1:]), tensorflow.uint8)]
+
+    @tensorflow.function(input_signature=signature)  # type: ignore[untyped-decorator]
     def moments(block: Any) -> list[tuple[Any, Any]]:
-        grey = tf.cast(block, tf.float32)[..., None] / 255
+        grey = tensorflow.cast(block, tensorflow.float32)[..., None] / 255
         activations = inputs((grey - mean) / std, training=False)
-        return [tf.nn.moments(tf.cast(values, tf.float32), (0, 1, 2)) for values in activations]
+        return [
+            tensorflow.nn.moments(tensorflow.cast(values, tensorflow.float32), (0, 1, 2))
+            for values in activations
+        ]
 
     # Each block's mean and mean square, weighted by its images; summed in double.
     sums = [np.zeros((2, norm.gamma.shape[0])) for norm in norms]
@@ -345,7 +350,7 @@ def unfold(backbone: Any, images: np.ndarray, initial: InitialWeights) -> None:
 
 @contextlib.contextmanager
 def _readable(path: Path, kind: str) -> Iterator[None]:
-    """Says in words that a file is damaged."""
+    """Say in words that a file is damaged."""
     try:
         yield
     except (ValueError, OSError, BadZipFile, KeyError, TypeError, StopIteration) as error:

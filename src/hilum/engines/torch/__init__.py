@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from hilum.data.batches import Batches
-from hilum.engines import Hooks, Trained, Validation
-from hilum.engines.torch import export, train, weights as initial_weights
-from hilum.recipe import Recipe, architectures
+from hilum.engines.contract import Hooks, Trained, TrainingJob
+from hilum.engines.torch import train
+from hilum.engines.torch.export import export_model
+from hilum.engines.torch.weights import check_initial_weights
+from hilum.recipe import Recipe
+from hilum.recipe.architectures import architecture
 
 
 class TorchEngine:
@@ -17,43 +19,19 @@ class TorchEngine:
     name = "torch"
 
     def check(self, recipe: Recipe, *, devices: int = 1) -> None:
-        """Refuses a model that timm does not know, weights that nobody has, and more devices than there are."""
-        found = architectures.architecture(recipe.model.architecture, self.name)
-        initial_weights.check(found.engines[self.name], recipe.model.weights)
+        """Refuse a model that timm does not know, weights that nobody has, and more devices than there are."""
+        name = architecture(recipe.model.architecture, self.name).engines[self.name]
+        check_initial_weights(name, recipe.model.weights)
         train.check_devices(devices)
 
-    def fit(
-        self,
-        recipe: Recipe,
-        batches: Batches,
-        validation: Validation,
-        *,
-        class_weights: np.ndarray,
-        state: Path,
-        resume: bool,
-        hooks: Hooks,
-        devices: int = 1,
-        profile: bool = False,
-        features: Path | None = None,
-    ) -> Trained:
-        """Trains a model."""
-        return train.fit(
-            recipe,
-            batches,
-            validation,
-            class_weights=class_weights,
-            state=state,
-            resume=resume,
-            devices=devices,
-            hooks=hooks,
-            profile=profile,
-            features=features,
-        )
+    def fit(self, job: TrainingJob, hooks: Hooks) -> Trained:
+        """Train a model."""
+        return train.fit(job, hooks)
 
     def logits(self, trained: Trained, images: np.ndarray) -> np.ndarray:
-        """Runs images through the model in full precision."""
+        """Run images through the model in full precision."""
         return train.logits(trained.model, images)
 
     def export(self, trained: Trained, *, size: int, graph: Path, weights: Path) -> Sequence[Path]:
-        """Writes the ONNX graph and the native weights."""
-        return export.export(trained.model, trained.initial, size=size, graph=graph, weights=weights)
+        """Write the ONNX graph and the native weights."""
+        return export_model(trained.model, trained.initial, size=size, graph=graph, weights=weights)

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from hilum.errors import TrainingError, UsageError
 
-CUSTOM_CNN = "custom_cnn"
 LIBRARY = "timm."  # before the library's names of weights in a FeatureMap's
 
 
@@ -42,10 +41,10 @@ def make_backbone(
     size: int | None = None,
     dropout: float = 0.0,
 ) -> nn.Module:
-    """Makes a backbone that ends at its feature map.
+    """Make a backbone that ends at its feature map.
 
     Args:
-        name: `custom_cnn` or timm's name, with or without its tag.
+        name: One of `OWN`, or timm's name, with or without its tag.
         pretrained: Whether to fetch timm's weights for that tag; or such weights, under timm's names, which are
             brought to this size (position embeddings are resampled).
         same_padding: TensorFlow's padding, for weights that were trained with it; batch norm's eps is then 1e-3.
@@ -56,8 +55,8 @@ def make_backbone(
         UsageError: timm has no such model, it gives no feature map, or it cannot read images of that size.
         TrainingError: The architecture cannot have that padding.
     """
-    if name == CUSTOM_CNN:
-        return CustomCNN(dropout=dropout)
+    if name in OWN:
+        return OWN[name](dropout=dropout)
     config = timm_config(name)
     size = size or config.input_size[-1]
     options: dict[str, Any] = {"num_classes": 0}
@@ -177,6 +176,10 @@ class CustomCNN(nn.Module):
         return features
 
 
+OWN: dict[str, Callable[..., nn.Module]] = {"custom_cnn": CustomCNN}
+"""Name -> a network of Hilum's own: (batch, 3, size, size) -> (batch, channels, h, w), made with `dropout`."""
+
+
 def _grid(tokens: Tensor) -> Tensor:
     """(batch, h x w, channels) -> (batch, channels, h, w), h = w."""
     batch, places, channels = tokens.shape
@@ -210,7 +213,7 @@ def _describe(features: object) -> str:
 
 
 def _dry_run(model: Any, *, name: str, size: int) -> tuple[object, set[str], str]:
-    """Runs a black image.
+    """Run a black image.
 
     Returns:
         The library's features; the names of the modules that ran for them; and the name of the norm with which the
@@ -248,7 +251,7 @@ def _first_norm(model: nn.Module, head: Iterable[str]) -> str:
 
 
 def _take_out(module: nn.Module, needed: set[str], prefix: str = "") -> Iterator[str]:
-    """Replaces the parts that hold parameters and of which nothing is needed; gives their paths.
+    """Replace the parts that hold parameters and of which nothing is needed; give their paths.
 
     What lies inside a module that ran is kept: some use the weights of a part without calling it.
     """

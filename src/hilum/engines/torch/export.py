@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from hilum.engines import InitialWeights
-from hilum.engines.torch.models import Classifier
+from hilum.engines.contract import InitialWeights
+from hilum.engines.torch.models import TorchClassifier
 from hilum.files import replacing
 
 OPSET = 20
@@ -22,7 +22,7 @@ OPSET = 20
 class ContractGraph(nn.Module):
     """The classifier with the outputs that every exported graph has: logits, maps and embedding."""
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: TorchClassifier) -> None:
         super().__init__()
         self.classifier = classifier
 
@@ -32,10 +32,10 @@ class ContractGraph(nn.Module):
         return outputs
 
 
-def export(
-    model: Classifier, initial: InitialWeights, *, size: int, graph: Path, weights: Path
+def export_model(
+    model: TorchClassifier, initial: InitialWeights, *, size: int, graph: Path, weights: Path
 ) -> Sequence[Path]:
-    """Writes the graph and the native weights.
+    """Write the graph and the native weights.
 
     Args:
         model: At its best epoch.
@@ -81,7 +81,7 @@ def export(
 
 
 def _forget_where_it_was_made(proto: onnx.ModelProto) -> None:
-    """Drops the stack traces that the exporter leaves: they carry paths of the machine that trained."""
+    """Drop the stack traces that the exporter leaves: they carry paths of the machine that trained."""
     del proto.metadata_props[:]
     for holder in (proto.graph, *proto.functions):
         del holder.metadata_props[:]
@@ -100,7 +100,7 @@ def _same_padding(backbone: nn.Module) -> bool:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Keeps the exporter's own chatter off the terminal; its exceptions pass."""
+    """Keep the exporter's own chatter off the terminal; its exceptions pass."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -12,7 +12,7 @@ from hilum.engines.initial_head import Dense, InitialHead
 from hilum.recipe import ModelSettings
 
 
-class Head(nn.Module):
+class TorchHead(nn.Module):
     """Pool, hidden layers with activation and dropout, and one logit an output.
 
     Attributes:

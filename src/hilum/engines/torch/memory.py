@@ -11,7 +11,7 @@ TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 
 
 def keep_freed_memory() -> bool:
-    """Makes the C library keep freed memory for the next tensor, for the rest of the process.
+    """Make the C library keep freed memory for the next tensor, for the rest of the process.
 
     glibc maps each block above 32 MB anew and gives it back when it is freed, so that the kernel clears every page
     of every large activation, in every step. Kept, the process holds on to its peak instead.

@@ -2,20 +2,23 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hilum.engines import InitialWeights
+from hilum.engines.contract import InitialWeights
 from hilum.engines.initial_head import initial_head
-from hilum.engines.torch import weights
 from hilum.engines.torch.backbones import Layer, layers, make_backbone
-from hilum.engines.torch.heads import Head
+from hilum.engines.torch.heads import TorchHead
+from hilum.engines.torch.weights import initialise
 from hilum.errors import UsageError
-from hilum.recipe import Recipe, architectures
+from hilum.recipe import Recipe
+from hilum.recipe.architectures import architecture
 
 
-class Classifier(nn.Module):
+class TorchClassifier(nn.Module):
     """Grey images -> logits; normalisation is inside.
 
     Attributes:
@@ -29,7 +32,7 @@ class Classifier(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: nn.Module, head: Head, initial: InitialWeights) -> None:
+    def __init__(self, backbone: nn.Module, head: TorchHead, initial: InitialWeights) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
@@ -57,8 +60,13 @@ class Classifier(nn.Module):
         features: Tensor = self.backbone((image.unsqueeze(1) - self.mean) / self.std)
         return features
 
+    @property
+    def num_layers(self) -> int:
+        """Number of the backbone's layers."""
+        return len(self.layers)
+
     def freeze(self, share: float) -> None:
-        """Keeps the first layers of the backbone as they are, batch-norm statistics included, and frees the others.
+        """Keep the first layers of the backbone as they are, batch-norm statistics included, and frees the others.
 
         Args:
             share: Of the layers, counted from the image; 1 is all of the backbone.
@@ -68,8 +76,8 @@ class Classifier(nn.Module):
             for parameter in layer.parameters:
                 parameter.requires_grad_(index >= self.num_frozen)
 
-    def train(self, mode: bool = True) -> "Classifier":
-        """Switches between training and evaluation; frozen layers stay in evaluation."""
+    def train(self, mode: bool = True) -> "TorchClassifier":
+        """Switch between training and evaluation; frozen layers stay in evaluation."""
         super().train(mode)
         if self.num_frozen == len(self.layers):
             self.backbone.eval()
@@ -78,8 +86,14 @@ class Classifier(nn.Module):
         return self
 
 
-def build(recipe: Recipe, *, images: Tensor, measure: bool = True) -> tuple[Classifier, InitialWeights]:
-    """Makes the classifier of a recipe, its initial weights loaded and its layers frozen.
+def to_float(images: np.ndarray, device: Any = "cpu") -> Tensor:
+    """Bring uint8 (n, size, size) to float32 in [0, 1] on the device; features stay as they are."""
+    tensor = torch.from_numpy(images).to(device)
+    return tensor if tensor.is_floating_point() else tensor.float().div_(255)
+
+
+def build(recipe: Recipe, *, images: Tensor, measure: bool = True) -> tuple[TorchClassifier, InitialWeights]:
+    """Make the classifier of a recipe, its initial weights loaded and its layers frozen.
 
     Args:
         recipe: Its task, data, model and train.seed are read.
@@ -91,13 +105,11 @@ def build(recipe: Recipe, *, images: Tensor, measure: bool = True) -> tuple[Clas
         UsageError: This engine does not have the architecture, or it gives no feature map.
     """
     settings, size, seed = recipe.model, recipe.data.size, recipe.train.seed
-    name = architectures.architecture(settings.architecture, "torch").engines["torch"]
+    name = architecture(settings.architecture, "torch").engines["torch"]
     make = partial(make_backbone, size=size, dropout=settings.backbone_dropout)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        backbone, initial = weights.initialise(
-            name, settings.weights, make=make, images=images, measure=measure
-        )
+        backbone, initial = initialise(name, settings.weights, make=make, images=images, measure=measure)
     initial = initial.scaled(settings.scaling)
     with torch.inference_mode():
         shape = backbone.eval()(torch.zeros(1, 3, size, size)).shape
@@ -110,6 +122,6 @@ def build(recipe: Recipe, *, images: Tensor, measure: bool = True) -> tuple[Clas
     first = initial_head(
         settings, channels=shape[1], height=shape[2], width=shape[3], outputs=outputs, seed=seed
     )
-    model = Classifier(backbone, Head(first, settings), initial)
+    model = TorchClassifier(backbone, TorchHead(first, settings), initial)
     model.freeze(settings.frozen_share)
     return model, initial

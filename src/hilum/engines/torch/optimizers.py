@@ -6,16 +6,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from hilum.engines.torch.models import Classifier
+from hilum.engines.torch.models import TorchClassifier
 from hilum.recipe import TrainSettings
 
 ADAM_EPSILON = 1e-7  # Keras's; PyTorch's own is 1e-8
 
 
 def make_optimizer(
-    model: Classifier, settings: TrainSettings, *, most_frozen: float
+    model: TorchClassifier, settings: TrainSettings, *, most_frozen: float
 ) -> torch.optim.Optimizer:
-    """Makes the optimizer.
+    """Make the optimizer.
 
     Args:
         model: Its parameters are taken, but those of layers that stay frozen throughout.

@@ -25,7 +25,7 @@ Norm = nn.BatchNorm2d | nn.SyncBatchNorm
 
 
 def arrays(backbone: nn.Module, size: int) -> dict[str, np.ndarray]:
-    """Takes the weights out.
+    """Take the weights out.
 
     Args:
         backbone: With a layer of another kind it cannot be carried.
@@ -46,7 +46,7 @@ def arrays(backbone: nn.Module, size: int) -> dict[str, np.ndarray]:
 
 
 def fill(backbone: nn.Module, given: Mapping[str, np.ndarray], size: int, *, name: str, told: str) -> None:
-    """Puts weights in.
+    """Put weights in.
 
     Where the network's epsilon is another than the file's, the variance takes up the difference: the function is the
     same.

@@ -33,13 +33,13 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from huggingface_hub import constants as hub, get_session
+from huggingface_hub import constants, get_session
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from hilum.engines import InitialWeights
+from hilum.engines.contract import InitialWeights
 from hilum.engines.torch import weight_exchange
-from hilum.engines.torch.backbones import CUSTOM_CNN, LIBRARY, timm_config
+from hilum.engines.torch.backbones import LIBRARY, OWN, timm_config
 from hilum.engines.weight_sources import RANDOM, check_weights, misfit, named, triple, unfetched
 from hilum.errors import HilumError, TrainingError
 
@@ -54,10 +54,10 @@ Make = Callable[..., nn.Module]
 def initialise(
     name: str, source: str, *, make: Make, images: Tensor, measure: bool = True
 ) -> tuple[nn.Module, InitialWeights]:
-    """Makes a backbone and loads its weights.
+    """Make a backbone and loads its weights.
 
     Args:
-        name: timm's name, with its tag or without, or `custom_cnn`.
+        name: timm's name, with its tag or without, or one of `backbones.OWN`.
         source: `imagenet`, `none` or a path.
         make: Makes the bare backbone: `backbones.make_backbone`.
         images: Float (n, size, size) in [0, 1], for unfolding batch norm.
@@ -66,7 +66,7 @@ def initialise(
     Raises:
         TrainingError: The weights cannot be fetched, read, or do not fit the architecture.
     """
-    check(name, source)
+    check_initial_weights(name, source)
     if source == "none":
         return make(name), RANDOM
     if source == "imagenet":
@@ -81,15 +81,15 @@ def initialise(
     return backbone, initial
 
 
-def check(name: str, source: str) -> None:
-    """Refuses what needs no look at the weights: a name that timm does not know, weights that nobody has.
+def check_initial_weights(name: str, source: str) -> None:
+    """Refuse what needs no look at the weights: a name that timm does not know, weights that nobody has.
 
     Raises:
         UsageError: timm has no such model.
         TrainingError: There are no such weights.
     """
     check_weights(source, engine="torch", architecture=name)
-    if name != CUSTOM_CNN and not timm_config(name).has_weights and source == "imagenet":
+    if name not in OWN and not timm_config(name).has_weights and source == "imagenet":
         raise TrainingError(
             f"timm has no weights for {name}; give model.weights the path of a .safetensors or .npz file, or "
             "model.weights=none"
@@ -123,21 +123,21 @@ def _quick_and_quiet() -> Iterator[None]:
     It would try each file six times, for half a minute, and tell of each try.
     """
     loggers = [logging.getLogger(name) for name in ("huggingface_hub", "timm")]
-    levels, offline = [logger.level for logger in loggers], hub.HF_HUB_OFFLINE
+    levels, offline = [logger.level for logger in loggers], constants.HF_HUB_OFFLINE
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
     try:
-        hub.HF_HUB_OFFLINE = offline or not _reachable()
+        constants.HF_HUB_OFFLINE = offline or not _reachable()
         yield
     finally:
-        hub.HF_HUB_OFFLINE = offline
+        constants.HF_HUB_OFFLINE = offline
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
 
 
 def _reachable() -> bool:
     try:
-        get_session().head(hub.ENDPOINT, timeout=PATIENCE)
+        get_session().head(constants.ENDPOINT, timeout=PATIENCE)
     except Exception:  # of its transport, whichever that is
         return False
     return True
@@ -152,7 +152,7 @@ def _from_safetensors(name: str, path: Path, make: Make) -> tuple[nn.Module, Ini
         raise TrainingError(f"{path.name} is not a readable .safetensors file: {error}") from None
     make = partial(make, same_padding=notes.get("padding") == "same")
     backbone = _load(name, path, _of_backbone(tensors), make)
-    config = RANDOM if name == CUSTOM_CNN else timm_config(name)
+    config = RANDOM if name in OWN else timm_config(name)
     mean = triple(notes["mean"], path) if "mean" in notes else config.mean
     std = triple(notes["std"], path) if "std" in notes else config.std
     return backbone, InitialWeights(
@@ -169,14 +169,14 @@ def _of_backbone(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _load(name: str, path: Path, tensors: dict[str, Tensor], make: Make) -> nn.Module:
-    """Makes a backbone that holds the tensors."""
+    """Make a backbone that holds the tensors."""
     backbone = make(name)
     expected = {key.removeprefix(LIBRARY): value for key, value in backbone.state_dict().items()}
     left_out = tuple(f"{part}." for part in getattr(backbone, "left_out", ()))
     extra = [key for key in tensors if key not in expected and not key.startswith(left_out)]
     missing = [key for key in expected if key not in tensors and not key.endswith("num_batches_tracked")]
     misshapen = [key for key in expected if key in tensors and tensors[key].shape != expected[key].shape]
-    if misshapen and not (extra or missing) and name != CUSTOM_CNN and timm_config(name).fixed_input_size:
+    if misshapen and not (extra or missing) and name not in OWN and timm_config(name).fixed_input_size:
         # Position embeddings may be of another image size. timm resamples them, and raises anything if it is not that.
         with contextlib.suppress(Exception):
             return make(name, pretrained=tensors)
@@ -240,7 +240,7 @@ def _from_npz(name: str, path: Path, make: Make, images: Tensor) -> tuple[nn.Mod
 def _check_shapes(
     name: str, path: Path, kernels: dict[str, np.ndarray], convolutions: list[nn.Conv2d]
 ) -> None:
-    """Refuses kernels of another network by the first whose shape differs."""
+    """Refuse kernels of another network by the first whose shape differs."""
     for (key, kernel), convolution in zip(kernels.items(), convolutions, strict=False):
         out, inputs, height, width = convolution.weight.shape
         fitting = (1, height, width, out) if convolution.groups > 1 else (out, height, width, inputs)
@@ -274,7 +274,7 @@ def _convolutions_with_norms(backbone: nn.Module, size: int) -> list[tuple[nn.Co
 
 
 def unfold(backbone: nn.Module, images: Tensor, initial: InitialWeights) -> None:
-    """Gives each batch norm the statistics of its input, without changing what the network computes.
+    """Give each batch norm the statistics of its input, without changing what the network computes.
 
     With measured mean m and variance v of the input, gamma = sqrt(v + eps) and beta = bias + m: the layer still adds
     the bias, and batch statistics during training agree with the running ones. What is unfolded stays as it is.

@@ -1,20 +1,36 @@
 """An Audit -> a folder: one self-contained HTML page with the pictures in question, and the same for machines."""
 
-import json
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from hilum import files, images
-from hilum.data.audit import SEVERITIES, Audit, Case, Check, severities
+from hilum.data.audit import SEVERITIES, Audit, Check, Issue, severities
 from hilum.data.audit.association import FACTORS, PREDICTABLE, TOGETHER
 from hilum.errors import ImageError
 from hilum.images.geometry import resize
 from hilum.report.audit.plots import associations, shares
-from hilum.report.drawing import style
-from hilum.report.evaluation.page import Inline, jpeg
+from hilum.report.rendering import render_page, write_json
+from hilum.report.section import (
+    Block,
+    Bullets,
+    Heading,
+    ImageRow,
+    Images,
+    Page,
+    Paragraph,
+    Picture,
+    Plot,
+    Plots,
+    Section,
+    Tables,
+    Tile,
+    Tiles,
+    Verdict,
+    make_picture,
+)
+from hilum.report.table import Cell, Column, make_grid
 
 PICTURES, LINES, SIDE = 12, 20, 260
 """Cases with pictures and cases in words that a check shows at most; pixels of a picture's longer side."""
@@ -27,39 +43,18 @@ REMARKS = {
 }
 WORDS_ALONE = ("patients-across-splits", "unreadable", "impossible-ages")
 RESEARCH_USE = "Research use only. Not a medical device."
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A radiograph in the page; `uri` is empty where it cannot be read."""
-
-    image: str
-    caption: str
-    uri: str
-    width: int
-    height: int
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A case in the page, with what is said below its pictures."""
-
-    words: str
-    pictures: tuple[Picture, ...]
-
-
-@dataclass(frozen=True)
-class Section:
-    """A check in the page; `more` cases are not shown."""
-
-    check: Check
-    pictured: tuple[Shown, ...]
-    lines: tuple[str, ...]
-    more: int
+LIMITS = (
+    (
+        "The same picture is found where it was re-encoded, resized, turned by up to 5 degrees, mirrored, or several "
+        "of these. Crops of more than a few per cent, larger turns and heavy changes of contrast are not looked for."
+    ),
+    "Two films of one patient, taken moments apart, can be as alike as two copies.",
+    "Whether labels are right is not looked at, except where one picture has two.",
+)
 
 
 def write(folder: Path, audit: Audit) -> Path:
-    """Writes the page of an audit, and beside it `audit.json` with every case.
+    """Write the page of an audit, and beside it `audit.json` with every case.
 
     Args:
         folder: Where to; made if it is not there.
@@ -68,37 +63,43 @@ def write(folder: Path, audit: Audit) -> Path:
     Returns:
         The path of `audit.html`, which is written last.
     """
-    content = json.dumps(audit.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
-    page = _page(audit)
-    files.write_text(folder / "audit.json", f"{content}\n")
-    files.write_text(folder / "audit.html", page)
+    html = render_page(_page(audit))
+    write_json(folder / "audit.json", audit.to_dict())
+    files.write_text(folder / "audit.html", html)
     return folder / "audit.html"
 
 
-def _page(audit: Audit) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("hilum.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    counts = severities(audit.checks)
-    return environment.get_template("audit.html.j2").render(
-        title=", ".join(source.name for source in audit.table.sources),
-        research_use=RESEARCH_USE,
+def _page(audit: Audit) -> Page:
+    title = ", ".join(source.name for source in audit.table.sources)
+    checks = tuple(_check(audit, check) for check in audit.checks if check.issues)
+    sections = (_summary(audit), *checks, _drawings(audit), _limits(audit))
+    return Page(
+        title=f"{title}: data audit",
+        heading=f"Data audit: {title}",
         lead=_lead(audit),
-        verdict=audit.verdict,
-        leaks=audit.leaks,
-        tiles=[(PLURALS[severity], f"{counts[severity]:,}", REMARKS[severity]) for severity in SEVERITIES],
-        checks=audit.checks,
-        sections=[_section(audit, check) for check in audit.checks if check.cases],
-        plots=_plots(audit),
-        notes=audit.notes,
-        sources=audit.table.sources,
+        sections=tuple(section for section in sections if section.blocks),
+        research_use=RESEARCH_USE,
+        stylesheet="audit.css",
     )
+
+
+def _summary(audit: Audit) -> Section:
+    counts = severities(audit.checks)
+    tiles = tuple(
+        Tile(PLURALS[severity], f"{counts[severity]:,}", remark=REMARKS[severity]) for severity in SEVERITIES
+    )
+    rows = [(check.title, (Cell(check.severity), _number_found(check))) for check in audit.checks]
+    anchors = [(check.title, check.name) for check in audit.checks if check.issues]
+    heads = (Column("Kind", numeric=False), Column("Found"))
+    grid = make_grid("All checks", "Looked for", heads, rows, anchors=anchors)
+    blocks = (Verdict(audit.verdict.text, bad=bool(audit.leaks)), Tiles(tiles, columns=3), Tables((grid,)))
+    return Section("summary", "Summary", blocks)
+
+
+def _number_found(check: Check) -> Cell:
+    if check.skipped:
+        return Cell(f"not looked for: {check.skipped}", missing=True)
+    return Cell(f"{len(check.issues):,}", bold=bool(check.issues))
 
 
 def _lead(audit: Audit) -> str:
@@ -111,18 +112,21 @@ def _lead(audit: Audit) -> str:
     return f"{len(table):,} images of {table.num_patients:,} patients, {read}. Split: {parts}."
 
 
-def _section(audit: Audit, check: Check) -> Section:
-    """Shows pictures where a case is about one or two of them, words where it is about many or none."""
-    if check.name in WORDS_ALONE or not all(case.rows for case in check.cases):
-        lines = tuple(case.words for case in check.cases[:LINES])
-        return Section(check, (), lines, len(check.cases) - len(lines))
-    shown = check.cases[:PICTURES]
-    pictured = tuple(_show(audit, case) for case in shown)
-    return Section(check, pictured, (), len(check.cases) - len(shown))
+def _check(audit: Audit, check: Check) -> Section:
+    """Return pictures where a case is about one or two of them, words where it is about many or none."""
+    in_words = check.name in WORDS_ALONE or not all(issue.rows for issue in check.issues)
+    shown = check.issues[: LINES if in_words else PICTURES]
+    block: Block = Bullets(tuple(issue.notice.text for issue in shown))
+    if not in_words:
+        block = Images(tuple(_row(audit, issue) for issue in shown), "copies")
+    blocks: tuple[Block, ...] = (Paragraph(check.mend, strong="To mend it:"), block)
+    if more := len(check.issues) - len(shown):
+        blocks = (*blocks, Paragraph(f"And {more:,} more, in audit.json.", small=True))
+    return Section(check.name, f"{check.title}: {len(check.issues):,}", blocks, check.meaning)
 
 
-def _show(audit: Audit, case: Case) -> Shown:
-    return Shown(case.brief, tuple(_picture(audit, row) for row in case.rows[:2]))
+def _row(audit: Audit, issue: Issue) -> ImageRow:
+    return ImageRow(tuple(_picture(audit, row) for row in issue.rows[:2]), issue.brief)
 
 
 def _picture(audit: Audit, row: int) -> Picture:
@@ -135,14 +139,14 @@ def _picture(audit: Audit, row: int) -> Picture:
     try:
         grey = images.read(table.location(row)).grey
     except ImageError as error:
-        return Picture(image, f"{caption} It cannot be read: {error}.", "", 0, 0)
+        return Picture("", "", 0, 0, f"{caption} It cannot be read: {error}.")
     factor = min(1.0, SIDE / max(grey.shape))
     height, width = (max(1, round(side * factor)) for side in grey.shape)
     levels = np.rint(255 * resize(grey, width, height)).astype(np.uint8)
-    return Picture(image, caption, jpeg(levels), width, height)
+    return make_picture(f"Radiograph {image}", levels, caption)
 
 
-def _plots(audit: Audit) -> list[Inline]:
+def _plots(audit: Audit) -> list[Plot]:
     plots = []
     comparisons = [one for one in audit.comparisons if one.name != "age" and one.parts]
     if comparisons:
@@ -150,7 +154,7 @@ def _plots(audit: Audit) -> list[Inline]:
         title = f"{len(differing)} of {len(comparisons)} shares differ between the parts"
         drawing = shares(comparisons, title=title, subtitle=_lead(audit).partition(". Split: ")[2])
         caption = "Share by part with its 95 % interval, by patient. Bold: it differs by more than chance and a little."
-        plots.append(Inline("shares", style.svg(drawing, "shares"), title, caption, True))
+        plots.append(Plot("shares", drawing, title, caption))
     factors = [
         factor
         for factor in (*FACTORS, TOGETHER)
@@ -166,5 +170,21 @@ def _plots(audit: Audit) -> list[Inline]:
             "How well each factor alone ranks images with a finding above those without, scored on patients that were "
             "left out. A model should do clearly better than this."
         )
-        plots.append(Inline("associations", style.svg(drawing, "associations"), title, caption, True))
+        plots.append(Plot("associations", drawing, title, caption))
     return plots
+
+
+def _drawings(audit: Audit) -> Section:
+    plots = tuple(_plots(audit))
+    return Section("figures", "Parts and metadata", (Plots(plots),) if plots else ())
+
+
+def _limits(audit: Audit) -> Section:
+    blocks: list[Block] = [Bullets(LIMITS)]
+    if audit.notes:
+        blocks += [Heading("Notes of the table"), Bullets(tuple(audit.notes))]
+    sources = []
+    for source in audit.table.sources:
+        citation = f": {source.citation}" if source.citation else ""
+        sources.append(f"{source.name}{citation}{f' ({source.terms})' if source.terms else ''}")
+    return Section("limits", "Limits", (*blocks, Heading("Sources"), Bullets(tuple(sources))))

@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hilum.data.audit import Association, Comparison
+from hilum.data.audit import Association, SplitComparison
 from hilum.report import formatting
 from hilum.report.drawing import style
+from hilum.report.drawing.forest import Mark, draw_mark
+from hilum.stats import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,8 +25,8 @@ GAP = 0.2
 
 
 @style.styled
-def shares(comparisons: Sequence[Comparison], *, title: str, subtitle: str) -> "Figure":
-    """Draws the share of each view, sex and finding by part, with 95 % intervals; rows that differ are bold."""
+def shares(comparisons: Sequence[SplitComparison], *, title: str, subtitle: str) -> "Figure":
+    """Draw the share of each view, sex and finding by part, with 95 % intervals; rows that differ are bold."""
     rows = [one for one in comparisons if one.name != "age" and one.parts]
     drawing, frame = _frame(
         len(rows), title=title, subtitle=subtitle, left=LEFT, width=style.FULL - LEFT - 0.15
@@ -37,8 +39,8 @@ def shares(comparisons: Sequence[Comparison], *, title: str, subtitle: str) -> "
                 value = one.parts[part]
                 half = NORMAL * np.nan_to_num(value.error)
                 at = place + GAP * (number - (len(names) - 1) / 2)
-                ends = (max(0.0, value.value - half), min(1.0, value.value + half))
-                _dot(frame, value.value, ends, at, PARTS[part])
+                estimate = Estimate(value.value, max(0.0, value.value - half), min(1.0, value.value + half))
+                draw_mark(frame, Mark(estimate, PARTS[part], size=4.5), at)
     _axis(frame, len(rows), low=0.0, high=1.0, step=0.2)
     frame.set_xlim(-0.015, 1.015)
     frame.set_xticks(np.arange(6) / 5, [f"{share:.0%}" for share in np.arange(6) / 5])
@@ -54,7 +56,7 @@ def shares(comparisons: Sequence[Comparison], *, title: str, subtitle: str) -> "
 def associations(
     found: Sequence[Association], factors: Sequence[str], *, limit: float, title: str, subtitle: str
 ) -> "Figure":
-    """Draws the AUROC of each factor by finding, one panel a factor.
+    """Draw the AUROC of each factor by finding, one panel a factor.
 
     Args:
         found: With and without an estimate.
@@ -82,7 +84,8 @@ def associations(
             one = known.get((finding, factor))
             if one is not None and one.value is not None:
                 colour = style.VERMILLION if one.predictable else style.BLUE
-                _dot(frame, one.value, (one.low or one.value, one.high or one.value), place, colour)
+                estimate = Estimate(one.value, one.low or one.value, one.high or one.value)
+                draw_mark(frame, Mark(estimate, colour, size=4.5), place)
         _axis(frame, len(findings), low=low, high=1.0, step=0.2)
     middle = left + (style.FULL - left) / 2
     foot = TOP + PITCH * len(findings) + 0.42
@@ -100,11 +103,6 @@ def _frame(count: int, *, title: str, subtitle: str, left: float, width: float) 
 def _name(drawing: "Figure", name: str, place: int, *, bold: bool = False) -> None:
     line = TOP + PITCH * (place + 0.5) + 0.045
     style.write(drawing, formatting.shorten(name, 20), left=style.MARGIN, top=line, bold=bold)
-
-
-def _dot(frame: "Axes", value: float, ends: tuple[float, float], place: float, colour: str) -> None:
-    frame.plot(ends, [place, place], color=colour, linewidth=1.4)
-    frame.plot([value], [place], "o", color=colour, markersize=4.5, markeredgewidth=0, clip_on=False)
 
 
 def _axis(frame: "Axes", count: int, *, low: float, high: float, step: float) -> None:

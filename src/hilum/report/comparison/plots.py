@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from hilum import stats
 from hilum.comparison.compare import FIGURES, Compared, Comparison
 from hilum.evaluation.external import ACCURACY, MEAN
+from hilum.progress import count
 from hilum.report import formatting
 from hilum.report.drawing import model_panels, overlays
-from hilum.report.evaluation.plots import Plot
+from hilum.report.section import Plot
 from hilum.stats import Estimate
 
 Floats = NDArray[np.float64]
@@ -34,18 +35,8 @@ DASHED_CLOSE = " Of curves that lie on each other, or nearly, one is whole and t
 _SHORT = {"average_precision": "AP", "ppv": "PPV (precision)", "sensitivity": "Sensitivity (recall)"}
 
 
-def plots(comparison: Comparison) -> Iterator[Plot]:
-    """Yields every figure of the page but the maps."""
-    yield _metrics(comparison)
-    yield _gaps(comparison)
-    for name, metric, title in (("roc", "auroc", "AUROC"), ("pr", "average_precision", "AP")):
-        yield _curves(comparison, name, metric, title)
-    yield _confusion(comparison)
-    yield from _learning(comparison)
-
-
 def verdicts(comparison: Comparison) -> Iterator[str]:
-    """Yields what can be said of the models, a sentence each."""
+    """Yield what can be said of the models, a sentence each."""
     key, reference = comparison.overall, comparison.models[0].name
     what = "mean AUROC" if key == MEAN else "AUROC"
     for one in comparison.differences:
@@ -67,7 +58,7 @@ def verdicts(comparison: Comparison) -> Iterator[str]:
         if one.mcnemar:
             mine, theirs = one.mcnemar.first_only, one.mcnemar.second_only
             line += (
-                f" It alone is right on {formatting.count(mine, 'image')}, {reference} alone on {theirs:,}"
+                f" It alone is right on {count(mine, 'image')}, {reference} alone on {theirs:,}"
                 f" (p\N{NO-BREAK SPACE}{formatting.p_text(one.mcnemar_holm)})."
             )
         yield line
@@ -88,14 +79,14 @@ def _names(comparison: Comparison) -> list[str]:
 
 
 def _cohort(comparison: Comparison) -> str:
-    images = formatting.count(len(comparison.images), "image")
-    patients = formatting.count(len(set(comparison.patients)), "patient")
+    images = count(len(comparison.images), "image")
+    patients = count(len(set(comparison.patients)), "patient")
     if len(comparison.findings) == 1:
         return (
             f"{images} of {patients}, {int((comparison.labels[:, 0] == 1).sum()):,} positive; intervals 95 %"
         )
     noun = comparison.task.noun
-    return f"{images} of {patients}, {formatting.count(len(comparison.findings), noun)}; intervals 95 %"
+    return f"{images} of {patients}, {count(len(comparison.findings), noun)}; intervals 95 %"
 
 
 def _range(comparison: Comparison, metric: str, name: str) -> str:
@@ -114,14 +105,12 @@ def _range(comparison: Comparison, metric: str, name: str) -> str:
     return f"{mean}{name} from {lowest} to {highest}"
 
 
-def _metrics(comparison: Comparison) -> Plot:
+def metrics(comparison: Comparison) -> Plot:
+    """Return every metric of every model."""
     key = comparison.overall
-    rows = [
-        overlays.Row(short(name), tuple(model.figures[key][name] for model in comparison.models))
-        for name in FIGURES
-    ]
+    rows = [(short(name), tuple(model.figures[key][name] for model in comparison.models)) for name in FIGURES]
     title = _range(comparison, "auroc", "AUROC")
-    drawing = overlays.forest(
+    drawing = overlays.model_forest(
         rows,
         _names(comparison),
         title=title,
@@ -134,8 +123,8 @@ def _metrics(comparison: Comparison) -> Plot:
     return Plot("metrics_comparison", drawing, title, caption)
 
 
-def _gaps(comparison: Comparison) -> Plot:
-    """The paired differences: of every figure, or of every finding's AUROC where there are several."""
+def differences(comparison: Comparison) -> Plot:
+    """Return the paired differences: of every figure, or of every finding's AUROC where there are several."""
     found = {(one.model, one.finding): one for one in comparison.differences}
     others = comparison.models[1:]
     if comparison.overall != MEAN:
@@ -145,17 +134,17 @@ def _gaps(comparison: Comparison) -> Plot:
         keys = [(finding, finding, "auroc") for finding in (*comparison.findings, MEAN)]
         what = "AUROC"
     rows = [
-        overlays.Row(name, (None, *(found[model.name, finding].metrics[metric] for model in others)))
+        (name, (None, *(found[model.name, finding].metrics[metric] for model in others)))
         for name, finding, metric in keys
     ]
     tests = [one.delong_holm for one in comparison.differences if one.delong_holm is not None]
     sure = sum(p < LEVEL for p in tests)
-    title = f"{sure} of {formatting.count(len(tests), 'AUROC difference')} beyond chance (p < 0.05, Holm)"
+    title = f"{sure} of {count(len(tests), 'AUROC difference')} beyond chance (p < 0.05, Holm)"
     if len(comparison.differences) == 1:
         only = comparison.differences[0]
         told = formatting.estimate(only.metrics["auroc"].to_dict())
         title = f"AUROC difference {told}, p {formatting.p_text(only.delong_holm)}"
-    drawing = overlays.forest(
+    drawing = overlays.model_forest(
         rows,
         _names(comparison),
         title=title,
@@ -167,14 +156,20 @@ def _gaps(comparison: Comparison) -> Plot:
     return Plot("difference_comparison", drawing, title, caption)
 
 
+def curves(comparison: Comparison) -> Iterator[Plot]:
+    """Yield ROC and precision-recall curves, or what they amount to where there are many."""
+    yield _curves(comparison, "roc", "auroc", "AUROC")
+    yield _curves(comparison, "pr", "average_precision", "AP")
+
+
 def _curves(comparison: Comparison, name: str, metric: str, called: str) -> Plot:
     title = _range(comparison, metric, called)
     if len(comparison.findings) > FEW:
         rows = [
-            overlays.Row(finding, tuple(model.figures[finding][metric] for model in comparison.models))
+            (finding, tuple(model.figures[finding][metric] for model in comparison.models))
             for finding in (*comparison.findings, MEAN)
         ]
-        drawing = overlays.forest(
+        drawing = overlays.model_forest(
             rows,
             _names(comparison),
             title=title,
@@ -236,7 +231,8 @@ def _line(comparison: Comparison, model: Compared, column: int, name: str, metri
     )
 
 
-def _confusion(comparison: Comparison) -> Plot:
+def confusion(comparison: Comparison) -> Plot:
+    """Return the confusion matrices."""
     names, subtitle = _names(comparison), _cohort(comparison).partition(";")[0]
     key = comparison.overall
     title = _range(comparison, "accuracy", "accuracy")
@@ -278,8 +274,8 @@ def _confusion(comparison: Comparison) -> Plot:
     return Plot("confusion_matrix_comparison", drawing, title, caption)
 
 
-def _learning(comparison: Comparison) -> Iterator[Plot]:
-    """Yields the learning curves, where a run keeps a history."""
+def learning_curves(comparison: Comparison) -> Iterator[Plot]:
+    """Yield the learning curves, where a run keeps a history."""
     known = [model.history for model in comparison.models if model.history is not None]
     if not known:
         return
@@ -292,9 +288,9 @@ def _learning(comparison: Comparison) -> Iterator[Plot]:
             panels.append((label, lines))
     counts = [len(history) for history in known]
     title = (
-        f"{min(counts)} to {formatting.count(max(counts), 'epoch')} of training"
+        f"{min(counts)} to {count(max(counts), 'epoch')} of training"
         if min(counts) < max(counts)
-        else f"{formatting.count(counts[0], 'epoch')} of training"
+        else f"{count(counts[0], 'epoch')} of training"
     )
     whose: dict[str, list[str]] = {}
     for model in comparison.models:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from hilum.data.label_statistics import ALL, Spread
+from hilum.data.label_statistics import ALL, ClassQuartiles
 from hilum.report import formatting
 from hilum.report.drawing import style
 
@@ -18,7 +18,7 @@ DASHES = (0, (4, 3))
 
 def spreads(
     drawing: "Figure",
-    rows: Sequence[Spread],
+    rows: Sequence[ClassQuartiles],
     *,
     left: float,
     top: float,
@@ -27,7 +27,7 @@ def spreads(
     text: float,
     number: float | None = None,
 ) -> None:
-    """Draws median and middle half of a number, one class a row, with the AUROC of the number alone.
+    """Draw median and middle half of a number, one class a row, with the AUROC of the number alone.
 
     Args:
         drawing: Where.
@@ -75,12 +75,12 @@ def spreads(
 
 
 def columns(number: int, *, most: int) -> int:
-    """Returns in how many columns things stand so that no row is nearly empty: 5 in 3 and 2, not in 4 and 1."""
+    """Return in how many columns things stand so that no row is nearly empty: 5 in 3 and 2, not in 4 and 1."""
     return -(-number // -(-number // most))
 
 
 def bare(drawing: "Figure", *, left: float, top: float, width: float, height: float, rows: int) -> "Axes":
-    """Adds axes for rows of bars, without ticks and lines."""
+    """Add axes for rows of bars, without ticks and lines."""
     frame = style.axes(drawing, left=left, top=top, width=width, height=height)
     frame.set_ylim(rows - 0.5, -0.5)
     frame.set_xticks([])
@@ -91,7 +91,7 @@ def bare(drawing: "Figure", *, left: float, top: float, width: float, height: fl
 
 
 def name(drawing: "Figure", text: str, place: int, *, left: float, top: float, bold: bool = False) -> None:
-    """Writes the name of a row."""
+    """Write the name of a row."""
     style.write(
         drawing, formatting.cut(text, 20), left=left, top=top + PITCH * (place + 0.5) + 0.045, bold=bold
     )
@@ -100,7 +100,7 @@ def name(drawing: "Figure", text: str, place: int, *, left: float, top: float, b
 def legend(
     drawing: "Figure", colours: Mapping[str, str], *, left: float, top: float, marks: str = "●"
 ) -> None:
-    """Writes names in a line, each after a mark of its colour; of several marks one a name."""
+    """Write names in a line, each after a mark of its colour; of several marks one a name."""
     for place, (text, colour) in enumerate(colours.items()):
         style.write(drawing, marks[place % len(marks)], left=left, top=top, colour=colour)
         style.write(drawing, text, left=left + 0.13, top=top, colour=style.FAINT)
@@ -108,11 +108,11 @@ def legend(
 
 
 def beside(frame: "Axes", text: str, value: float, place: float) -> None:
-    """Writes to the right of a bar that ends at `value`."""
+    """Write to the right of a bar that ends at `value`."""
     frame.annotate(text, (value, place), (4, 0), textcoords="offset points", va="center_baseline")
 
 
 def above(frame: "Axes", text: str, place: float, value: float, *, line: int = 0) -> None:
-    """Writes above a bar that ends at `value`, in a line counted upward from 0."""
+    """Write above a bar that ends at `value`, in a line counted upward from 0."""
     offset = (0, 2 + 12 * line)
     frame.annotate(text, (place, value), offset, textcoords="offset points", ha="center", va="bottom")

@@ -13,10 +13,10 @@ from hilum.data.label_statistics import (
     UNKNOWN,
     Ages,
     Class,
+    ClassQuartiles,
     FollowUps,
     Shares,
     Sizes,
-    Spread,
     Together,
 )
 from hilum.report import formatting
@@ -63,7 +63,7 @@ def distribution(
     title: str,
     subtitle: str,
 ) -> "Figure":
-    """Draws images by class and part of the split, and the share of each class within each part.
+    """Draw images by class and part of the split, and the share of each class within each part.
 
     Args:
         classes: In the order of the rows.
@@ -100,7 +100,7 @@ def distribution(
 
 @style.styled
 def cooccurrence(together: Together, *, title: str, subtitle: str) -> "Figure":
-    """Draws, for images with the row's finding, how many per cent have the column's, coloured by lift."""
+    """Draw, for images with the row's finding, how many per cent have the column's, coloured by lift."""
     from matplotlib.patches import Rectangle
 
     names, number = together.findings, len(together.findings)
@@ -154,7 +154,7 @@ def cooccurrence(together: Together, *, title: str, subtitle: str) -> "Figure":
 
 @style.styled
 def image_sizes(sizes: Sizes, *, title: str, subtitle: str) -> "Figure":
-    """Draws how many images have a width and a height, and their number of pixels by class."""
+    """Draw how many images have a width and a height, and their number of pixels by class."""
     left, top, side = 0.72, 0.86, 2.3
     spreads, label = sizes.megapixels, "Megapixels"
     if sizes.sides.prod(axis=1).max() < 1e6:
@@ -179,7 +179,7 @@ def image_sizes(sizes: Sizes, *, title: str, subtitle: str) -> "Figure":
 
 @style.styled
 def demographics(ages: Ages | None, sexes: Shares | None, *, title: str, subtitle: str) -> "Figure":
-    """Draws patients by age and sex, and age and share of women by class."""
+    """Draw patients by age and sex, and age and share of women by class."""
     spreads = ages.years if ages else ()
     names = [each.name for each in spreads] or list(sexes.classes if sexes else ())
     top, height = 0.86, max(bars.PITCH * len(names), 2.0)
@@ -209,7 +209,7 @@ def demographics(ages: Ages | None, sexes: Shares | None, *, title: str, subtitl
 
 @style.styled
 def views(shares: Shares, *, title: str, subtitle: str) -> "Figure":
-    """Draws how the views are shared out within each class, all images first, then by rising share of AP."""
+    """Draw how the views are shared out within each class, all images first, then by rising share of AP."""
     order = (
         [0, *(1 + np.argsort(_known(shares.share("AP")[1:]), kind="stable"))]
         if "AP" in shares.values
@@ -248,7 +248,7 @@ def views(shares: Shares, *, title: str, subtitle: str) -> "Figure":
 
 @style.styled
 def follow_ups(found: FollowUps, *, title: str, subtitle: str) -> "Figure":
-    """Draws patients by their number of images, and how many of these images have a finding."""
+    """Draw patients by their number of images, and how many of these images have a finding."""
     top, height, width = 0.86, 1.9, 3.3
     labelled = any(each.known for each in found.visits)
     start = style.FULL - width - 0.1
@@ -288,7 +288,7 @@ def follow_ups(found: FollowUps, *, title: str, subtitle: str) -> "Figure":
 
 @style.styled
 def intensities(panels: Sequence[Greys], reference: Greys | None, *, title: str, subtitle: str) -> "Figure":
-    """Draws grey values of each class as a line over those of the reference, a panel a class."""
+    """Draw grey values of each class as a line over those of the reference, a panel a class."""
     columns = bars.columns(len(panels), most=4)
     lines = -(-len(panels) // columns)
     left, top, gap, tall = style.MARGIN + 0.06, 0.6, 0.22, 0.85 if lines > 1 else 1.3
@@ -354,7 +354,7 @@ def _part_shares(
 
 
 def _pyramid(drawing: "Figure", ages: Ages, *, left: float, top: float, width: float, height: float) -> None:
-    """Draws women to the left and men to the right; all to the right where no sex is known."""
+    """Draw women to the left and men to the right; all to the right where no sex is known."""
     frame = style.axes(drawing, left=left, top=top, width=width, height=height)
     bins = ages.patients.shape[1]
     centres = AGE_STEP * (np.arange(bins) + 0.5)
@@ -386,7 +386,7 @@ def _pyramid(drawing: "Figure", ages: Ages, *, left: float, top: float, width: f
 
 
 def _size_discs(frame: "Axes", sizes: Sizes) -> None:
-    """Draws a disc a size; of many sizes squares, the darker the more images, on a logarithmic scale."""
+    """Draw a disc a size; of many sizes squares, the darker the more images, on a logarithmic scale."""
     from matplotlib.patches import Rectangle
 
     widths, heights = sizes.sides.T
@@ -407,7 +407,7 @@ def _size_discs(frame: "Axes", sizes: Sizes) -> None:
 
 
 def _lift_colour(lift: float) -> tuple[str, float]:
-    """Returns colour and opacity: vermillion for more often than expected, blue for less."""
+    """Return colour and opacity: vermillion for more often than expected, blue for less."""
     if np.isnan(lift):
         return style.SLATE, 0.12
     power = np.clip(np.log2(max(lift, 1e-9)) / np.log2(LIFT_LIMIT), -1, 1)
@@ -448,7 +448,7 @@ def _known(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _per_cent(share: float) -> str:
-    """Writes a share as whole per cent, small ones as `< 1`."""
+    """Write a share as whole per cent, small ones as `< 1`."""
     if np.isnan(share):
         return "–"
     return "< 1" if 0 < share < 0.005 else "> 99" if 0.995 < share < 1 else f"{100 * share:.0f}"
@@ -458,7 +458,7 @@ def _thousands(value: float, _place: float) -> str:
     return f"{value:,.0f}"
 
 
-def _thousandfold(spread: Spread) -> Spread:
+def _thousandfold(spread: ClassQuartiles) -> ClassQuartiles:
     if spread.quartiles is None:
         return spread
     first, second, third = spread.quartiles

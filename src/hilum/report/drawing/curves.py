@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from hilum.report import formatting
 from hilum.report.drawing import style
-from hilum.report.drawing.label_placement import Room
+from hilum.report.drawing.label_placement import LabelSpace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,7 +53,7 @@ PanelT = TypeVar("PanelT", bound=Panel)
 
 
 @dataclass(frozen=True)
-class Curve(Panel):
+class CurvePanel(Panel):
     """One finding's ROC or precision-recall curve.
 
     Attributes:
@@ -60,7 +61,7 @@ class Curve(Panel):
         y: Ordinate, (points,).
         band: Abscissa, lower and upper end of the interval, (places,) each, or None.
         point: Where the threshold stands on the curve, or None.
-        point_label: What stands beside the point, one string a line; shown where there is room.
+        point_label: What stands beside the point, one string a line; shown where there is space.
         reference: Ordinate of the level to beat on a precision-recall plot: the prevalence.
     """
 
@@ -78,7 +79,7 @@ class Curve(Panel):
 
 
 @dataclass(frozen=True)
-class Reliability(Panel):
+class ReliabilityPanel(Panel):
     """One finding's calibration in bins of probability.
 
     Attributes:
@@ -102,7 +103,7 @@ class Reliability(Panel):
 
 
 @dataclass(frozen=True)
-class Distribution(Panel):
+class DistributionPanel(Panel):
     """One finding's probabilities by what is true.
 
     Attributes:
@@ -122,7 +123,7 @@ class Distribution(Panel):
 
 
 @dataclass(frozen=True)
-class Confusion(Panel):
+class ConfusionPanel(Panel):
     """A confusion matrix.
 
     Attributes:
@@ -139,54 +140,33 @@ class Confusion(Panel):
         return not self.counts.any()
 
 
-@dataclass(frozen=True)
-class Interval:
-    """One row of a forest plot: a value with its interval, all None where it cannot be estimated.
-
-    Attributes:
-        name: The finding.
-        positives: Images with it.
-        value: The estimate.
-        low: Lower end.
-        high: Upper end.
-        text: The estimate in words, or why there is none.
-    """
-
-    name: str
-    positives: int
-    value: float | None
-    low: float | None
-    high: float | None
-    text: str
-
-
 @style.styled
-def roc(curves: Sequence[Curve], *, title: str, subtitle: str = "") -> "Figure":
-    """Draws sensitivity against 1 - specificity, with band, operating point and the line of chance."""
+def roc(curves: Sequence[CurvePanel], *, title: str, subtitle: str = "") -> "Figure":
+    """Draw sensitivity against 1 - specificity, with band, operating point and the line of chance."""
 
-    def draw(frame: "Axes", curve: Curve, large: bool) -> None:
+    def draw(frame: "Axes", curve: CurvePanel, large: bool) -> None:
         frame.plot([0, 1], [0, 1], color=style.SLATE, linewidth=0.7, linestyle=DASHES)
-        room = _draw_curve(frame, curve, large=large)
-        room.line([0, 1], [0, 1])
+        space = _draw_curve(frame, curve, large=large)
+        space.line([0, 1], [0, 1])
         if large:
-            room.write("dashed: chance", near=(0.98, 0.0), colour=style.FAINT)
-            _label_point(room, curve)
+            space.write("dashed: chance", near=(0.98, 0.0), colour=style.FAINT)
+            _label_point(space, curve)
 
     return _figure(curves, draw, title=title, subtitle=subtitle, labels=("1 − specificity", "Sensitivity"))
 
 
 @style.styled
-def precision_recall(curves: Sequence[Curve], *, title: str, subtitle: str = "") -> "Figure":
-    """Draws precision (PPV) against recall (sensitivity), with operating point and prevalence."""
+def precision_recall(curves: Sequence[CurvePanel], *, title: str, subtitle: str = "") -> "Figure":
+    """Draw precision (PPV) against recall (sensitivity), with operating point and prevalence."""
 
-    def draw(frame: "Axes", curve: Curve, large: bool) -> None:
+    def draw(frame: "Axes", curve: CurvePanel, large: bool) -> None:
         frame.axhline(curve.reference, color=style.SLATE, linewidth=0.7, linestyle=DASHES)
-        room = _draw_curve(frame, curve, large=large, steps=True)
-        room.line([0, 1], [curve.reference, curve.reference])
+        space = _draw_curve(frame, curve, large=large, steps=True)
+        space.line([0, 1], [curve.reference, curve.reference])
         if large:
-            _label_point(room, curve)
+            _label_point(space, curve)
             words = f"dashed: prevalence {curve.reference:.3f}"
-            room.write(words, near=(0.0, curve.reference), colour=style.FAINT)
+            space.write(words, near=(0.0, curve.reference), colour=style.FAINT)
 
     return _figure(
         curves, draw, title=title, subtitle=subtitle, labels=("Recall (sensitivity)", "Precision (PPV)")
@@ -194,10 +174,10 @@ def precision_recall(curves: Sequence[Curve], *, title: str, subtitle: str = "")
 
 
 @style.styled
-def reliability(panels: Sequence[Reliability], *, title: str, subtitle: str = "") -> "Figure":
-    """Draws the observed share against the mean probability a bin, with intervals and a histogram below."""
+def reliability(panels: Sequence[ReliabilityPanel], *, title: str, subtitle: str = "") -> "Figure":
+    """Draw the observed share against the mean probability a bin, with intervals and a histogram below."""
 
-    def draw(frame: "Axes", panel: Reliability, large: bool) -> None:
+    def draw(frame: "Axes", panel: ReliabilityPanel, large: bool) -> None:
         limit = _reliability_limit(panel)
         frame.plot([0, limit], [0, limit], color=style.SLATE, linewidth=0.7, linestyle=DASHES)
         if large:
@@ -229,10 +209,10 @@ def reliability(panels: Sequence[Reliability], *, title: str, subtitle: str = ""
 
 
 @style.styled
-def distributions(panels: Sequence[Distribution], *, title: str, subtitle: str = "") -> "Figure":
-    """Draws histograms of probability, with the finding upward and without it downward, each in per cent."""
+def distributions(panels: Sequence[DistributionPanel], *, title: str, subtitle: str = "") -> "Figure":
+    """Draw histograms of probability, with the finding upward and without it downward, each in per cent."""
 
-    def draw(frame: "Axes", panel: Distribution, large: bool) -> None:
+    def draw(frame: "Axes", panel: DistributionPanel, large: bool) -> None:
         top = 0.0
         for values, sign, colour in ((panel.present, 1, style.VERMILLION), (panel.absent, -1, style.SLATE)):
             counts, edges = np.histogram(values, bins=HISTOGRAM_BINS, range=(0, 1))
@@ -281,8 +261,8 @@ def distributions(panels: Sequence[Distribution], *, title: str, subtitle: str =
 
 
 @style.styled
-def confusion(panels: Sequence[Confusion], *, title: str, subtitle: str = "") -> "Figure":
-    """Draws confusion matrices: counts with per cent of the row, right calls blue and wrong ones orange."""
+def confusion(panels: Sequence[ConfusionPanel], *, title: str, subtitle: str = "") -> "Figure":
+    """Draw confusion matrices: counts with per cent of the row, right calls blue and wrong ones orange."""
     if len(panels) == 1:
         panel = panels[0]
         slanted = _is_slanted(panel)
@@ -296,7 +276,7 @@ def confusion(panels: Sequence[Confusion], *, title: str, subtitle: str = "") ->
         frame.set_ylabel("Truth", labelpad=112 if slanted else 18)
         return drawing
 
-    def draw(frame: "Axes", panel: Confusion, large: bool) -> None:
+    def draw(frame: "Axes", panel: ConfusionPanel, large: bool) -> None:
         _draw_confusion(frame, panel, large)
 
     return _figure(panels, draw, title=title, subtitle=subtitle, labels=("Called", "Truth"))
@@ -313,7 +293,7 @@ def learning_curves(
     title: str,
     subtitle: str = "",
 ) -> "Figure":
-    """Draws what each epoch did: losses, validation scores and, where it moved, the learning rate in a strip below.
+    """Draw what each epoch did: losses, validation scores and, where it moved, the learning rate in a strip below.
 
     Args:
         epochs: (epochs,), rising.
@@ -333,7 +313,7 @@ def learning_curves(
     for column, (label, lines, looks, scale) in enumerate(panels):
         known = {name: values for name, values in lines.items() if np.isfinite(values).any()}
         # Names of lines stand to the right of each panel.
-        # Room for ticks of four digits, `0.675`, and the axis' name.
+        # LabelSpace for ticks of four digits, `0.675`, and the axis' name.
         place = {"left": 0.72 + column * (style.FULL / 2 + 0.12), "width": 2.0 if len(panels) > 1 else 5.4}
         frame = foot = style.axes(drawing, top=top, height=height, **place)
         for name, values in known.items():
@@ -356,61 +336,6 @@ def learning_curves(
     return drawing
 
 
-@style.styled
-def forest(
-    rows: Sequence[Interval], *, title: str, subtitle: str = "", summary: Interval | None = None
-) -> "Figure":
-    """Draws AUROC with intervals, the highest on top, findings without an estimate last.
-
-    Args:
-        rows: One a finding, in any order.
-        title: The finding of the figure.
-        subtitle: What it rests on.
-        summary: The mean, drawn as a diamond below.
-    """
-    ordered = sorted(rows, key=lambda row: (row.value is None, -(row.value or 0), row.name))
-    pitch, top, left, width = 0.255, 0.78, 2.15, 3.0
-    count = len(ordered) + (1.35 if summary is not None else 0)
-    height = pitch * count
-    drawing = style.figure(style.FULL, top + height + 0.5)
-    style.heading(drawing, title, subtitle)
-    frame = style.axes(drawing, left=left, top=top, width=width, height=height)
-    style.write(drawing, "Positives", left=left - 0.12, top=top - 0.08, colour=style.FAINT, align="right")
-    style.write(drawing, "AUROC (interval)", left=left + width + 0.15, top=top - 0.08, colour=style.FAINT)
-    places: list[tuple[float, Interval]] = [(float(place), row) for place, row in enumerate(ordered)]
-    if summary is not None:
-        places.append((len(ordered) + 0.35, summary))
-    estimated = [row for row in ordered if row.value is not None]
-    for place, row in places:
-        line = top + pitch * (place + 0.5) + 0.045
-        bold = row is summary or (len(estimated) > 1 and row in (estimated[0], estimated[-1]))
-        style.write(drawing, _short(row.name, 20), left=style.MARGIN, top=line, bold=bold)
-        if row is not summary:
-            style.write(drawing, f"{row.positives:,}", left=left - 0.12, top=line, align="right")
-        colour = style.INK if row.value is not None else style.FAINT
-        style.write(drawing, row.text, left=left + width + 0.15, top=line, colour=colour, bold=bold)
-        if row.value is None:
-            continue
-        if row.low is not None and row.high is not None:
-            frame.plot([row.low, row.high], [place, place], color=style.BLUE, linewidth=1.4)
-        marker, size = ("D", 6.5) if row is summary else ("o", 5)
-        frame.plot(
-            [row.value], [place], marker, color=style.BLUE, markersize=size, markeredgewidth=0, clip_on=False
-        )
-    frame.axvline(0.5, color=style.SLATE, linewidth=0.7, linestyle=DASHES, zorder=0)
-    ends = [end for _, row in places for end in (row.value, row.low) if end is not None]
-    low = np.floor(min([0.5, *ends]) * 10 + 1e-9) / 10
-    frame.set_xlim(low - 0.015, 1.0)
-    frame.set_ylim(count - 0.5, -0.5)
-    frame.set_yticks([])
-    frame.spines["left"].set_visible(False)
-    frame.set_xticks(np.arange(round(low * 10), 11) / 10)
-    frame.grid(axis="x", color=style.HAIR, linewidth=0.6)
-    frame.set_axisbelow(True)
-    frame.set_xlabel("AUROC (0.5 is chance)", labelpad=2)
-    return drawing
-
-
 def _figure(
     panels: Sequence[PanelT],
     draw: Callable[["Axes", PanelT, bool], None],
@@ -419,7 +344,7 @@ def _figure(
     subtitle: str,
     labels: tuple[str, str],
 ) -> "Figure":
-    """Draws one panel large with its axis labels, or many small under one pair of labels."""
+    """Draw one panel large with its axis labels, or many small under one pair of labels."""
     if len(panels) == 1:
         drawing = style.figure(style.HALF, 3.72)
         style.heading(drawing, title, subtitle)
@@ -445,7 +370,7 @@ def _figure(
     for place, panel in enumerate(panels):
         row, column = divmod(place, columns)
         start, upper = left + column * (side + gap), top + row * pitch
-        style.write(drawing, _short(panel.name, 20), left=start, top=upper + 0.18, bold=True)
+        style.write(drawing, formatting.cut(panel.name, 20), left=start, top=upper + 0.18, bold=True)
         style.write(drawing, panel.headline, left=start, top=upper + 0.34, colour=style.FAINT)
         frame = style.axes(drawing, left=start, top=upper + above, width=side, height=side)
         if panel.empty:
@@ -461,31 +386,31 @@ def _figure(
     return drawing
 
 
-def _draw_curve(frame: "Axes", curve: Curve, *, large: bool, steps: bool = False) -> Room:
-    """Draws a curve with its band and its operating point; returns the room that they leave."""
+def _draw_curve(frame: "Axes", curve: CurvePanel, *, large: bool, steps: bool = False) -> LabelSpace:
+    """Draw a curve with its band and its operating point; return the space that they leave free."""
     _set_square(frame, 1.0)
-    room = Room(frame)
+    space = LabelSpace(frame)
     if curve.band is not None:
         frame.fill_between(*curve.band, color=style.BLUE, alpha=0.16, linewidth=0)
-        room.area(*curve.band)
+        space.area(*curve.band)
     look: dict[str, Any] = {"drawstyle": "steps-pre"} if steps else {}
     frame.plot(curve.x, curve.y, color=style.BLUE, linewidth=1.6 if large else 1.2, **look)
-    room.line(curve.x, curve.y, steps=steps)
+    space.line(curve.x, curve.y, steps=steps)
     if curve.point is not None:
         size = 6 if large else 4
         frame.plot(*curve.point, "o", color=style.INK, markersize=size, markeredgewidth=0, clip_on=False)
-        room.spot(*curve.point)
-    return room
+        space.spot(*curve.point)
+    return space
 
 
-def _label_point(room: Room, curve: Curve) -> None:
-    """Writes what the operating point amounts to, below it if that is free."""
+def _label_point(space: LabelSpace, curve: CurvePanel) -> None:
+    """Write what the operating point amounts to, below it if that is free."""
     if curve.point is not None and curve.point_label:
         near = (curve.point[0] + (0.2 if curve.point[0] < 0.5 else -0.2), curve.point[1] - 0.15)
-        room.write(*curve.point_label, near=near, colour=style.INK)
+        space.write(*curve.point_label, near=near, colour=style.INK)
 
 
-def _draw_confusion(frame: "Axes", panel: Confusion, large: bool) -> None:
+def _draw_confusion(frame: "Axes", panel: ConfusionPanel, large: bool) -> None:
     from matplotlib.patches import Rectangle
 
     size = len(panel.classes)
@@ -511,7 +436,7 @@ def _draw_confusion(frame: "Axes", panel: Confusion, large: bool) -> None:
     frame.set_xticks([])
     frame.set_yticks([])
     slanted = _is_slanted(panel)
-    for place, name in enumerate(_short(name, 20) for name in panel.classes):
+    for place, name in enumerate(formatting.cut(name, 20) for name in panel.classes):
         frame.annotate(
             name,
             (place + 0.5, size),
@@ -537,7 +462,7 @@ def _draw_confusion(frame: "Axes", panel: Confusion, large: bool) -> None:
         frame.axhline(line, color=style.PAPER, linewidth=1.5)
 
 
-def _is_slanted(panel: Confusion) -> bool:
+def _is_slanted(panel: ConfusionPanel) -> bool:
     """Whether the names are too many or too long to stand along the sides."""
     return len(panel.classes) > 3 or max(map(len, panel.classes)) > 11
 
@@ -545,7 +470,7 @@ def _is_slanted(panel: Confusion) -> bool:
 def _draw_line(
     frame: "Axes", epochs: NDArray[np.integer], values: Floats, best_epoch: int | None, **look: Any
 ) -> None:
-    """Draws a line that breaks where nothing is known, with a dot at the epoch that was kept."""
+    """Draw a line that breaks where nothing is known, with a dot at the epoch that was kept."""
     marker = "o" if len(epochs) < 20 else ""
     look |= {"markeredgewidth": 0, "clip_on": False}
     frame.plot(epochs, values, marker=marker, markersize=3, **look)
@@ -553,7 +478,7 @@ def _draw_line(
 
 
 def _draw_learning_rate(frame: "Axes", epochs: NDArray[np.integer], rates: Floats, *, named: bool) -> None:
-    """Draws the learning rate as a grey area, with its highest and its last value written in it."""
+    """Draw the learning rate as a grey area, with its highest and its last value written in it."""
     known = np.isfinite(rates)
     epochs, rates = epochs[known], rates[known]
     frame.fill_between(epochs, rates, step="mid", color=style.SLATE, alpha=0.35, linewidth=0)
@@ -573,7 +498,7 @@ def _draw_learning_rate(frame: "Axes", epochs: NDArray[np.integer], rates: Float
 
 
 def _scale_losses(frame: "Axes", values: Floats) -> None:
-    """Chooses a logarithmic axis where the loss falls so far that its end would lie flat, and never a tiny range."""
+    """Choose a logarithmic axis where the loss falls so far that its end would lie flat, and never a tiny range."""
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     if low > 0 and high / low > 40:
         frame.set_yscale("log")
@@ -584,7 +509,7 @@ def _scale_losses(frame: "Axes", values: Floats) -> None:
 
 
 def _scale_scores(frame: "Axes", values: Floats) -> None:
-    """Lets the axis end at 1 and begin at a round number: closer, ripples would look like waves."""
+    """Let the axis end at 1 and begin at a round number: closer, ripples would look like waves."""
     low = min(0.9, max(0.0, float(np.floor(np.nanmin(values) * 10 + 1e-9) / 10)))
     step = next(step for step in (0.02, 0.05, 0.1, 0.2) if (1 - low) / step < 5.5)
     ticks = np.arange(round(np.ceil(low / step - 1e-9)), round(1 / step) + 1) * step
@@ -593,7 +518,7 @@ def _scale_scores(frame: "Axes", values: Floats) -> None:
 
 
 def _label_ends(frame: "Axes", lines: Mapping[str, Floats], colours: Mapping[str, str]) -> None:
-    """Names lines at the height of their right ends, moved apart where they would touch, within the frame."""
+    """Name lines at the height of their right ends, moved apart where they would touch, within the frame."""
     frame.get_ylim()  # brings the limits up to what is drawn
     to_frame = frame.transData + frame.transAxes.inverted()
     ends = {
@@ -621,7 +546,7 @@ def _write_beside(
     across: str = "axes fraction",
     **look: Any,
 ) -> None:
-    """Writes words some points off a place: its ordinate in shares of the frame's height, its abscissa as said."""
+    """Write words some points off a place: its ordinate in shares of the frame's height, its abscissa as said."""
     frame.annotate(
         words, place, offset, xycoords=(across, "axes fraction"), textcoords="offset points", **look
     )
@@ -642,15 +567,11 @@ def _set_whole_ticks(frame: "Axes", epochs: NDArray[np.integer]) -> None:
         step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 10**6) if (last - first) / step <= 6
     )
     frame.set_xticks([epoch for epoch in range(first, last + 1) if epoch % step == 0 or step == 1])
-    room = max(0.3, 0.03 * (last - first))
-    frame.set_xlim(first - room, last + room)
+    margin = max(0.3, 0.03 * (last - first))
+    frame.set_xlim(first - margin, last + margin)
 
 
-def _reliability_limit(panel: Reliability) -> float:
+def _reliability_limit(panel: ReliabilityPanel) -> float:
     """A rare finding's probabilities fill a corner of [0, 1]; its axes end where the bins do."""
     reached = float(np.max(np.concatenate([panel.predicted, panel.high]), initial=0.0))
     return next((limit for limit in (0.1, 0.2, 0.4) if reached <= limit), 1.0)
-
-
-def _short(name: str, length: int) -> str:
-    return name if len(name) <= length else f"{name[: length - 1]}…"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hilum.data.exploration import Atlas
 from hilum.data.pixel_statistics import Look, Sample
+from hilum.progress import count
 from hilum.report import formatting
 from hilum.report.drawing import maps, style
 
@@ -29,7 +30,7 @@ SCALES = {
 }
 """What is written beside each kind of scale."""
 
-Picture = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 """uint8 (height, width, 3)."""
 BOLD, LINE = 0.1, 0.16
 """Inches that a bold letter takes, and from line to line of a name."""
@@ -38,7 +39,7 @@ NO_IMAGE = 40
 
 
 @dataclass(frozen=True, eq=False)
-class Tile:
+class PictureTile:
     """Pictures that stand under one name.
 
     Attributes:
@@ -49,13 +50,13 @@ class Tile:
 
     name: str
     remark: str
-    pictures: tuple[tuple[str, Picture], ...]
+    pictures: tuple[tuple[str, Pixels], ...]
 
 
-def samples(looks: Mapping[str, Look], *, number: int) -> tuple[Tile, ...]:
-    """Returns up to `number` samples of each class, in the shape of their files."""
+def samples(looks: Mapping[str, Look], *, number: int) -> tuple[PictureTile, ...]:
+    """Return up to `number` samples of each class, in the shape of their files."""
     return tuple(
-        Tile(
+        PictureTile(
             name,
             f"{min(number, len(look.samples))} of {look.num_images:,} read",
             tuple((f"Radiograph: {name}", _sample(sample)) for sample in look.samples[:number]),
@@ -64,8 +65,8 @@ def samples(looks: Mapping[str, Look], *, number: int) -> tuple[Tile, ...]:
     )
 
 
-def means(looks: Mapping[str, Look], *, reference: str, aspect: float) -> tuple[Tile, ...]:
-    """Returns each class's mean image and, where there is a reference, what it has more or less than that.
+def means(looks: Mapping[str, Look], *, reference: str, aspect: float) -> tuple[PictureTile, ...]:
+    """Return each class's mean image and, where there is a reference, what it has more or less than that.
 
     Args:
         looks: Class -> its look.
@@ -81,12 +82,12 @@ def means(looks: Mapping[str, Look], *, reference: str, aspect: float) -> tuple[
             difference = maps.colours(_fit(look.mean - base.mean, aspect), limit)
             words_ = f"{name}: brighter and darker than {reference}"
             pictures.append((words_, np.rint(difference).astype(np.uint8)))
-        tiles.append(Tile(name, f"mean of {look.num_images:,}", tuple(pictures)))
+        tiles.append(PictureTile(name, f"mean of {look.num_images:,}", tuple(pictures)))
     return tuple(tiles)
 
 
 def mean_range(looks: Mapping[str, Look]) -> tuple[float, float]:
-    """Returns the grey values that are drawn black and white in mean images, the same for all of them.
+    """Return the grey values that are drawn black and white in mean images, the same for all of them.
 
     A mean is flat: drawn from 0 to 1, that of dark films would be nearly black.
     """
@@ -96,7 +97,7 @@ def mean_range(looks: Mapping[str, Look]) -> tuple[float, float]:
 
 
 def difference_limit(looks: Mapping[str, Look], *, reference: str) -> float:
-    """Returns the grey value at which the scale of differences ends, the same for all classes."""
+    """Return the grey value at which the scale of differences ends, the same for all classes."""
     base = looks.get(reference)
     if base is None:
         return SMALLEST_DIFFERENCE
@@ -105,8 +106,8 @@ def difference_limit(looks: Mapping[str, Look], *, reference: str) -> float:
     return max(SMALLEST_DIFFERENCE, float(np.ceil(20 * max(most)) / 20))
 
 
-def atlas(boxes: Sequence[Atlas], *, aspect: float) -> tuple[Tile, ...]:
-    """Returns, for each finding with boxes, the share of them that covers each place, over the mean image.
+def atlas(boxes: Sequence[Atlas], *, aspect: float) -> tuple[PictureTile, ...]:
+    """Return, for each finding with boxes, the share of them that covers each place, over the mean image.
 
     The colour is full at the finding's own peak: large boxes overlap and small ones hardly do, wherever they lie.
     """
@@ -120,14 +121,14 @@ def atlas(boxes: Sequence[Atlas], *, aspect: float) -> tuple[Tile, ...]:
         peak = float(each.cover.max())
         opacity = 0.8 * np.clip(cover / peak, 0, 1)[..., None]
         picture = np.rint((1 - opacity) * grey + opacity * maps.colours(cover, peak)).astype(np.uint8)
-        remark = f"{formatting.count(each.boxes, 'box')}, peak {100 * peak:.0f} %"
-        tiles.append(Tile(each.finding, remark, ((f"Where boxes of {each.finding} lie", picture),)))
+        remark = f"{count(each.boxes, 'box')}, peak {100 * peak:.0f} %"
+        tiles.append(PictureTile(each.finding, remark, ((f"Where boxes of {each.finding} lie", picture),)))
     return tuple(tiles)
 
 
 @style.styled
 def mosaic(
-    tiles: Sequence[Tile],
+    tiles: Sequence[PictureTile],
     *,
     columns: int,
     title: str,
@@ -135,7 +136,7 @@ def mosaic(
     upright: bool = False,
     foot: tuple[str, float] | None = None,
 ) -> "Figure":
-    """Draws tiles in rows, each with its name above.
+    """Draw tiles in rows, each with its name above.
 
     Args:
         tiles: In reading order.
@@ -191,7 +192,7 @@ def mosaic(
 
 @style.styled
 def scale(kind: str, limit: float) -> "Figure":
-    """Draws a scale alone, for a page that lays out the pictures itself."""
+    """Draw a scale alone, for a page that lays out the pictures itself."""
     drawing = style.figure(5.8, 0.36)
     _draw_scale(drawing, kind, limit, left=0.02, top=0.02)
     return drawing
@@ -213,18 +214,18 @@ def _draw_scale(drawing: "Figure", kind: str, limit: float, *, left: float, top:
     style.write(drawing, SCALES[kind], left=left + width + 0.12, top=top + 0.11)
 
 
-def _sample(sample: Sample) -> Picture:
+def _sample(sample: Sample) -> Pixels:
     return _grey(sample.pixels.astype(np.float32) / 255, sample.height / sample.width)
 
 
-def _grey(levels: NDArray[np.floating], aspect: float, drawn: tuple[float, float] = (0.0, 1.0)) -> Picture:
+def _grey(levels: NDArray[np.floating], aspect: float, drawn: tuple[float, float] = (0.0, 1.0)) -> Pixels:
     low, high = drawn
     grey = np.rint(255 * np.clip((_fit(levels, aspect) - low) / (high - low), 0, 1)).astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=2)
 
 
 def _fit(levels: NDArray[np.floating], aspect: float) -> NDArray[np.float32]:
-    """Gives a square the shape of its original again."""
+    """Give a square the shape of its original again."""
     from hilum.images.geometry import resize
 
     return resize(
@@ -234,6 +235,6 @@ def _fit(levels: NDArray[np.floating], aspect: float) -> NDArray[np.float32]:
     )
 
 
-def _aspect(picture: Picture) -> float:
+def _aspect(picture: Pixels) -> float:
     height, width = picture.shape[:2]
     return float(height / width)

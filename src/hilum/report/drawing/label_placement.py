@@ -18,15 +18,15 @@ AREA = 0.2
 """A cell of a pale area weighs so much against one of a line: words may stand on it where nothing else is free."""
 
 
-class Room:
-    """Room in a frame whose axes reach from 0 to 1, less what is drawn and written there."""
+class LabelSpace:
+    """LabelSpace in a frame whose axes reach from 0 to 1, less what is drawn and written there."""
 
     def __init__(self, frame: "Axes") -> None:
         self.frame = frame
         self._taken: NDArray[np.float64] = np.zeros((CELLS, CELLS))  # rows from below
 
     def line(self, x: ArrayLike, y: ArrayLike, *, steps: bool = False) -> None:
-        """Takes the cells of a line through points (points,); with `steps` as matplotlib's `steps-pre` draws it."""
+        """Take the cells of a line through points (points,); with `steps` as matplotlib's `steps-pre` draws it."""
         x, y = np.asarray(x, float), np.asarray(y, float)
         if steps:
             x, y = np.repeat(x, 2)[:-1], np.repeat(y, 2)[1:]
@@ -36,7 +36,7 @@ class Room:
         )
 
     def area(self, x: ArrayLike, low: ArrayLike, high: ArrayLike) -> None:
-        """Takes what lies between two lines over `x` (points,), rising."""
+        """Take what lies between two lines over `x` (points,), rising."""
         centres = (np.arange(CELLS) + 0.5) / CELLS
         places = np.asarray(x, float)
         below, above = (np.interp(centres, places, np.asarray(edge, float)) for edge in (low, high))
@@ -44,12 +44,12 @@ class Room:
         self._taken[inside] = np.maximum(self._taken[inside], AREA)
 
     def spot(self, x: float, y: float, *, radius: float = 0.02) -> None:
-        """Takes a dot."""
+        """Take a dot."""
         angle, out = np.meshgrid(np.linspace(0, 2 * np.pi, 36), np.linspace(0, radius, 6))
         self._take(x + out * np.cos(angle), y + out * np.sin(angle))
 
     def write(self, *lines: str, near: tuple[float, float], colour: str) -> None:
-        """Writes lines where the least is in their way, as near to a place as that allows, and takes their room.
+        """Write lines where the least is in their way, as near to a place as that allows, and takes their room.
 
         Args:
             lines: One above the other.

@@ -19,7 +19,7 @@ def write(
     limit: float | None = None,
     shared: str = "",
 ) -> list[Path]:
-    """Writes a panel a case, all on one scale.
+    """Write a panel a case, all on one scale.
 
     Args:
         folder: Where to; made where it is missing.
@@ -44,7 +44,7 @@ def write(
 
 
 def names(images: Sequence[str]) -> list[str]:
-    """Names for pictures of images, from the images' own; equal ones are numbered from the second on."""
+    """Name for pictures of images, from the images' own; equal ones are numbered from the second on."""
     seen: Counter[str] = Counter()
     found = []
     for image in images:

@@ -56,7 +56,7 @@ class Views:
 
 @style.styled
 def panel(case: Case, *, limit: float | None = None, bundle: str = "", shared: str = "") -> "Figure":
-    """Draws one case large: the radiograph, the radiograph under its map, the map with its scale.
+    """Draw one case large: the radiograph, the radiograph under its map, the map with its scale.
 
     Args:
         case: The image and the explanation of one finding.
@@ -94,7 +94,7 @@ def panel(case: Case, *, limit: float | None = None, bundle: str = "", shared: s
 
 @style.styled
 def gallery(cases: Sequence[Case], *, title: str, limit: float | None = None) -> tuple["Figure", ...]:
-    """Draws many cases, one a row, on one scale.
+    """Draw many cases, one a row, on one scale.
 
     Args:
         cases: In the order in which they are shown.
@@ -111,14 +111,14 @@ def gallery(cases: Sequence[Case], *, title: str, limit: float | None = None) ->
 
 @style.styled
 def scale(limit: float) -> "Figure":
-    """Draws the colour scale of maps alone, for a page that lays out the radiographs itself."""
+    """Draw the colour scale of maps alone, for a page that lays out the radiographs itself."""
     drawing = style.figure(4.2, 0.56)
     draw_scale(drawing, limit, left=0.02, top=0.02, width=4.16)
     return drawing
 
 
 def views(case: Case, *, limit: float, side: int = SIDE) -> Views:
-    """Turns a case into its three pictures.
+    """Turn a case into its three pictures.
 
     Args:
         case: The image and its map.
@@ -151,7 +151,7 @@ def views(case: Case, *, limit: float, side: int = SIDE) -> Views:
 
 
 def colours(evidence: NDArray[np.floating], limit: float) -> NDArray[np.float64]:
-    """Maps evidence in logit units to RGB in [0, 255], shape (..., 3); black at zero."""
+    """Map evidence in logit units to RGB in [0, 255], shape (..., 3); black at zero."""
     share = np.clip(np.asarray(evidence, np.float64) / limit, -1, 1)
     stops = np.linspace(0, 1, len(_FOR))
     warm = np.stack([np.interp(share, stops, _FOR[:, channel]) for channel in range(3)], axis=-1)
@@ -160,7 +160,7 @@ def colours(evidence: NDArray[np.floating], limit: float) -> NDArray[np.float64]
 
 
 def scale_limit(cases: Sequence[Case]) -> float:
-    """Returns where a scale that fits all cases ends: the next round number from the largest evidence up."""
+    """Return where a scale that fits all cases ends: the next round number from the largest evidence up."""
     largest = max(SMALLEST_LIMIT, *map(_largest, cases)) if cases else SMALLEST_LIMIT
     power = 10.0 ** math.floor(math.log10(largest) + 1e-9)
     # Halves of small limits, too, have to be short numbers: they stand beside each other.
@@ -169,7 +169,7 @@ def scale_limit(cases: Sequence[Case]) -> float:
 
 
 def outcome(case: Case) -> str:
-    """Returns one of `OUTCOMES` or `CLASS_OUTCOMES`, or what was called where the truth is unknown."""
+    """Return one of `OUTCOMES` or `CLASS_OUTCOMES`, or what was called where the truth is unknown."""
     if math.isnan(case.label):
         return f"Called {_called(case)}"
     present = case.label >= 0.5
@@ -181,7 +181,7 @@ def outcome(case: Case) -> str:
 
 
 def caption(case: Case) -> str:
-    """Returns truth, probability and decision in one line."""
+    """Return truth, probability and decision in one line."""
     value, truth = formatting.probability(case.probability), formatting.truth(case.label)
     if case.threshold is None:
         how = "called" if case.called else "not called"
@@ -193,7 +193,7 @@ def caption(case: Case) -> str:
 
 
 def faintness(case: Case) -> str:
-    """Says of a map with next to nothing in any place that there is; empty for any other.
+    """Say of a map with next to nothing in any place that there is; empty for any other.
 
     The evidence of all places adds up to the logit, biases aside: what is little in each may be much in all.
     """
@@ -211,7 +211,7 @@ def faintness(case: Case) -> str:
 
 
 def meaning(cases: Sequence[Case]) -> tuple[str, str]:
-    """Returns what a map is and is not, in two sentences, with its places where they are few."""
+    """Return what a map is and is not, in two sentences, with its places where they are few."""
     shown = "A map shows what moved the logit."
     coarsest = min((case.places for case in cases if case.places[0]), key=math.prod, default=(0, 0))
     if not 0 < math.prod(coarsest) < FINE:
@@ -289,7 +289,7 @@ def _draw_row(
 def draw_scale(
     drawing: "Figure", limit: float, *, left: float, top: float, width: float, size: float = style.SMALL
 ) -> None:
-    """Draws the colour scale of maps, `width` inches wide, from minus to plus `limit` logit units."""
+    """Draw the colour scale of maps, `width` inches wide, from minus to plus `limit` logit units."""
     draw_ramp(drawing, limit, left=left, top=top, width=width, size=size)
     middle = top + 0.13 + size / 72 + 0.06 + size / 72
     style.write(drawing, "← against", left=left, top=middle, size=size)
@@ -309,7 +309,7 @@ def draw_ramp(
     size: float = style.SMALL,
     halves: bool = True,
 ) -> None:
-    """Draws the colours from minus to plus `limit` with the contour's levels and, `halves`, their numbers."""
+    """Draw the colours from minus to plus `limit` with the contour's levels and, `halves`, their numbers."""
     frame = style.axes(drawing, left=left, top=top, width=width, height=0.13)
     ramp = np.linspace(-limit, limit, 512)[None]
     frame.imshow(colours(ramp, limit).astype(np.uint8), extent=(-limit, limit, 0, 1), aspect="auto")
@@ -324,7 +324,7 @@ def draw_ramp(
 
 
 def _legend(cases: Sequence[Case], limit: float) -> str:
-    """Explains what is drawn, and nothing that is not."""
+    """Explain what is drawn, and nothing that is not."""
     level = CONTOUR * limit
     crossed = any(
         evidence.min() < end < evidence.max()

@@ -48,7 +48,7 @@ class Matrix:
 def confusion(
     matrices: Sequence[Matrix], names: Sequence[str], classes: Sequence[str], *, title: str, subtitle: str
 ) -> "Figure":
-    """Draws one matrix a model: right calls in the model's colour, wrong ones grey, with per cent of the row.
+    """Draw one matrix a model: right calls in the model's colour, wrong ones grey, with per cent of the row.
 
     Args:
         matrices: One a model.
@@ -94,7 +94,7 @@ def confusions(
     title: str,
     subtitle: str,
 ) -> "Figure":
-    """Draws the 2 x 2 matrices of many findings as a table: one row a finding, one column a model.
+    """Draw the 2 x 2 matrices of many findings as a table: one row a finding, one column a model.
 
     Args:
         matrices: By finding, then by model.
@@ -132,7 +132,7 @@ def confusions(
 
 @style.styled
 def explained(exhibits: Sequence[Exhibit], names: Sequence[str], *, title: str) -> "Figure":
-    """Draws images, one a row, each once plain and then under the map of every model, each model on its own scale.
+    """Draw images, one a row, each once plain and then under the map of every model, each model on its own scale.
 
     Args:
         exhibits: In the order in which they are shown.
@@ -202,7 +202,7 @@ def explained(exhibits: Sequence[Exhibit], names: Sequence[str], *, title: str) 
 
 @style.styled
 def scale(limit: float) -> "Figure":
-    """Draws one model's scale alone, for a page that lays out the radiographs itself."""
+    """Draw one model's scale alone, for a page that lays out the radiographs itself."""
     drawing = style.figure(2.0, 0.34)
     maps.draw_ramp(drawing, limit, left=0.03, top=0.02, width=1.94, halves=False)
     return drawing

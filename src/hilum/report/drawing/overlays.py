@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from hilum.report import formatting
 from hilum.report.drawing import style
+from hilum.report.drawing.forest import ForestLayout, ForestRow, Mark, forest
 from hilum.stats import Estimate
 
 if TYPE_CHECKING:
@@ -66,14 +67,6 @@ class Overlay:
     prevalence: float | None = None
 
 
-@dataclass(frozen=True)
-class Row:
-    """One row of a forest: an estimate a model, None for a model without a place in it."""
-
-    name: str
-    estimates: tuple[Estimate | None, ...]
-
-
 @style.styled
 def curves(
     panels: Sequence[Overlay],
@@ -83,7 +76,7 @@ def curves(
     subtitle: str,
     labels: tuple[str, str],
 ) -> "Figure":
-    """Draws ROC or precision-recall curves of all models in one frame, or in one frame a finding.
+    """Draw ROC or precision-recall curves of all models in one frame, or in one frame a finding.
 
     Args:
         panels: One a finding.
@@ -125,55 +118,56 @@ def curves(
     return drawing
 
 
-@style.styled
-def forest(
-    rows: Sequence[Row], names: Sequence[str], *, title: str, subtitle: str, axis: str, zero: bool = False
+def model_forest(
+    rows: Sequence[tuple[str, Sequence[Estimate | None]]],
+    names: Sequence[str],
+    *,
+    title: str,
+    subtitle: str,
+    axis: str,
+    zero: bool = False,
 ) -> "Figure":
-    """Draws estimates with their intervals, a row a figure or finding, the models of each below one another.
+    """Draw estimates with their intervals, a row a metric or finding, the models of each below one another.
 
     Args:
-        rows: From top to bottom.
+        rows: Name and an estimate a model, None for a model without a place in it, from top to bottom.
         names: Of the models.
         title: The finding of the figure.
         subtitle: What it rests on.
         axis: What the abscissa is.
         zero: Whether these are differences: a line stands at 0, and the axis ends where the intervals do.
     """
-    shown = [place for place in range(len(names)) if any(row.estimates[place] is not None for row in rows)]
+    shown = [place for place in range(len(names)) if any(row[place] is not None for _, row in rows)]
     told = len(rows) * len(shown) <= 36
-    pitch = (0.175 if told else 0.105) * len(shown)
-    apart, left, width = 0.13, 1.75, 3.35 if told else 5.2
-    top = 0.62 + key_height([names[place] for place in shown])
-    height = (pitch + apart) * len(rows)
-    drawing = style.figure(style.FULL, top + height + 0.5)
-    style.heading(drawing, title, subtitle)
-    key(drawing, names, top=0.56, only=shown)
-    frame = style.axes(drawing, left=left, top=top, width=width, height=height)
-    ends: list[float] = []
-    for number, row in enumerate(rows):
-        upper = number * (pitch + apart) + apart / 2
-        style.write(
-            drawing, formatting.cut(row.name, 22), left=style.MARGIN, top=top + upper + pitch / 2 + 0.045
-        )
-        if number:
-            frame.axhline(number * (pitch + apart), color=style.HAIR, linewidth=0.6, zorder=0)
-        for line, place in enumerate(shown):
-            estimate = row.estimates[place]
-            middle = upper + pitch * (line + 0.5) / len(shown)
-            if estimate is None:
-                continue
-            if told:
-                entry_ = estimate.to_dict()
-                text = formatting.estimate(entry_) if formatting.is_known(entry_) else "not estimable"
-                style.write(drawing, text, left=left + width + 0.15, top=top + middle + 0.045)
-            ends += _mark(frame, estimate, middle, place)
-    frame.set_ylim(height, 0)
-    frame.set_yticks([])
-    frame.spines["left"].set_visible(False)
-    _scale(frame, ends, zero=zero)
-    frame.grid(axis="x", color=style.HAIR, linewidth=0.6)
-    frame.set_axisbelow(True)
-    frame.set_xlabel(axis, labelpad=2)
+    pitch, apart = (0.175 if told else 0.105) * len(shown), 0.13
+    offsets = pitch / (pitch + apart) * ((np.arange(len(shown)) + 0.5) / len(shown) - 0.5)
+    drawn = []
+    for name, estimates in rows:
+        marks = []
+        for place, offset in zip(shown, offsets.tolist(), strict=True):
+            if (estimate := estimates[place]) is not None:
+                text = formatting.estimate(estimate.to_dict()) if told else ""
+                marks.append(Mark(estimate, *LOOKS[place], offset=offset, text=text))
+        drawn.append(ForestRow(name, tuple(marks)))
+    layout = ForestLayout(
+        pitch=pitch + apart,
+        top=0.62 + key_height([names[place] for place in shown]),
+        left=1.75,
+        width=3.35 if told else 5.2,
+        letters=22,
+        separated=True,
+    )
+    drawing = forest(
+        drawn,
+        layout,
+        title=title,
+        subtitle=subtitle,
+        axis=axis,
+        scale=lambda frame, ends: _scale(frame, ends, zero=zero),
+        chance=None,
+    )
+    with style.settings():
+        key(drawing, names, top=0.56, only=shown)
     return drawing
 
 
@@ -186,7 +180,7 @@ def epochs(
     title: str,
     subtitle: str,
 ) -> "Figure":
-    """Draws what each epoch did to each model, a dot at the epoch whose weights were kept.
+    """Draw what each epoch did to each model, a dot at the epoch whose weights were kept.
 
     Args:
         panels: Name of a figure, and epochs and values of each model, (epochs,), or None.
@@ -247,7 +241,7 @@ def epochs(
 
 
 def turns(lines: Sequence[tuple[Floats, Floats] | None], *, close: bool = False) -> list[Any]:
-    """Returns a line style a curve: where several coincide the longest is whole and the others are dashes over it.
+    """Return a line style a curve: where several coincide the longest is whole and the others are dashes over it.
 
     Args:
         lines: Of one frame.
@@ -330,7 +324,7 @@ def _larger(
 
 
 def _widen(frame: "Axes") -> None:
-    """Lets the axis of a score end at round numbers, not closer than a hundredth: ripples would look like waves."""
+    """Let the axis of a score end at round numbers, not closer than a hundredth: ripples would look like waves."""
     low, high = frame.dataLim.intervaly
     for step in (0.1, 0.05, 0.02, 0.01):
         start, end = step * np.floor(low / step + 1e-9), step * np.ceil(high / step - 1e-9)
@@ -348,7 +342,7 @@ def key(
     left: float = style.MARGIN,
     only: Sequence[int] | None = None,
 ) -> None:
-    """Writes the models' names beside their colour and marker, in as many lines as it takes."""
+    """Write the models' names beside their colour and marker, in as many lines as it takes."""
     chosen = range(len(names)) if only is None else only
     for line, members in enumerate(_lines([names[place] for place in chosen])):
         across = left
@@ -364,7 +358,7 @@ def key_height(names: Sequence[str]) -> float:
 
 
 def entry(drawing: "Figure", name: str, place: int, *, left: float, top: float, bold: bool = False) -> None:
-    """Writes one model's name beside a line of its colour with its marker."""
+    """Write one model's name beside a line of its colour with its marker."""
     from matplotlib.lines import Line2D
 
     across, down = drawing.get_size_inches()
@@ -425,21 +419,6 @@ def _draw(frame: "Axes", panel: Overlay, *, large: bool) -> None:
     frame.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
 
 
-def _mark(frame: "Axes", estimate: Estimate, middle: float, place: int) -> list[float]:
-    """Draws a dot with its interval; returns where they end."""
-    if estimate.value is None:
-        return []
-    colour, marker = LOOKS[place]
-    ends = [estimate.value]
-    if estimate.low is not None and estimate.high is not None:
-        ends += [estimate.low, estimate.high]
-        frame.plot(ends[1:], [middle] * 2, color=colour, linewidth=1.4)
-    frame.plot(
-        [estimate.value], [middle], marker, color=colour, markersize=5, markeredgewidth=0, clip_on=False
-    )
-    return ends
-
-
 def _scale(frame: "Axes", ends: Sequence[float], *, zero: bool) -> None:
     from matplotlib.ticker import MaxNLocator
 
@@ -459,7 +438,7 @@ def _scale(frame: "Axes", ends: Sequence[float], *, zero: bool) -> None:
 
 
 def _name_axes(drawing: "Figure", labels: tuple[str, str], *, left: float, top: float, height: float) -> None:
-    """Names the axes that several frames share."""
+    """Name the axes that several frames share."""
     middle = left + (style.FULL - left) / 2
     style.write(drawing, labels[0], left=middle, top=top + height + 0.16, align="center")
     centre = 1 - (top + height / 2) / drawing.get_size_inches()[1]

@@ -81,17 +81,17 @@ _SETTINGS: dict[Any, Any] = {
 
 @contextmanager
 def settings() -> Iterator[None]:
-    """Draws by this file's settings alone, whatever the user's matplotlibrc says, and leaves it as it was."""
-    import matplotlib as mpl
+    """Draw by this file's settings alone, whatever the user's matplotlibrc says, and leave it as it was."""
+    from matplotlib import rc_context, rcdefaults, rcParams
 
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(_SETTINGS)
+    with rc_context():
+        rcdefaults()
+        rcParams.update(_SETTINGS)
         yield
 
 
 def styled(draw: Callable[P, T]) -> Callable[P, T]:
-    """Makes a drawing function run under `settings`."""
+    """Make a drawing function run under `settings`."""
 
     @functools.wraps(draw)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -102,7 +102,7 @@ def styled(draw: Callable[P, T]) -> Callable[P, T]:
 
 
 def figure(width: float, height: float) -> "Figure":
-    """Returns an empty Figure of `width` x `height` inches that belongs to no pyplot state."""
+    """Return an empty Figure of `width` x `height` inches that belongs to no pyplot state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -112,7 +112,7 @@ def figure(width: float, height: float) -> "Figure":
 
 
 def axes(drawing: "Figure", *, left: float, top: float, width: float, height: float) -> "Axes":
-    """Adds axes whose frame lies at `left`, `top` from the figure's upper left corner; all in inches."""
+    """Add axes whose frame lies at `left`, `top` from the figure's upper left corner; all in inches."""
     across, down = drawing.get_size_inches()
     return drawing.add_axes((left / across, 1 - (top + height) / down, width / across, height / down))
 
@@ -128,7 +128,9 @@ def write(
     bold: bool = False,
     align: str = "left",
 ) -> None:
-    """Writes one line of text whose baseline lies at `left`, `top` inches from the upper left corner."""
+    """Write one line of text whose baseline lies at `left`, `top` inches from the upper left corner."""
+    if not words:
+        return
     across, down = drawing.get_size_inches()
     drawing.text(
         left / across,
@@ -143,25 +145,25 @@ def write(
 
 
 def heading(drawing: "Figure", title: str, subtitle: str = "") -> None:
-    """Writes the finding of the figure on its first line and, fainter, what it rests on below."""
+    """Write the finding of the figure on its first line and, fainter, what it rests on below."""
     write(drawing, title, left=MARGIN, top=0.17, size=LARGE, bold=True)
     write(drawing, subtitle, left=MARGIN, top=0.36, colour=FAINT)
 
 
 def align_ends(frame: "Axes") -> None:
-    """Keeps the first and the last tick's label of the x axis within the frame's width."""
+    """Keep the first and the last tick's label of the x axis within the frame's width."""
     labels = frame.get_xticklabels()
     labels[0].set_horizontalalignment("left")
     labels[-1].set_horizontalalignment("right")
 
 
 def signed(value: float) -> str:
-    """Writes a number with its sign, a true minus included; 0 has none."""
+    """Write a number with its sign, a true minus included; 0 has none."""
     return f"{value:+g}".replace("-", "−") if value else "0"
 
 
 def svg(drawing: "Figure", name: str) -> str:
-    """Turns a Figure into an `<svg>` element to stand inside an HTML page.
+    """Turn a Figure into an `<svg>` element to stand inside an HTML page.
 
     Colours of text, lines and ground become CSS variables with their light value as fallback, so that the
     page can lend the figure its dark theme; ids carry `name`, so that figures of one page do not share them.
@@ -203,13 +205,13 @@ def svg(drawing: "Figure", name: str) -> str:
 
 
 def themed(colour: str) -> str:
-    """Returns a colour as CSS that follows the page's theme as the figures in it do."""
+    """Return a colour as CSS that follows the page's theme as the figures in it do."""
     name = _THEMED.get(colour)
     return f"var(--figure-{name}, {colour})" if name else colour
 
 
 def png(drawing: "Figure", *, dpi: int = 200) -> bytes:
-    """Turns a Figure into PNG bytes; letters that the font lacks become question marks."""
+    """Turn a Figure into PNG bytes; letters that the font lacks become question marks."""
     stream = io.BytesIO()
     with settings():
         _clean_text(drawing, known_letters_only=True)
@@ -220,7 +222,7 @@ def png(drawing: "Figure", *, dpi: int = 200) -> bytes:
 
 
 def _clean_text(drawing: "Figure", *, known_letters_only: bool) -> None:
-    """Puts a space for control characters and, where the font must have every letter, `?` for those it lacks.
+    """Put a space for control characters and, where the font must have every letter, `?` for those it lacks.
 
     Tick labels get their words only when they are drawn and are not reached: names from outside stand elsewhere.
     """
@@ -238,8 +240,13 @@ def _clean_text(drawing: "Figure", *, known_letters_only: bool) -> None:
             text.set_text(clean)
 
 
-def rows_of_shares(frame: "Axes", count: int, *, lowest: float, axis: str) -> None:
-    """Lays out rows of figures between 0 and 1, the first on top, from the tenth below the lowest on."""
+def dot(frame: "Axes", x: float, y: float, colour: str, *, marker: str = "o", size: float = 5.0) -> None:
+    """Draw a dot that the frame does not cut off."""
+    frame.plot([x], [y], marker, color=colour, markersize=size, markeredgewidth=0, clip_on=False)
+
+
+def rows_of_shares(frame: "Axes", count: float, *, lowest: float, axis: str) -> None:
+    """Lay out rows of figures between 0 and 1, the first on top, from the tenth below the lowest on."""
     low = float(np.floor(lowest * 10 + 1e-9) / 10)
     frame.set_xlim(low - 0.015, 1.005)
     frame.set_ylim(count - 0.5, -0.5)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from hilum.evaluation.subgroups import UNKNOWN, Baseline, Factor, Level, Subgroups
+from hilum.progress import count
 from hilum.report import formatting
 
 SURE = 0.05
@@ -13,7 +14,7 @@ NAMED = 6
 """So many levels are named in sentences."""
 
 
-def remarks(found: Subgroups) -> tuple[str, ...]:
+def disparity_sentences(found: Subgroups) -> tuple[str, ...]:
     """What a reader must know: levels that differ, figures that mix levels, and metadata that tell as much."""
     what = "Mean AUROC" if len(found.baseline) > 1 else "AUROC"
     lines = []
@@ -25,7 +26,7 @@ def remarks(found: Subgroups) -> tuple[str, ...]:
         once.setdefault(level.division, (factor, level))
     differing = [*once.values()]
     looked = (
-        f"of {formatting.count(found.comparisons, 'comparison')}; each interval is of that level alone, p after Holm's "
+        f"of {count(found.comparisons, 'comparison')}; each interval is of that level alone, p after Holm's "
         "correction for all"
     )
     for sure, verb in (
@@ -49,7 +50,7 @@ def remarks(found: Subgroups) -> tuple[str, ...]:
 
 
 def named(factor: Factor, level: Level) -> str:
-    """Names a level in a sentence: `source nih`, `AP view`, `female patients`, `age 40–59`, `unknown sex`."""
+    """Name a level in a sentence: `source nih`, `AP view`, `female patients`, `age 40–59`, `unknown sex`."""
     if level.name == UNKNOWN:
         return f"{level.name} {factor.name}"
     return {"view": "{} view", "sex": "{} patients"}.get(factor.name, f"{factor.name} {{}}").format(
@@ -68,7 +69,7 @@ def _outsides(factors: Sequence[Factor]) -> list[str]:
 
 
 def _outside(factor: Factor) -> str:
-    """Says so where all images together are ranked better, or worse, than those of every level that can be scored."""
+    """Say so where all images together are ranked better, or worse, than those of every level that can be scored."""
     scored = {level.auroc.value: level for level in factor.levels if level.auroc.value is not None}
     if factor.whole is None or not scored:
         return ""

@@ -1,34 +1,20 @@
 """A cross-validated Evaluation -> its section: each fold's figures, what they spread, and what that is not."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from hilum.evaluation.evaluation import Evaluation
 from hilum.evaluation.folds import Fold, Folds
+from hilum.progress import count
 from hilum.report import formatting
 from hilum.report.drawing import style
-from hilum.report.evaluation.plots import Plot, confidence
-from hilum.report.evaluation.tables import Cell, Column, Grid, Notes
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-
-@dataclass(frozen=True)
-class Section:
-    """What the page says of folds: what was done, the figure, the table, and how to read them."""
-
-    lead: str
-    plots: tuple[Plot, ...]
-    table: Grid
-    how: str
+from hilum.report.drawing.forest import ForestLayout, ForestRow, Mark, forest
+from hilum.report.evaluation.plots import confidence
+from hilum.report.section import Plot, Plots, Section, Tables
+from hilum.report.table import Cell, Grid, Notes, make_grid
 
 
 def section(evaluation: Evaluation) -> Section | None:
-    """Returns the section, None where there are no folds."""
+    """Return the section, None where there are no folds."""
     folds = evaluation.folds
     if folds is None:
         return None
@@ -52,20 +38,17 @@ def section(evaluation: Evaluation) -> Section | None:
             " Repeats use the same patients again: the SD between them tells what the draw of the folds does, and "
             "nothing of other patients."
         )
-    return Section(lead, (_plot(evaluation, folds),), table(folds), how)
+    blocks = (Plots((_plot(evaluation, folds),)), Tables((table(folds),), note=how))
+    return Section("folds", "Folds", blocks, lead, link="Folds", in_card=True)
 
 
 def table(folds: Folds) -> Grid:
-    """Returns a row a fold, each repeat as a whole, and their means and standard deviations."""
+    """Return a row a fold, each repeat as a whole, and their means and standard deviations."""
     notes = Notes()
-    rows = []
+    rows: list[tuple[str, list[str | Cell]]] = []
     for row in folds.rows:
-        entries = [row.figures[metric].to_dict() for metric in folds.metrics]
-        cells = (
-            Cell(formatting.value(e), formatting.interval(e), notes.letter(formatting.reason(e)))
-            for e in entries
-        )
-        rows.append((name(row, folds), (Cell(f"{row.images:,}"), Cell(f"{row.patients:,}"), *cells)))
+        cells = (notes.cell(row.figures[metric]) for metric in folds.metrics)
+        rows.append((name(row, folds), [f"{row.images:,}", f"{row.patients:,}", *cells]))
     summaries = [("Mean of the folds", folds.mean_of_folds), ("SD between folds", folds.between_folds)]
     if folds.repeats > 1:
         summaries += [
@@ -73,21 +56,14 @@ def table(folds: Folds) -> Grid:
             ("SD between repeats", folds.between_repeats),
         ]
     for what, figure in summaries:
-        values = (Cell(formatting.value({"value": figure(metric)})) for metric in folds.metrics)
-        rows.append((what, (Cell(""), Cell(""), *values)))
+        values = (formatting.value({"value": figure(metric)}) for metric in folds.metrics)
+        rows.append((what, ["", "", *values]))
     heads = ["Images", "Patients", *(formatting.NAMES[metric].partition(" (")[0] for metric in folds.metrics)]
-    return Grid(
-        "Figures by fold",
-        "Fold",
-        tuple(map(Column, heads)),
-        tuple(rows),
-        foot=len(summaries),
-        notes=notes.listed(),
-    )
+    return make_grid("Figures by fold", "Fold", heads, rows, foot=len(summaries), notes=notes)
 
 
 def name(row: Fold, folds: Folds) -> str:
-    """Names a row: `Fold 2`, `All folds`, with the repeat where there are several."""
+    """Name a row: `Fold 2`, `All folds`, with the repeat where there are several."""
     fold = f"Fold {row.fold}" if row.fold else "All folds"
     return fold if folds.repeats == 1 else f"Repeat {row.repeat}, {fold.lower()}"
 
@@ -99,53 +75,20 @@ def _plot(evaluation: Evaluation, folds: Folds) -> Plot:
     title = f"{several} {formatting.value(whole)} out of fold"
     if known:
         title += f", {formatting.number(min(known))} to {formatting.number(max(known))} in single folds"
-    people = formatting.count(len(np.unique(evaluation.patients)), "patient")
-    subtitle = f"{formatting.count(len(evaluation.images), 'image')} of {people}, {evaluation.data}"
+    people = count(len(np.unique(evaluation.patients)), "patient")
+    subtitle = f"{count(len(evaluation.images), 'image')} of {people}, {evaluation.data}"
     caption = (
         f"Dots: single folds. Diamonds: all folds of a repeat together. Lines: {confidence(evaluation)} intervals by "
         "patient. Folds are not independent of each other."
     )
-    rows = [(name(row, folds), row) for row in folds.rows]
-    return Plot(
-        "folds",
-        forest(rows, title=title, subtitle=subtitle, axis=f"{several} (0.5 is chance)"),
-        title,
-        caption,
-    )
+    rows = [_forest_row(row, folds) for row in folds.rows]
+    layout = ForestLayout(pitch=0.27, top=0.62, left=1.35, width=4.0, beside=0.2)
+    drawing = forest(rows, layout, title=title, subtitle=subtitle, axis=f"{several} (0.5 is chance)")
+    return Plot("folds", drawing, title, caption)
 
 
-@style.styled
-def forest(rows: Sequence[tuple[str, Fold]], *, title: str, subtitle: str, axis: str) -> "Figure":
-    """Draws the AUROC of each fold with its interval, and each repeat as a whole.
-
-    Args:
-        rows: Name and fold, from top to bottom.
-        title: The finding of the figure.
-        subtitle: What it rests on.
-        axis: What the abscissa is.
-    """
-    pitch, top, left, width = 0.27, 0.62, 1.35, 4.0
-    height = pitch * len(rows)
-    drawing = style.figure(style.FULL, top + height + 0.5)
-    style.heading(drawing, title, subtitle)
-    frame = style.axes(drawing, left=left, top=top, width=width, height=height)
-    ends = [0.5]
-    for place, (label, row) in enumerate(rows):
-        line, whole, estimate = top + pitch * (place + 0.5) + 0.045, row.fold == 0, row.figures["auroc"]
-        # Why a figure is missing has no room here; the table below says it.
-        told = formatting.estimate(estimate.to_dict())
-        style.write(drawing, label, left=style.MARGIN, top=line, bold=whole)
-        style.write(drawing, told, left=left + width + 0.2, top=line, bold=whole)
-        colour = style.INK if whole else style.BLUE
-        if estimate.low is not None and estimate.high is not None:
-            frame.plot([estimate.low, estimate.high], [place, place], color=colour, linewidth=1.5)
-            ends.append(estimate.low)
-        if estimate.value is not None:
-            marker = "D" if whole else "o"
-            frame.plot(
-                [estimate.value], [place], marker, color=colour, markersize=5.5, markeredgewidth=0, clip_on=False
-            )  # fmt: skip
-            ends.append(estimate.value)
-    frame.axvline(0.5, color=style.SLATE, linewidth=0.7, linestyle=(0, (4, 3)), zorder=0)
-    style.rows_of_shares(frame, len(rows), lowest=min(ends), axis=axis)
-    return drawing
+def _forest_row(row: Fold, folds: Folds) -> ForestRow:
+    estimate, whole = row.figures["auroc"], row.fold == 0
+    mark = Mark(estimate, style.INK if whole else style.BLUE, "D" if whole else "o", size=5.5)
+    # Why a figure is missing has no room here; the table below says it.
+    return ForestRow(name(row, folds), (mark,), formatting.estimate(estimate.to_dict()), bold=whole)

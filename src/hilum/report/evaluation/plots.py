@@ -1,19 +1,20 @@
 """An Evaluation -> the plots of its report, each with the words that stand beside it."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hilum import stats
 from hilum.evaluation.evaluation import Evaluation
+from hilum.progress import count
 from hilum.report import formatting
 from hilum.report.drawing import curves
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from hilum.report.drawing.forest import ForestLayout, ForestRow, Mark, forest, ranked
+from hilum.report.section import Plot
+from hilum.stats import Estimate
 
 Floats = NDArray[np.float64]
 # Columns of the history -> names of their lines.
@@ -21,33 +22,25 @@ LOSSES = {"train_loss": "training", "val_loss": "validation"}
 SCORES = {"val_auroc": "AUROC", "val_average_precision": "AP", "val_f1": "F1"}
 
 
-@dataclass(frozen=True)
-class Plot:
-    """A figure and what is said about it.
-
-    Attributes:
-        name: The file's stem, unique in the report: letters, digits, underscores.
-        figure: The drawing.
-        title: The finding of the figure, for readers who do not see it.
-        caption: How to read it.
-    """
-
-    name: str
-    figure: "Figure"
-    title: str
-    caption: str
-
-
 def discrimination(evaluation: Evaluation) -> Iterator[Plot]:
-    """Yields ROC and precision-recall curves and, for several findings, the forest plot before them."""
+    """Yield ROC and precision-recall curves and, for several findings, the forest plot before them."""
     columns = range(len(evaluation.findings))
     subtitle = cohort(evaluation)
     level = confidence(evaluation)
     title = _headline(evaluation, "auroc", "AUROC")
     if len(columns) > 1:
-        rows = [_interval(finding, scores_of(evaluation, finding)) for finding in evaluation.findings]
-        summary = _interval("Mean", evaluation.metrics["macro"])
-        drawing = curves.forest(rows, title=title, subtitle=subtitle, summary=summary)
+        rows = ranked([_forest_row(name, scores_of(evaluation, name)) for name in evaluation.findings])
+        mean = _forest_row("Mean", evaluation.metrics["macro"])
+        marks = tuple(replace(mark, marker="D", size=6.5) for mark in mean.marks)
+        rows.append(replace(mean, bold=True, gap=0.35, count="", marks=marks))
+        drawing = forest(
+            rows,
+            ForestLayout(pitch=0.255, top=0.78, left=2.15, width=3.0, counts=2.03),
+            title=title,
+            subtitle=subtitle,
+            axis="AUROC (0.5 is chance)",
+            heads={2.03: "Positives", 5.3: "AUROC (interval)"},
+        )
         caption = f"AUROC with its {level} interval, highest first. Bold: highest and lowest."
         yield Plot("auroc_by_finding", drawing, title, caption)
         title = _range(evaluation)
@@ -69,7 +62,7 @@ def discrimination(evaluation: Evaluation) -> Iterator[Plot]:
 
 
 def calibration(evaluation: Evaluation) -> Iterator[Plot]:
-    """Yields reliability diagrams and the distributions of probability."""
+    """Yield reliability diagrams and the distributions of probability."""
     columns = range(len(evaluation.findings))
     title = _headline(evaluation, "ece", "ECE")
     overall = _overall(evaluation)
@@ -81,9 +74,9 @@ def calibration(evaluation: Evaluation) -> Iterator[Plot]:
         [_reliability(evaluation, column) for column in columns], title=title, subtitle=subtitle
     )
     caption = (
-        f"Reliability diagram: share of images with the {noun(evaluation)} against the mean predicted probability, in "
-        f"bins of about as many images each. Bars: {confidence(evaluation)} intervals. Grey: where the probabilities "
-        "lie. Dashes: perfect calibration. ECE: expected calibration error."
+        f"Reliability diagram: share of images with the {evaluation.task.noun} against the mean predicted probability, "
+        f"in bins of about as many images each. Bars: {confidence(evaluation)} intervals. Grey: where the "
+        "probabilities lie. Dashes: perfect calibration. ECE: expected calibration error."
     )
     yield Plot("reliability", drawing, title, caption)
 
@@ -93,22 +86,22 @@ def calibration(evaluation: Evaluation) -> Iterator[Plot]:
         subtitle = f"called present from {formatting.probability(float(evaluation.decision.array[0]))} on"
     else:
         title, subtitle = (
-            f"Probabilities of images with and without each {noun(evaluation)}",
+            f"Probabilities of images with and without each {evaluation.task.noun}",
             cohort(evaluation),
         )
     drawing = curves.distributions(panels, title=title, subtitle=subtitle)
     line = "" if evaluation.task.exclusive else " Vertical line: the threshold."
     caption = (
-        f"Predicted probabilities: images with the {noun(evaluation)} upward, without it downward.{line}"
+        f"Predicted probabilities: images with the {evaluation.task.noun} upward, without it downward.{line}"
     )
     yield Plot("probabilities", drawing, title, caption)
 
 
 def decisions(evaluation: Evaluation) -> Iterator[Plot]:
-    """Yields the confusion matrix, or one a finding."""
+    """Yield the confusion matrix, or one a finding."""
     if evaluation.task.exclusive:
         counts = class_confusion(evaluation)
-        panels = [curves.Confusion("", "", evaluation.findings, counts)]
+        panels = [curves.ConfusionPanel("", "", evaluation.findings, counts)]
         title = f"Accuracy {formatting.estimate(accuracy_of_classes(evaluation))}"
         caption = "Confusion matrix: the most probable class against the truth, with per cent of the row."
     else:
@@ -116,7 +109,7 @@ def decisions(evaluation: Evaluation) -> Iterator[Plot]:
             evaluation.labels, evaluation.probabilities, thresholds=evaluation.decision.array
         )
         panels = [
-            curves.Confusion(finding, _f1(evaluation, finding), ("absent", "present"), counts[column])
+            curves.ConfusionPanel(finding, _f1(evaluation, finding), ("absent", "present"), counts[column])
             for column, finding in enumerate(evaluation.findings)
         ]
         title = _headline(evaluation, *(("accuracy", "accuracy") if len(panels) == 1 else ("f1", "F1")))
@@ -128,14 +121,14 @@ def decisions(evaluation: Evaluation) -> Iterator[Plot]:
 
 
 def training(evaluation: Evaluation) -> Iterator[Plot]:
-    """Yields the learning curves, where the history is known."""
+    """Yield the learning curves, where the history is known."""
     history = evaluation.history
     if history is None or not len(history):
         return
     epochs = history["epoch"].to_numpy(np.int64)
     column = {name: history[name].to_numpy(np.float64) for name in history.columns if name != "epoch"}
     auroc = column.get("val_auroc")
-    title, subtitle = f"{formatting.count(len(epochs), 'epoch')} of training", ""
+    title, subtitle = f"{count(len(epochs), 'epoch')} of training", ""
     if evaluation.best_epoch is not None:
         title = f"The weights of epoch {evaluation.best_epoch} of {int(epochs[-1])} were kept"
         at = np.flatnonzero(epochs == evaluation.best_epoch)
@@ -155,7 +148,7 @@ def training(evaluation: Evaluation) -> Iterator[Plot]:
         "Loss and validation scores by epoch. Vertical line and dots: the epoch whose weights were kept."
     )
     if len(evaluation.findings) > 1:
-        caption += f" Scores: means over {formatting.count(len(evaluation.findings), noun(evaluation))}."
+        caption += f" Scores: means over {count(len(evaluation.findings), evaluation.task.noun)}."
     if "val_f1" in column:
         called = "of the most probable class" if evaluation.task.exclusive else "at a probability of 0.5"
         caption += f" AP: average precision. F1: {called}."
@@ -163,7 +156,7 @@ def training(evaluation: Evaluation) -> Iterator[Plot]:
 
 
 def class_confusion(evaluation: Evaluation) -> NDArray[np.int64]:
-    """Returns (classes, classes) counts of a task with one class an image: rows true, columns called."""
+    """Return (classes, classes) counts of a task with one class an image: rows true, columns called."""
     from sklearn.metrics import confusion_matrix
 
     known = ~np.isnan(evaluation.labels).any(axis=1)
@@ -172,7 +165,7 @@ def class_confusion(evaluation: Evaluation) -> NDArray[np.int64]:
 
 
 def accuracy_of_classes(evaluation: Evaluation) -> dict[str, Any]:
-    """Returns the share of images put into the right class, with its interval where metrics.json has one."""
+    """Return the share of images put into the right class, with its interval where metrics.json has one."""
     counts = class_confusion(evaluation)
     alone = {"value": float(np.trace(counts) / counts.sum()), "low": None, "high": None}
     entry: dict[str, Any] = evaluation.metrics.get("accuracy", alone)
@@ -180,27 +173,22 @@ def accuracy_of_classes(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def scores_of(evaluation: Evaluation, finding: str) -> dict[str, Any]:
-    """Returns the finding's entries of metrics.json."""
+    """Return the finding's entries of metrics.json."""
     entries: dict[str, Any] = evaluation.metrics["findings"][finding]
     return entries
 
 
 def confidence(evaluation: Evaluation) -> str:
-    """Returns the level of the intervals, `95 %`."""
+    """Return the level of the intervals, `95 %`."""
     return f"{100 * _level(evaluation):g} %"
 
 
 def cohort(evaluation: Evaluation) -> str:
-    """Returns on how many images the figures rest, in a few words."""
-    images = formatting.count(len(evaluation.images), "image")
+    """Return on how many images the figures rest, in a few words."""
+    images = count(len(evaluation.images), "image")
     if len(evaluation.findings) == 1:
         return f"{images}, {scores_of(evaluation, evaluation.findings[0])['positives']:,} positive"
-    return f"{images}, {formatting.count(len(evaluation.findings), noun(evaluation))}"
-
-
-def noun(evaluation: Evaluation) -> str:
-    """Returns what the columns are called: `class` or `finding`."""
-    return evaluation.task.noun
+    return f"{images}, {count(len(evaluation.findings), evaluation.task.noun)}"
 
 
 def _level(evaluation: Evaluation) -> float:
@@ -208,7 +196,7 @@ def _level(evaluation: Evaluation) -> float:
 
 
 def _replicates(evaluation: Evaluation) -> int:
-    """Resamples behind a band: in a small panel nobody sees the difference that many more would make."""
+    """Resample behind a band: in a small panel nobody sees the difference that many more would make."""
     return 1000 if len(evaluation.findings) == 1 else 300
 
 
@@ -239,14 +227,14 @@ def _range(evaluation: Evaluation) -> str:
     return f"AUROC from {lower} to {higher}"
 
 
-def _interval(name: str, entries: dict[str, Any]) -> curves.Interval:
+def _forest_row(name: str, entries: Mapping[str, Any]) -> ForestRow:
     entry = entries["auroc"]
     value, low, high = (
         None if entry.get(key) is None else float(entry[key]) for key in ("value", "low", "high")
     )
-    return curves.Interval(
-        name, int(entries.get("positives", 0)), value, low, high, formatting.estimate(entry)
-    )
+    count = f"{int(entries.get('positives', 0)):,}"
+    marks = (Mark(Estimate(value, low, high)),)
+    return ForestRow(name, marks, formatting.estimate(entry), count, faint=value is None)
 
 
 def _known(evaluation: Evaluation, column: int) -> tuple[NDArray[np.bool_], Floats, NDArray[np.str_]]:
@@ -279,7 +267,7 @@ def _point(evaluation: Evaluation, column: int, across: str, up: str) -> tuple[f
     return float(entries[across]["value"]), float(entries[up]["value"])
 
 
-def _distribution(evaluation: Evaluation, column: int) -> curves.Distribution:
+def _distribution(evaluation: Evaluation, column: int) -> curves.DistributionPanel:
     present, probabilities, _ = _known(evaluation, column)
     known = ~np.isnan(evaluation.labels[:, column])
     called = evaluation.decisions[known, column]
@@ -287,10 +275,12 @@ def _distribution(evaluation: Evaluation, column: int) -> curves.Distribution:
     threshold = None if evaluation.task.exclusive else float(evaluation.decision.array[column])
     headline = f"{missed:,} missed, {wrongly:,} in error"
     finding = evaluation.findings[column]
-    return curves.Distribution(finding, headline, probabilities[present], probabilities[~present], threshold)
+    return curves.DistributionPanel(
+        finding, headline, probabilities[present], probabilities[~present], threshold
+    )
 
 
-def _roc(evaluation: Evaluation, column: int) -> curves.Curve:
+def _roc(evaluation: Evaluation, column: int) -> curves.CurvePanel:
     present, probabilities, patients = _known(evaluation, column)
     curve = stats.roc_curve(
         present,
@@ -300,7 +290,7 @@ def _roc(evaluation: Evaluation, column: int) -> curves.Curve:
         replicates=_replicates(evaluation),
     )
     point = _point(evaluation, column, "specificity", "sensitivity")
-    return curves.Curve(
+    return curves.CurvePanel(
         evaluation.findings[column],
         _curve_headline(evaluation, column, "auroc"),
         curve.x,
@@ -311,7 +301,7 @@ def _roc(evaluation: Evaluation, column: int) -> curves.Curve:
     )
 
 
-def _precision_recall(evaluation: Evaluation, column: int) -> curves.Curve:
+def _precision_recall(evaluation: Evaluation, column: int) -> curves.CurvePanel:
     present, probabilities, patients = _known(evaluation, column)
     curve = stats.precision_recall_curve(
         present,
@@ -320,7 +310,7 @@ def _precision_recall(evaluation: Evaluation, column: int) -> curves.Curve:
         confidence=_level(evaluation),
         replicates=_replicates(evaluation),
     )
-    return curves.Curve(
+    return curves.CurvePanel(
         evaluation.findings[column],
         _curve_headline(evaluation, column, "average_precision"),
         curve.x,
@@ -332,12 +322,12 @@ def _precision_recall(evaluation: Evaluation, column: int) -> curves.Curve:
     )
 
 
-def _reliability(evaluation: Evaluation, column: int) -> curves.Reliability:
+def _reliability(evaluation: Evaluation, column: int) -> curves.ReliabilityPanel:
     present, probabilities, patients = _known(evaluation, column)
     curve = stats.reliability_curve(present, probabilities, clusters=patients, confidence=_level(evaluation))
     entry = scores_of(evaluation, evaluation.findings[column])["ece"]
     headline = f"ECE {formatting.value(entry)}" if formatting.is_known(entry) else formatting.reason(entry)
-    return curves.Reliability(
+    return curves.ReliabilityPanel(
         evaluation.findings[column],
         headline,
         curve.predicted,

@@ -1,80 +1,27 @@
 """An Evaluation -> the sentences of its report: what, on whom, how good, where it fails, within which limits."""
 
-import re
-from dataclasses import dataclass
-
 import numpy as np
 
 from hilum.evaluation.evaluation import Evaluation
+from hilum.progress import count
 from hilum.report import formatting
 from hilum.report.evaluation import plots
-from hilum.report.evaluation.disparities import remarks
-
-RESEARCH_USE = "Research use only. Not a medical device: no result here may guide the care of a patient."
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One of the few numbers of the first screen; `remark` says what it is of."""
-
-    name: str
-    value: str
-    interval: str
-    remark: str = ""
+from hilum.report.evaluation.disparities import disparity_sentences
+from hilum.report.section import Block, Bullets, Heading, Paragraph, Section, Tile, Tiles
 
 
-@dataclass(frozen=True)
-class Story:
-    """The words of a report.
-
-    Attributes:
-        research_use: The sentence that stands on every output.
-        what: What the model does.
-        whom: On which images it was evaluated.
-        tiles: How good it is.
-        failures: Where it fails, one sentence each.
-        warnings: What a reader must know before any number.
-        test_reads: How often the test split was read; empty where unknown.
-        decision_rule: From when on a finding is called present.
-        intervals: How the intervals were made.
-        limits: What the figures do not say.
-    """
-
-    research_use: str
-    what: str
-    whom: str
-    tiles: tuple[Tile, ...]
-    failures: tuple[str, ...]
-    warnings: tuple[str, ...]
-    test_reads: str
-    decision_rule: str
-    intervals: str
-    limits: tuple[str, ...]
+def section(evaluation: Evaluation) -> Section:
+    """Return the first screen: on whom, how good with interval, where it fails."""
+    blocks: list[Block] = [Tiles(tuple(_tiles(evaluation)))]
+    if sentences := failures(evaluation):
+        blocks += [Heading("Where it fails"), Bullets(sentences)]
+    level = plots.confidence(evaluation)
+    rule = f"{decision_rule(evaluation)} Below each estimate: its {level} confidence interval."
+    return Section("summary", "Summary", (*blocks, Paragraph(rule, small=True)), whom(evaluation))
 
 
-def tell(evaluation: Evaluation) -> Story:
-    """Finds the words for an evaluation."""
-    return Story(
-        research_use=RESEARCH_USE,
-        what=_what(evaluation),
-        whom=_whom(evaluation),
-        tiles=tuple(_tiles(evaluation)),
-        failures=(*_failures(evaluation), *(remarks(evaluation.subgroups) if evaluation.subgroups else ())),
-        warnings=_warnings(evaluation),
-        test_reads=_test_reads(evaluation),
-        decision_rule=_decision_rule(evaluation),
-        intervals=_intervals(evaluation),
-        limits=tuple(_limits(evaluation)),
-    )
-
-
-def markdown(text: str) -> str:
-    """Escapes text for Markdown, tables and raw HTML included; a line break becomes a space."""
-    flat = re.sub(r"\s+", " ", text)
-    return re.sub(r"([\\`*_{}\[\]<>|#~$])", r"\\\1", flat).replace("&", "&amp;")
-
-
-def _what(evaluation: Evaluation) -> str:
+def what(evaluation: Evaluation) -> str:
+    """Say what the model does."""
     findings = evaluation.findings
     if evaluation.task.exclusive:
         return f"Classifier of chest radiographs into one of {len(findings)} classes: {formatting.listed(findings)}."
@@ -83,9 +30,10 @@ def _what(evaluation: Evaluation) -> str:
     return f"Classifier of chest radiographs: {len(findings)} findings, each present or absent."
 
 
-def _whom(evaluation: Evaluation) -> str:
-    images = formatting.count(len(evaluation.images), "image")
-    patients = formatting.count(len(np.unique(evaluation.patients)), "patient")
+def whom(evaluation: Evaluation) -> str:
+    """Say on which images it was evaluated."""
+    images = count(len(evaluation.images), "image")
+    patients = count(len(np.unique(evaluation.patients)), "patient")
     text = f"{images} of {patients}, {evaluation.data}, {formatting.part(evaluation.split)}."
     if len(evaluation.findings) > 1:
         return text
@@ -109,42 +57,35 @@ def _tiles(evaluation: Evaluation) -> list[Tile]:
         }
         return [_tile(name, entries[name], remark) for name, remark in remarks.items()]
     macro = evaluation.metrics["macro"]
-    noun = "classes" if evaluation.task.exclusive else "findings"
     known = {name: plots.scores_of(evaluation, name)["auroc"] for name in findings}
     known = {name: entry for name, entry in known.items() if formatting.is_known(entry)}
-    tiles = [
-        Tile(
-            "Mean AUROC",
-            formatting.value(macro["auroc"]),
-            formatting.interval(macro["auroc"]),
-            f"of {len(known)} {noun}",
-        )
-    ]
+    remark = f"of {len(known)} {'classes' if evaluation.task.exclusive else 'findings'}"
+    tiles = [_estimate_tile("Mean AUROC", macro["auroc"], remark)]
     if evaluation.task.exclusive:
         tiles.append(_tile("accuracy", plots.accuracy_of_classes(evaluation), "most probable class"))
     else:
-        precision = macro["average_precision"]
-        tiles.append(
-            Tile(
-                "Mean average precision",
-                formatting.value(precision),
-                formatting.interval(precision),
-                f"of {len(known)} {noun}",
-            )
-        )
+        tiles.append(_estimate_tile("Mean average precision", macro["average_precision"], remark))
     if len(known) > 1:
         for name, choose in (("Highest AUROC", max), ("Lowest AUROC", min)):
             finding = choose(known, key=lambda finding: known[finding]["value"])
-            tiles.append(
-                Tile(name, formatting.value(known[finding]), formatting.interval(known[finding]), finding)
-            )
+            tiles.append(_estimate_tile(name, known[finding], finding))
     return tiles
 
 
 def _tile(name: str, entry: formatting.Entry, remark: str) -> Tile:
-    if not formatting.is_known(entry):
-        return Tile(formatting.NAMES[name], formatting.NOT_ESTIMABLE, "", formatting.reason(entry))
-    return Tile(formatting.NAMES[name], formatting.value(entry), formatting.interval(entry), remark)
+    return _estimate_tile(
+        formatting.NAMES[name], entry, remark if formatting.is_known(entry) else formatting.reason(entry)
+    )
+
+
+def _estimate_tile(name: str, entry: formatting.Entry, remark: str) -> Tile:
+    return Tile(name, formatting.value(entry), formatting.interval(entry), remark)
+
+
+def failures(evaluation: Evaluation) -> tuple[str, ...]:
+    """Say where it fails, a sentence each."""
+    found = evaluation.subgroups
+    return (*_failures(evaluation), *(disparity_sentences(found) if found else ()))
 
 
 def _failures(evaluation: Evaluation) -> list[str]:
@@ -202,7 +143,7 @@ def _not_estimable(evaluation: Evaluation) -> list[str]:
 
 
 def _miscalibrated(evaluation: Evaluation) -> list[str]:
-    """Names findings whose calibration slope differs from 1 beyond its interval."""
+    """Name findings whose calibration slope differs from 1 beyond its interval."""
     extreme, timid = [], []
     for finding in evaluation.findings:
         slope = plots.scores_of(evaluation, finding)["calibration_slope"]
@@ -221,20 +162,23 @@ def _miscalibrated(evaluation: Evaluation) -> list[str]:
     return sentences
 
 
-def _warnings(evaluation: Evaluation) -> tuple[str, ...]:
+def warnings(evaluation: Evaluation) -> tuple[str, ...]:
+    """Say what a reader must know before any number."""
     if evaluation.leaky and not any("leaky" in warning.text.lower() for warning in evaluation.warnings):
         leaky = "The split is leaky: images of one patient may stand in training and in this part."
         return (leaky, *map(str, evaluation.warnings))
     return tuple(map(str, evaluation.warnings))
 
 
-def _test_reads(evaluation: Evaluation) -> str:
+def test_reads(evaluation: Evaluation) -> str:
+    """Say how often the test split was read; empty where unknown."""
     if evaluation.test_reads == 0:
         return ""
     return "once" if evaluation.test_reads == 1 else f"{evaluation.test_reads:,} times"
 
 
-def _decision_rule(evaluation: Evaluation) -> str:
+def decision_rule(evaluation: Evaluation) -> str:
+    """Say from when on a finding is called present."""
     if evaluation.task.exclusive:
         accuracy = formatting.estimate(plots.accuracy_of_classes(evaluation))
         return f"The most probable class is called: accuracy {accuracy}."
@@ -245,7 +189,8 @@ def _decision_rule(evaluation: Evaluation) -> str:
     return f"The finding is called present at a probability of {threshold} or more (threshold: {rule})."
 
 
-def _intervals(evaluation: Evaluation) -> str:
+def intervals(evaluation: Evaluation) -> str:
+    """Say how the intervals were made."""
     methods = dict.fromkeys(
         str(entry["method"])
         for finding in evaluation.findings
@@ -263,17 +208,17 @@ def _intervals(evaluation: Evaluation) -> str:
     )
 
 
-def _limits(evaluation: Evaluation) -> list[str]:
+def limits(evaluation: Evaluation) -> list[str]:
+    """Say what the figures do not say, a sentence each."""
     here = evaluation.data
-    limits = [
+    sentences = [
         f"The figures hold for images like those of {here}. Another site, device, view or age can change them much.",
         "PPV, NPV, precision and F1 depend on the prevalence in this set.",
         "Labels are taken as they came with the data. Where they were read from reports, some are wrong.",
     ]
     if evaluation.cases:
-        limits.append(
-            "An evidence map shows what moved the logit. It does not outline a lesion and does not explain why."
-        )
-    if evaluation.cases:
-        limits.append("The images shown were chosen from this set and are no random sample of it.")
-    return limits
+        sentences += [
+            "An evidence map shows what moved the logit. It does not outline a lesion and does not explain why.",
+            "The images shown were chosen from this set and are no random sample of it.",
+        ]
+    return sentences

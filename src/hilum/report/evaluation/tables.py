@@ -1,9 +1,7 @@
 """An Evaluation -> its tables: for the page, for spreadsheets and for other programs."""
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,86 +11,17 @@ from hilum.evaluation.evaluation import Evaluation
 from hilum.files import spreadsheet_safe
 from hilum.report import formatting
 from hilum.report.evaluation import plots
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell: a number with its interval, the letter of a note on what is missing, and whether it stands out.
-
-    Attributes:
-        value: The number or the words.
-        interval: Its interval, or empty.
-        note: A letter, or empty.
-        extreme: `highest`, `lowest` or empty.
-    """
-
-    value: str
-    interval: str = ""
-    note: str = ""
-    extreme: str = ""
-
-
-@dataclass(frozen=True)
-class Column:
-    """The head of a column, with the letter of a note that holds for all of it."""
-
-    name: str
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table of the page.
-
-    Attributes:
-        caption: What it shows.
-        corner: What the rows are.
-        columns: Their heads.
-        rows: Name and cells of each row.
-        foot: How many of the last rows sum up the others.
-        notes: Letter and words of each note.
-    """
-
-    caption: str
-    corner: str
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
-    foot: int = 0
-    notes: tuple[tuple[str, str], ...] = ()
-
-    def to_frame(self) -> pd.DataFrame:
-        """Returns it for a notebook: a row's name as index, numbers with their intervals as text, notes left out."""
-        rows = {
-            name: [f"{cell.value} ({cell.interval})" if cell.interval else cell.value for cell in cells]
-            for name, cells in self.rows
-        }
-        heads = [column.name for column in self.columns]
-        return pd.DataFrame.from_dict(rows, orient="index", columns=heads).rename_axis(self.corner)
-
-
-@dataclass
-class Notes:
-    """Gives each reason a letter, the same one each time."""
-
-    letters: dict[str, str] = field(default_factory=dict)
-
-    def letter(self, reason: str) -> str:
-        """Returns the letter of a reason; none for no reason."""
-        return self.letters.setdefault(reason, _letter(len(self.letters))) if reason else ""
-
-    def listed(self) -> tuple[tuple[str, str], ...]:
-        """Returns letters and reasons in order."""
-        return tuple((letter, reason) for reason, letter in self.letters.items())
+from hilum.report.table import Cell, Column, Grid, Notes, csv_number, csv_text, make_grid
 
 
 def ranking(evaluation: Evaluation) -> Grid:
-    """Returns the metrics of discrimination and calibration."""
+    """Return the metrics of discrimination and calibration."""
     names = (*formatting.DISCRIMINATION, *formatting.CALIBRATION)
     return _metrics(evaluation, names, caption="Discrimination and calibration")
 
 
 def calls(evaluation: Evaluation) -> Grid:
-    """Returns the metrics of decisions."""
+    """Return the metrics of decisions."""
     if not evaluation.task.exclusive:
         return _metrics(evaluation, formatting.DECISIONS, caption="Decisions at the threshold")
     # One class against the others is told apart more often than all are; beside the accuracy it would flatter.
@@ -101,7 +30,7 @@ def calls(evaluation: Evaluation) -> Grid:
 
 
 def cohort(evaluation: Evaluation) -> Grid:
-    """Returns how many images have each finding, and the threshold from which it is called."""
+    """Return how many images have each finding, and the threshold from which it is called."""
     rows = []
     for finding in evaluation.findings:
         entries = plots.scores_of(evaluation, finding)
@@ -110,16 +39,14 @@ def cohort(evaluation: Evaluation) -> Grid:
         counts.append(formatting.per_cent(positives, positives + negatives))
         if not evaluation.task.exclusive:
             counts.append(formatting.probability(float(entries["threshold"])))
-        rows.append((finding, tuple(map(Cell, counts))))
+        rows.append((finding, counts))
     heads = ["Present", "Absent", "Unknown", "Prevalence"]
     heads += [] if evaluation.task.exclusive else ["Threshold"]
-    return Grid(
-        "Reference labels", plots.noun(evaluation).capitalize(), tuple(map(Column, heads)), tuple(rows)
-    )
+    return make_grid("Reference labels", evaluation.task.noun.capitalize(), heads, rows)
 
 
 def classification_report(evaluation: Evaluation) -> Grid:
-    """Returns precision, recall, F1 and support of each class at the threshold, with their means.
+    """Return precision, recall, F1 and support of each class at the threshold, with their means.
 
     Of one finding both classes are shown; of several, each finding's presence. Images of unknown truth are left
     out, a class without images or without calls has no figure, and means are over the classes that have one.
@@ -143,16 +70,16 @@ def classification_report(evaluation: Evaluation) -> Grid:
     total = int(support.sum())
     rows.append(("Macro mean", [_mean(column, np.ones(len(support))) for column in values.T], total))
     rows.append(("Mean weighted by support", [_mean(column, support) for column in values.T], total))
-    cells = tuple(
-        (name, (*(Cell(formatting.value({"value": _finite(value)})) for value in scores), Cell(f"{count:,}")))
+    cells = [
+        (name, [*(formatting.value({"value": _finite(value)}) for value in scores), f"{count:,}"])
         for name, scores, count in rows
-    )
-    heads = tuple(map(Column, ("Precision", "Recall", "F1", "Support")))
-    return Grid("Classification report", "Class", heads, cells, foot=2)
+    ]
+    heads = ("Precision", "Recall", "F1", "Support")
+    return make_grid("Classification report", "Class", heads, cells, foot=2)
 
 
 def predictions(evaluation: Evaluation) -> pd.DataFrame:
-    """Returns the predictions in the long form that others read.
+    """Return the predictions in the long form that others read.
 
     Returns:
         One row an image and finding, image by image: image, patient, finding, label (NaN unknown), logit,
@@ -183,7 +110,7 @@ _CSV_NAMES = {
 
 
 def performance_csv(evaluation: Evaluation) -> str:
-    """Returns one line a finding, then the means: five well-known columns first, then all with intervals.
+    """Return one line a finding, then the means: five well-known columns first, then all with intervals.
 
     Text that a spreadsheet would run as a formula is quoted with an apostrophe; what cannot be estimated is
     empty.
@@ -193,21 +120,19 @@ def performance_csv(evaluation: Evaluation) -> str:
     head = ["Model", "Finding", *_CSV_NAMES.values(), *counts]
     head += [f"{name}_{end}" for name in _CSV_NAMES.values() for end in ("low", "high")]
     head += [column for name in others for column in (name, f"{name}_low", f"{name}_high")]
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(head)
+    rows = []
     for name, entries in _entries(evaluation):
         row = [spreadsheet_safe(evaluation.title), spreadsheet_safe(name)]
         row += [_plain(entries.get(metric), "value") for metric in _CSV_NAMES]
-        row += ["" if entries.get(key) is None else f"{entries[key]:.6g}" for key in counts]
+        row += [csv_number(entries.get(key)) for key in counts]
         row += [_plain(entries.get(metric), end) for metric in _CSV_NAMES for end in ("low", "high")]
         row += [_plain(entries.get(metric), end) for metric in others for end in ("value", "low", "high")]
-        writer.writerow(row)
-    return stream.getvalue()
+        rows.append(row)
+    return csv_text(head, rows)
 
 
 def _metrics(evaluation: Evaluation, names: Sequence[str], *, caption: str) -> Grid:
-    """Returns metrics with intervals: one finding a row, or one metric a row where there is one finding.
+    """Return metrics with intervals: one finding a row, or one metric a row where there is one finding.
 
     Args:
         evaluation: Whose metrics.
@@ -220,10 +145,10 @@ def _metrics(evaluation: Evaluation, names: Sequence[str], *, caption: str) -> G
     if len(evaluation.findings) == 1:
         entries = rows[0][1]
         head = Column(f"Estimate ({plots.confidence(evaluation)} interval)")
-        one_each = tuple((formatting.NAMES[name], (_cell(entries[name], notes),)) for name in names)
-        return Grid(caption, "Metric", (head,), one_each, notes=notes.listed())
+        one_each = [(formatting.NAMES[name], [notes.cell(entries[name])]) for name in names]
+        return make_grid(caption, "Metric", (head,), one_each, notes=notes)
 
-    columns = [[_cell(entries.get(name), notes) for _, entries in rows] for name in names]
+    columns = [[notes.cell(entries.get(name)) for _, entries in rows] for name in names]
     heads = [Column(formatting.NAMES[name]) for name in names]
     for place, name in enumerate(names):
         if name == "auroc":
@@ -232,9 +157,9 @@ def _metrics(evaluation: Evaluation, names: Sequence[str], *, caption: str) -> G
         if len(shared) == 1 and "" not in shared:  # what holds for all is said once
             heads[place] = Column(heads[place].name, shared.pop())
             columns[place] = [replace(cell, note="") for cell in columns[place]]
-    cells = tuple((name, tuple(column[place] for column in columns)) for place, (name, _) in enumerate(rows))
+    cells = [(name, [column[place] for column in columns]) for place, (name, _) in enumerate(rows)]
     foot = len(rows) - len(evaluation.findings)
-    return Grid(caption, plots.noun(evaluation).capitalize(), tuple(heads), cells, foot, notes.listed())
+    return make_grid(caption, evaluation.task.noun.capitalize(), heads, cells, foot=foot, notes=notes)
 
 
 def _entries(evaluation: Evaluation) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -255,10 +180,6 @@ def _entries(evaluation: Evaluation) -> Iterator[tuple[str, Mapping[str, Any]]]:
     if evaluation.metrics.get("rare"):
         yield f"Macro mean{rare}", {**evaluation.metrics["macro_without_rare"], **without}
         yield f"Micro mean{rare}", {**evaluation.metrics["micro_without_rare"], **without}
-
-
-def _cell(entry: formatting.Entry | None, notes: Notes) -> Cell:
-    return Cell(formatting.value(entry), formatting.interval(entry), notes.letter(formatting.reason(entry)))
 
 
 def _mark_extremes(cells: list[Cell], rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Cell]:
@@ -298,9 +219,5 @@ def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def _letter(place: int) -> str:
-    return chr(ord("a") + place) if place < 26 else f"{_letter(place // 26 - 1)}{_letter(place % 26)}"
-
-
-def _plain(entry: formatting.Entry | None, key: str) -> str:
-    return "" if entry is None or entry.get(key) is None else f"{float(entry[key]):.6g}"
+def _plain(entry: formatting.Entry | None, end: str) -> str:
+    return "" if entry is None else csv_number(entry.get(end))

@@ -1,24 +1,31 @@
 """An Exploration -> a folder: one self-contained HTML page, a PNG a figure, and the same numbers for machines."""
 
-import json
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from hilum import files
 from hilum.data.exploration import Exploration
 from hilum.data.label_statistics import ALL, CONFIDENCE
 from hilum.data.pixel_statistics import SIDE
+from hilum.progress import count
 from hilum.report import formatting
-from hilum.report.drawing import style
-from hilum.report.evaluation import page
-from hilum.report.evaluation.page import Inline
-from hilum.report.evaluation.plots import Plot
-from hilum.report.evaluation.summary import RESEARCH_USE, Tile as Number
-from hilum.report.evaluation.tables import Cell, Column, Grid
 from hilum.report.exploration import plots, sentences
-from hilum.report.exploration.plots import Gallery
+from hilum.report.rendering import render_page, write_json, write_plots
+from hilum.report.section import (
+    Block,
+    Bullets,
+    Facts,
+    Heading,
+    Page,
+    Plot,
+    Plots,
+    Section,
+    Tables,
+    Tile,
+    Tiles,
+)
+from hilum.report.table import Cell, Grid, make_grid
 
 FIGURES = (
     "dataset_distribution",
@@ -37,39 +44,8 @@ TELLING = 0.1
 """An AUROC of one number alone this far from 0.5 stands out."""
 
 
-@dataclass(frozen=True)
-class Shown:
-    """A tile inside the page; pictures are words for who does not see them, data URI, width and height."""
-
-    name: str
-    remark: str
-    pictures: tuple[tuple[str, str, int, int], ...]
-
-
-@dataclass(frozen=True)
-class Wall:
-    """A gallery inside the page."""
-
-    name: str
-    title: str
-    caption: str
-    scale: str
-    cells: tuple[Shown, ...]
-
-
-@dataclass(frozen=True)
-class Section:
-    """One section of the page, with what it leaves out and why."""
-
-    anchor: str
-    name: str
-    plots: tuple[Inline, ...]
-    galleries: tuple[Wall, ...]
-    left_out: tuple[str, ...]
-
-
 def write(folder: Path, found: Exploration, *, title: str) -> Path:
-    """Writes the page of an exploration.
+    """Write the page of an exploration.
 
     Files of an earlier one in `folder` are replaced, each whole or not at all; figures that it had and this one has
     not are removed.
@@ -82,30 +58,22 @@ def write(folder: Path, found: Exploration, *, title: str) -> Path:
     Returns:
         The path of `explore.html`, which is written last.
     """
-    drawn = {
-        "classes": list(plots.labels(found)),
-        "patients": list(plots.people(found)),
-        "pixels": list(plots.pixels(found)),
-    }
-    pictures = list(plots.pictures(found))
-    text = _page(found, drawn, pictures, title=title)
-    written: list[Plot | Gallery] = [*(plot for plots in drawn.values() for plot in plots), *pictures]
-    for each in written:
-        files.write_bytes(folder / f"{each.name}.png", style.png(each.figure))
-    for name in set(FIGURES) - {each.name for each in written}:
+    page = _page(found, title=title)
+    html = render_page(page)
+    write_plots(folder, page.plots)
+    for name in set(FIGURES) - {plot.name for plot in page.plots}:
         (folder / f"{name}.png").unlink(missing_ok=True)
-    numbers = json.dumps(found.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
-    files.write_text(folder / "explore.json", f"{numbers}\n")
-    files.write_text(folder / "explore.html", text)
+    write_json(folder / "explore.json", found.to_dict())
+    files.write_text(folder / "explore.html", html)
     return folder / "explore.html"
 
 
 def left_out(found: Exploration) -> dict[str, tuple[str, ...]]:
-    """Returns section -> a sentence for each figure that the data know nothing of."""
+    """Return section -> a sentence for each figure that the data know nothing of."""
     sizes = found.sizes
     one_size = sizes is not None and len(sizes.counts) == 1
     side = " × ".join(f"{int(side):,}" for side in sizes.sides[0]) if sizes is not None else ""
-    images = formatting.count(int(sizes.counts.sum()), "image") if sizes is not None else ""
+    images = count(int(sizes.counts.sum()), "image") if sizes is not None else ""
     views = found.views.values if found.views else ()
     few_boxes = found.atlas and all(each.boxes < sentences.FEWEST_BOXES for each in found.atlas)
     told: dict[str, dict[str, object]] = {
@@ -139,11 +107,11 @@ def left_out(found: Exploration) -> dict[str, tuple[str, ...]]:
 
 
 def notable(found: Exploration) -> list[str]:
-    """Returns what a reader should know before training, a sentence each, computed from the numbers."""
+    """Return what a reader should know before training, a sentence each, computed from the numbers."""
     said = [
         sentences.joined(found),
         sentences.imbalance(found),
-        sentences.shift(found),
+        sentences.split_difference(found),
         sentences.unknowns(found),
     ]
     if found.views and "AP" in found.views.values and len(found.views.values) > 1:
@@ -161,76 +129,87 @@ def notable(found: Exploration) -> list[str]:
     return [sentence for sentence in said if sentence]
 
 
-def _page(found: Exploration, drawn: dict[str, list[Plot]], pictures: list[Gallery], *, title: str) -> str:
-    missing = left_out(found)
-    names = {"classes": "Classes", "patients": "Patients and views", "pixels": "Images"}
-    sections = [
-        Section(
-            anchor=anchor,
-            name=name,
-            plots=tuple(page.inline(plot) for plot in drawn[anchor]),
-            galleries=tuple(map(_wall, pictures)) if anchor == "pixels" else (),
-            left_out=missing[anchor],
-        )
-        for anchor, name in names.items()
-    ]
-    return page.render(
-        "explore.html.j2",
-        title=title,
-        research_use=RESEARCH_USE,
-        cohort=sentences.cohort(found),
-        warnings=list(_warnings(found)),
-        tiles=list(_tiles(found)),
-        notable=notable(found),
-        sections=sections,
-        classes=_classes(found),
-        people=_people(found),
-        facts=list(_facts(found)),
-        notes=found.notes,
-        citations=[source.citation for source in found.sources if source.citation],
+def _page(found: Exploration, *, title: str) -> Page:
+    return Page(
+        title=f"{title}: what the data hold",
+        heading=title,
+        lead=f"What the data hold, before anything is trained on them: {sentences.cohort(found)}.",
+        sections=tuple(make(found) for make in SECTIONS),
+        warnings=tuple(_warnings(found)),
     )
 
 
-def _wall(gallery: Gallery) -> Wall:
-    cells = tuple(
-        Shown(
-            tile.name,
-            tile.remark,
-            tuple((text, page.jpeg(one), one.shape[1], one.shape[0]) for text, one in tile.pictures),
-        )
-        for tile in gallery.tiles
-    )
-    return Wall(gallery.name, gallery.title, gallery.caption, gallery.scale, cells)
+def _summary(found: Exploration) -> Section:
+    blocks: list[Block] = [Tiles(tuple(_tiles(found)))]
+    if said := notable(found):
+        blocks += [Heading("What stands out"), Bullets(tuple(said))]
+    return Section("summary", "Summary", tuple(blocks))
+
+
+def _class_section(found: Exploration) -> Section:
+    blocks = (*_drawn(plots.labels(found)), Tables((_classes(found),)))
+    return Section("classes", "Classes", blocks, notes=left_out(found)["classes"], link="Classes")
+
+
+def _patient_section(found: Exploration) -> Section:
+    people = _people(found)
+    blocks = (*_drawn(plots.people(found)), *([Tables((people,))] if people else []))
+    title = "Patients and views"
+    return Section("patients", title, blocks, notes=left_out(found)["patients"], link=title)
+
+
+def _pixel_section(found: Exploration) -> Section:
+    blocks = (*_drawn(plots.pixels(found)), *plots.pictures(found))
+    return Section("pixels", "Images", blocks, notes=left_out(found)["pixels"], link="Images")
+
+
+def _data_section(found: Exploration) -> Section:
+    blocks: list[Block] = [Facts(tuple(_facts(found)))]
+    citations = tuple(source.citation for source in found.sources if source.citation)
+    if found.notes:
+        blocks += [Heading("Notes of the reader"), Bullets(tuple(found.notes))]
+    if citations:
+        blocks += [Heading("Citations"), Bullets(citations, numbered=True)]
+    return Section("data", "Data", tuple(blocks), link="Data")
+
+
+SECTIONS = (_summary, _class_section, _patient_section, _pixel_section, _data_section)
+"""What the page consists of, in order."""
+
+
+def _drawn(plots: Iterable[Plot]) -> tuple[Plots, ...]:
+    drawn = tuple(plots)
+    return (Plots(drawn),) if drawn else ()
 
 
 def _warnings(found: Exploration) -> Iterator[str]:
     if found.unreadable:
         reason, number = Counter(found.unreadable.values()).most_common(1)[0]
         yield (
-            f"{formatting.count(len(found.unreadable), 'file')} of "
+            f"{count(len(found.unreadable), 'file')} of "
             f"{len(found.unreadable) + found.num_read:,} could not be read and are left out of all pictures "
             f"(most often: {reason}, {number:,}). explore.json lists them."
         )
     if found.num_missing and found.num_read:
-        yield f"{formatting.count(found.num_missing, 'image')} of the table have no file here; their rows are counted."
+        yield f"{count(found.num_missing, 'image')} of the table have no file here; their rows are counted."
 
 
-def _tiles(found: Exploration) -> Iterator[Number]:
-    yield Number("Images", f"{found.num_images:,}", "", ", ".join(source.name for source in found.sources))
+def _tiles(found: Exploration) -> Iterator[Tile]:
+    yield Tile("Images", f"{found.num_images:,}", "", ", ".join(source.name for source in found.sources))
     most = found.follow_ups.most if found.follow_ups else 1
-    yield Number("Patients", f"{found.num_patients:,}", "", f"up to {formatting.count(most, 'image')} each")
+    yield Tile("Patients", f"{found.num_patients:,}", "", f"up to {count(most, 'image')} each")
     present = sorted((each for each in found.findings if each.present), key=lambda each: -each.present)
     if present:
         most_often = present[0]
         name = "Most frequent" if len(present) > 1 else "Prevalence"
         share = formatting.per_cent(most_often.present, most_often.present + most_often.absent)
-        yield Number(name, share, f"{most_often.present:,} images", most_often.name)
+        yield Tile(name, share, f"{most_often.present:,} images", most_often.name)
     if len(present) > 1:
         rarest = present[-1]
         share = formatting.per_cent(rarest.present, rarest.present + rarest.absent)
-        yield Number("Rarest", share, f"{rarest.present:,} images", rarest.name)
+        yield Tile("Rarest", share, f"{rarest.present:,} images", rarest.name)
     elif found.num_read:
-        yield Number("Read", f"{found.num_read:,}", "", "images, for all that is made of pixels")
+        yield Tile("Read", f"{found.num_read:,}", "", "images, for all that is made of pixels")
 
 
 def _classes(found: Exploration) -> Grid:
@@ -240,9 +219,9 @@ def _classes(found: Exploration) -> Grid:
         cells = [f"{each.present:,}", f"{each.absent:,}", f"{each.unknown:,}"]
         cells += [formatting.per_cent(each.present, each.present + each.absent), f"{each.patients:,}"]
         cells += [formatting.per_cent(*each.splits.get(part, (0, 0))) for part in parts]
-        rows.append((each.name, tuple(map(Cell, cells))))
+        rows.append((each.name, cells))
     heads = ["Present", "Absent", "Unknown", "Share", "Patients", *(f"Share of {part}" for part in parts)]
-    return Grid("Images by class", "Class", tuple(map(Column, heads)), tuple(rows))
+    return make_grid("Images by class", "Class", heads, rows)
 
 
 def _people(found: Exploration) -> Grid | None:
@@ -250,30 +229,26 @@ def _people(found: Exploration) -> Grid | None:
     ages, sexes = found.ages, found.sexes
     if not ages and not sexes:
         return None
-    rows: dict[str, list[Cell]] = {}
+    rows: dict[str, list[str | Cell]] = {}
     for each in ages.years if ages else ():
         years = [f"{value:.0f}" for value in each.quartiles or ()]
-        told = Cell(years[1], f"{years[0]}–{years[2]}") if years else Cell("–")
-        rows[each.name] = [Cell(f"{each.count:,}"), told]
+        told = Cell(years[1], f"{years[0]}–{years[2]}") if years else "–"
+        rows[each.name] = [f"{each.count:,}", told]
     if sexes:
         shares = sexes.share("F") if "F" in sexes.values else [0.0] * len(sexes.classes)
         for name, known, share in zip(sexes.classes, sexes.known.tolist(), shares, strict=True):
-            cells = [Cell(f"{known:,}"), Cell(sentences.rounded(float(share)) if known else "–")]
+            cells = [f"{known:,}", sentences.rounded(float(share)) if known else "–"]
             rows[name] = [*rows.get(name, []), *cells]
     images = {each.name: each.present for each in found.classes} | {ALL: found.num_images}
     heads = ["Images"] + ["Age known", "Median (middle half)"] * bool(ages)
     heads += ["Sex known", "Female"] * bool(sexes)
-    body = tuple((name, (Cell(f"{images[name]:,}"), *cells)) for name, cells in rows.items())
-    return Grid(
-        "Age in years and sex, by images, of those of which they are known",
-        "Class",
-        tuple(map(Column, heads)),
-        body,
-    )
+    body = [(name, [f"{images[name]:,}", *cells]) for name, cells in rows.items()]
+    caption = "Age in years and sex, by images, of those of which they are known"
+    return make_grid(caption, "Class", heads, body)
 
 
 def _one_view(found: Exploration) -> str:
-    """Says of the only view how it came to be, as far as that is known."""
+    """Say of the only view how it came to be, as far as that is known."""
     view = found.views.values[0] if found.views else ""
     if view == "AP" and found.taken_ap and found.taken_ap.children > found.taken_ap.images / 2:
         return "Every view is AP, as small children are filmed, sick or not."
@@ -284,9 +259,9 @@ def _facts(found: Exploration) -> Iterator[tuple[str, str]]:
     for source in found.sources:
         yield source.name, source.terms or "terms of use are not known"
     for part, (images, patients) in found.splits.items():
-        yield part, f"{formatting.count(images, 'image')} of {formatting.count(patients, 'patient')}"
+        yield part, f"{count(images, 'image')} of {count(patients, 'patient')}"
     if found.num_read:
-        read = f"{formatting.count(found.num_read, 'image')} were read, at most {found.limit:,} of each class"
+        read = f"{count(found.num_read, 'image')} were read, at most {found.limit:,} of each class"
         how = f"drawn with seed {found.seed}, and squashed to {SIDE} × {SIDE} pixels"
         yield "Pixels", f"{read}, {how}. All else is counted over every row."
     if found.reference:

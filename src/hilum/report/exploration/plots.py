@@ -1,44 +1,23 @@
 """An Exploration -> the figures of its page, each with one sentence on what it shows, computed from the numbers."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hilum.data.exploration import Exploration
 from hilum.data.pixel_statistics import NUM_SAMPLES
+from hilum.progress import count
 from hilum.report import formatting
 from hilum.report.drawing import bars, charts, image_grids, style
-from hilum.report.drawing.image_grids import Tile
-from hilum.report.evaluation.plots import Plot
+from hilum.report.drawing.image_grids import PictureTile
 from hilum.report.exploration import sentences
+from hilum.report.section import Gallery, NamedPictures, Plot, make_picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True, eq=False)
-class Gallery:
-    """Pictures and what is said about them.
-
-    Attributes:
-        name: The file's stem.
-        figure: The drawing, for the file.
-        title: The finding of the figure.
-        caption: How to read it.
-        tiles: The pictures themselves, for the page.
-        scale: The SVG of the colour scale; empty for none.
-    """
-
-    name: str
-    figure: "Figure"
-    title: str
-    caption: str
-    tiles: tuple[Tile, ...]
-    scale: str = ""
-
-
 def labels(found: Exploration) -> Iterator[Plot]:
-    """Yields the distribution of the classes and their co-occurrence."""
+    """Yield the distribution of the classes and their co-occurrence."""
     if found.classes:
         first = [each for each in found.classes if each.name == found.reference]
         ordered = [*first, *sorted(found.findings, key=lambda each: -each.present)]
@@ -50,7 +29,7 @@ def labels(found: Exploration) -> Iterator[Plot]:
         )
         how = "Bars: images with the class and their share of those of which it is known"
         how += ", by part of the split. Dots: the share within each part." if found.splits else "."
-        said = [sentences.imbalance(found), sentences.shift(found), sentences.unknowns(found)]
+        said = [sentences.imbalance(found), sentences.split_difference(found), sentences.unknowns(found)]
         yield Plot("dataset_distribution", drawing, title, " ".join([*filter(None, said), how]))
     if found.together:
         title = sentences.pair_title(found)
@@ -64,7 +43,7 @@ def labels(found: Exploration) -> Iterator[Plot]:
 
 
 def people(found: Exploration) -> Iterator[Plot]:
-    """Yields ages and sexes, views, and images a patient."""
+    """Yield ages and sexes, views, and images a patient."""
     sexes = found.sexes if found.sexes and len(found.sexes.values) > 1 else None
     if found.ages or sexes:
         title, said = sentences.people_title(found), []
@@ -96,13 +75,13 @@ def people(found: Exploration) -> Iterator[Plot]:
 
 
 def pixels(found: Exploration) -> Iterator[Plot]:
-    """Yields sizes and grey values."""
+    """Yield sizes and grey values."""
     if found.sizes and len(found.sizes.counts) > 1:
         sizes = found.sizes
         order = sizes.sides.prod(axis=1).argsort(kind="stable")
         least, most = (" × ".join(f"{side:,}" for side in sizes.sides[order[end]]) for end in (0, -1))
         title = f"{len(sizes.counts):,} sizes, from {least} to {most} pixels"
-        number = formatting.count(int(sizes.counts.sum()), "image")
+        number = count(int(sizes.counts.sum()), "image")
         told = f"{number}, as the data set tells" if sizes.told else f"{number}, as their files are"
         drawing = charts.image_sizes(sizes, title=title, subtitle=told)
         alone = sentences.told_alone(found, sizes.megapixels, "larger", "smaller", "The size")
@@ -119,13 +98,13 @@ def pixels(found: Exploration) -> Iterator[Plot]:
         for name, look in found.looks.items():
             spread = spreads.get(name)
             alone = f"AUROC {formatting.alone(spread.alone)}" if spread and spread.alone else ""
-            panel = charts.Greys(name, alone or formatting.count(look.num_images, "image"), look.histogram)
+            panel = charts.Greys(name, alone or count(look.num_images, "image"), look.histogram)
             if look is reference and len(found.looks) > 1:
                 under = panel
             else:
                 panels.append(panel)
         title = sentences.brightness_title(found)
-        subtitle = f"{formatting.count(found.num_read, 'image')} read{sentences.and_joined(found)}"
+        subtitle = f"{count(found.num_read, 'image')} read{sentences.and_joined(found)}"
         subtitle += f"; grey area: {under.name}, {under.headline}" if under else ""
         drawing = charts.intensities(panels, under, title=title, subtitle=subtitle)
         caption = (
@@ -142,15 +121,15 @@ def pixels(found: Exploration) -> Iterator[Plot]:
 
 
 def pictures(found: Exploration) -> Iterator[Gallery]:
-    """Yields samples, mean images and the atlas of boxes."""
+    """Yield samples, mean images and the atlas of boxes."""
     if found.looks:
         many = len(found.looks) > 7
         tiles = image_grids.samples(found.looks, number=2 if many else NUM_SAMPLES)
-        title = f"{formatting.count(sum(len(tile.pictures) for tile in tiles), 'radiograph')} drawn at random"
+        title = f"{count(sum(len(tile.pictures) for tile in tiles), 'radiograph')} drawn at random"
         subtitle = f"of {found.num_read:,} that were read, seed {found.seed}. Research use only."
         drawing = image_grids.mosaic(tiles, columns=3 if many else 1, title=title, subtitle=subtitle)
         caption = "Each of another patient within its class; an image with several findings stands under one of them."
-        yield Gallery("samples", drawing, title, caption, tiles)
+        yield _gallery("samples", drawing, title, caption, tiles)
 
         tiles = image_grids.means(found.looks, reference=found.reference, aspect=found.aspect)
         limit = image_grids.difference_limit(found.looks, reference=found.reference)
@@ -173,7 +152,7 @@ def pictures(found: Exploration) -> Iterator[Gallery]:
             foot=("difference", limit) if compared else None,
         )
         scale = style.svg(image_grids.scale("difference", limit), "scale-difference") if compared else ""
-        yield Gallery("mean_images", drawing, title, caption, tiles, scale)
+        yield _gallery("mean_images", drawing, title, caption, tiles, scale)
     boxed = [each for each in found.atlas if each.boxes >= sentences.FEWEST_BOXES]
     if boxed:
         tiles = image_grids.atlas(boxed, aspect=found.aspect)
@@ -185,11 +164,15 @@ def pictures(found: Exploration) -> Iterator[Gallery]:
             subtitle="peak: the share of a finding's boxes that cover the place where most of them overlap",
             foot=("cover", 1.0),
         )
-        yield Gallery(
-            "box_atlas",
-            drawing,
-            title,
-            caption,
-            tiles,
-            style.svg(image_grids.scale("cover", 1.0), "scale-cover"),
-        )
+        scale = style.svg(image_grids.scale("cover", 1.0), "scale-cover")
+        yield _gallery("box_atlas", drawing, title, caption, tiles, scale)
+
+
+def _gallery(
+    name: str, drawing: "Figure", title: str, caption: str, tiles: tuple[PictureTile, ...], scale: str = ""
+) -> Gallery:
+    cells = tuple(
+        NamedPictures(tile.name, tile.remark, tuple(make_picture(*picture) for picture in tile.pictures))
+        for tile in tiles
+    )
+    return Gallery(name, drawing, title, caption, cells, scale)

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from hilum.data.exploration import Exploration
-from hilum.data.label_statistics import ALL, UNKNOWN, Class, Spread
+from hilum.data.label_statistics import ALL, UNKNOWN, Class, ClassQuartiles
+from hilum.progress import count
 from hilum.report import formatting
 
 NAME = 26
@@ -21,22 +22,18 @@ FEWEST_READ = 20
 
 
 def cohort(found: Exploration) -> str:
-    """Says how many images of how many patients."""
-    of = (
-        ""
-        if found.num_patients == found.num_images
-        else f" of {formatting.count(found.num_patients, 'patient')}"
-    )
-    return f"{formatting.count(found.num_images, 'image')}{of}"
+    """Say how many images of how many patients."""
+    of = "" if found.num_patients == found.num_images else f" of {count(found.num_patients, 'patient')}"
+    return f"{count(found.num_images, 'image')}{of}"
 
 
 def and_joined(found: Exploration) -> str:
-    """Says in few words, to stand behind others, that the table joins data sets; nothing of one."""
+    """Say in few words, to stand behind others, that the table joins data sets; nothing of one."""
     return f", {len(found.sources)} data sets joined" if len(found.sources) > 1 else ""
 
 
 def between(found: Exploration) -> str:
-    """Says, behind a difference between classes, what else it may be; nothing of one data set."""
+    """Say, behind a difference between classes, what else it may be; nothing of one data set."""
     if len(found.sources) < 2:
         return ""
     # Of ages one data set may tell all.
@@ -47,7 +44,7 @@ def between(found: Exploration) -> str:
 
 
 def balance_title(found: Exploration) -> str:
-    """Says what is most frequent."""
+    """Say what is most frequent."""
     present = [each for each in found.findings if each.present]
     if not present:
         return "No finding is known to be present"
@@ -58,7 +55,7 @@ def balance_title(found: Exploration) -> str:
 
 
 def joined(found: Exploration) -> str:
-    """Says what to make of figures over several data sets; nothing of one."""
+    """Say what to make of figures over several data sets; nothing of one."""
     if len(found.sources) < 2:
         return ""
     names = formatting.listed([source.name for source in found.sources])
@@ -69,7 +66,7 @@ def joined(found: Exploration) -> str:
 
 
 def imbalance(found: Exploration) -> str:
-    """Says how far the most and the least frequent finding are apart."""
+    """Say how far the most and the least frequent finding are apart."""
     present = sorted((each for each in found.findings if each.present), key=lambda each: each.present)
     if not present:
         return ""
@@ -83,8 +80,8 @@ def imbalance(found: Exploration) -> str:
     return f"{counts}, {ratio:.1f} to 1{nothing}."
 
 
-def shift(found: Exploration) -> str:
-    """Says which class differs most between the parts of the split, and which part is small."""
+def split_difference(found: Exploration) -> str:
+    """Say which class differs most between the parts of the split, and which part is small."""
     large = [part for part, (images, _) in found.splits.items() if images >= FEW_IMAGES]
     widest: tuple[float, Class, str, str] | None = None
     for each in found.classes:
@@ -101,7 +98,7 @@ def shift(found: Exploration) -> str:
         ends = [formatting.per_cent(*each.splits[part]) for part in (high, low)]
         said.append(f"{each.name} differs most between the parts: {ends[0]} of {high}, {ends[1]} of {low}.")
     said += [
-        f"The part {part} holds {formatting.count(images, 'image')}: too few to choose a model by."
+        f"The part {part} holds {count(images, 'image')}: too few to choose a model by."
         for part, (images, _) in found.splits.items()
         if images < FEW_IMAGES and part != "train"
     ]
@@ -109,7 +106,7 @@ def shift(found: Exploration) -> str:
 
 
 def unknowns(found: Exploration) -> str:
-    """Says of which finding least is known."""
+    """Say of which finding least is known."""
     worst = max(found.findings, key=lambda each: each.unknown, default=None)
     if worst is None or not worst.unknown:
         return ""
@@ -117,7 +114,7 @@ def unknowns(found: Exploration) -> str:
 
 
 def several(found: Exploration) -> str:
-    """Says how far the pair of the title is beyond chance, and how many images have two findings or more."""
+    """Say how far the pair of the title is beyond chance, and how many images have two findings or more."""
     assert found.together
     best = _strongest_pair(found)
     lift = f"{found.together.lift[best]:.1f} times as often as by chance; " if best else ""
@@ -128,7 +125,7 @@ def several(found: Exploration) -> str:
 
 
 def pair_title(found: Exploration) -> str:
-    """Says which pair goes together most, beyond chance."""
+    """Say which pair goes together most, beyond chance."""
     assert found.together
     best = _strongest_pair(found)
     if best is not None:
@@ -144,7 +141,7 @@ def pair_title(found: Exploration) -> str:
 
 
 def pairs(found: Exploration) -> str:
-    """Says which findings are most often together, which one includes another, and which are never together."""
+    """Say which findings are most often together, which one includes another, and which are never together."""
     assert found.together
     names, both = found.together.findings, found.together.both
     # A finding that includes another is a matter of naming.
@@ -159,7 +156,7 @@ def pairs(found: Exploration) -> str:
         among = found.together.among
         share = (formatting.per_cent(number, int(among[place])) for place in ((row, column), (column, row)))
         said.append(
-            f"Most often together: {names[row]} and {names[column]}, {formatting.count(number, 'image')} "
+            f"Most often together: {names[row]} and {names[column]}, {count(number, 'image')} "
             f"({next(share)} of those with the one, {next(share)} of those with the other)."
         )
     nested = _nested(found)
@@ -175,17 +172,17 @@ def pairs(found: Exploration) -> str:
 
 
 def known_pairs(found: Exploration) -> str:
-    """Says over how many images findings are held against each other, and that each data set is by itself."""
+    """Say over how many images findings are held against each other, and that each data set is by itself."""
     assert found.together
     within = ", within each data set and then summed" if len(found.sources) > 1 else ""
     said = f"Over the images of which both findings are known ({found.together.pairs}){within}."
     counts = found.together.known[np.triu_indices(len(found.together.findings), 1)]
     apart = int((counts == 0).sum())
-    return f"{said} No image tells both findings of {formatting.count(apart, 'pair')}." if apart else said
+    return f"{said} No image tells both findings of {count(apart, 'pair')}." if apart else said
 
 
 def view_sentence(found: Exploration) -> str:
-    """Says how AP is shared out, and what a reader must conclude."""
+    """Say how AP is shared out, and what a reader must conclude."""
     assert found.views
     views = found.views
     if "AP" not in views.values:
@@ -205,7 +202,7 @@ def view_sentence(found: Exploration) -> str:
 
 
 def why_ap(found: Exploration) -> str:
-    """Says of whom AP images are, as far as ages tell."""
+    """Say of whom AP images are, as far as ages tell."""
     ap = found.taken_ap
     assert ap
     if ap.adults > ap.images / 2:
@@ -220,25 +217,25 @@ def why_ap(found: Exploration) -> str:
 
 
 def repeated_title(found: Exploration) -> str:
-    """Says how many patients have several images."""
+    """Say how many patients have several images."""
     assert found.follow_ups
     several = sum(each.patients for each in found.follow_ups.visits if each.first > 1)
     return f"{formatting.per_cent(several, found.num_patients)} of the patients have two images or more"
 
 
 def repeated(found: Exploration) -> str:
-    """Says how many images the patients with several hold."""
+    """Say how many images the patients with several hold."""
     assert found.follow_ups
     several = [each for each in found.follow_ups.visits if each.first > 1]
     patients, images = sum(each.patients for each in several), sum(each.images for each in several)
     who = "One patient has two images or more and holds" if patients == 1 else "They hold"
-    most = formatting.count(found.follow_ups.most, "image")
+    most = count(found.follow_ups.most, "image")
     share = formatting.per_cent(images, found.num_images)
     return f"{who} {images:,} of {found.num_images:,} images ({share}); the most of one patient: {most}."
 
 
 def came_again(found: Exploration) -> str:
-    """Says whether patients with several images are labelled more often, and what follows for a split."""
+    """Say whether patients with several images are labelled more often, and what follows for a split."""
     assert found.follow_ups
     once = [each for each in found.follow_ups.visits if each.first == 1]
     again = [each for each in found.follow_ups.visits if each.first > 1]
@@ -253,8 +250,8 @@ def came_again(found: Exploration) -> str:
     return f"A finding is in {shares[0]} of the images of patients who came once, in {shares[1]} of the others. {said}"
 
 
-def strongest(spreads: Sequence[Spread]) -> Spread | None:
-    """Returns the class that a number alone tells best from the reference, if the interval leaves out 0.5."""
+def strongest(spreads: Sequence[ClassQuartiles]) -> ClassQuartiles | None:
+    """Return the class that a number alone tells best from the reference, if the interval leaves out 0.5."""
     known = [
         each for each in spreads if each.alone and each.alone.value is not None and each.alone.low is not None
     ]
@@ -262,8 +259,8 @@ def strongest(spreads: Sequence[Spread]) -> Spread | None:
     return max(told, key=lambda each: abs(each.alone.value - 0.5), default=None)  # type: ignore[union-attr,operator]
 
 
-def told_alone(found: Exploration, spreads: Sequence[Spread], more: str, less: str, what: str) -> str:
-    """Says which class a number alone tells best from the reference.
+def told_alone(found: Exploration, spreads: Sequence[ClassQuartiles], more: str, less: str, what: str) -> str:
+    """Say which class a number alone tells best from the reference.
 
     Args:
         found: The data set.
@@ -289,7 +286,7 @@ def told_alone(found: Exploration, spreads: Sequence[Spread], more: str, less: s
 
 
 def people_title(found: Exploration) -> str:
-    """Says how old the patients are, and how many are women."""
+    """Say how old the patients are, and how many are women."""
     said = []
     if found.ages:
         low, middle, high = found.ages.quartiles
@@ -300,7 +297,7 @@ def people_title(found: Exploration) -> str:
 
 
 def people_known(found: Exploration) -> str:
-    """Says of how many patients the age, and of how many images the sex is known."""
+    """Say of how many patients the age, and of how many images the sex is known."""
     said = []
     if found.ages:
         said.append(f"age known of {_of(found.ages.num_known, found.num_patients, 'patient')}")
@@ -311,24 +308,20 @@ def people_known(found: Exploration) -> str:
 
 
 def _of(known: int, whole: int, noun: str) -> str:
-    return (
-        f"all {formatting.count(whole, noun)}"
-        if known == whole
-        else f"{known:,} of {formatting.count(whole, noun)}"
-    )
+    return f"all {count(whole, noun)}" if known == whole else f"{known:,} of {count(whole, noun)}"
 
 
 def not_drawn(found: Exploration) -> str:
-    """Says how many patients of known age stand in no bar, since their sex is not known."""
+    """Say how many patients of known age stand in no bar, since their sex is not known."""
     if not found.ages or set(found.ages.sexes) <= {UNKNOWN} or UNKNOWN not in found.ages.sexes:
         return ""
     number = int(found.ages.patients[found.ages.sexes.index(UNKNOWN)].sum())
     verb = "is" if number == 1 else "are"
-    return f"{formatting.count(number, 'patient')} of known age and unknown sex {verb} not drawn."
+    return f"{count(number, 'patient')} of known age and unknown sex {verb} not drawn."
 
 
 def views_title(found: Exploration) -> str:
-    """Says how the views are shared out."""
+    """Say how the views are shared out."""
     assert found.views
     share = {value: found.views.share(value)[0] for value in found.views.values if value != UNKNOWN}
     known = int(found.views.known[0])
@@ -337,7 +330,7 @@ def views_title(found: Exploration) -> str:
 
 
 def most_frequent_size(found: Exploration) -> str:
-    """Says which size is most frequent."""
+    """Say which size is most frequent."""
     assert found.sizes
     place = int(found.sizes.counts.argmax())
     (width, height), number = found.sizes.sides[place], int(found.sizes.counts[place])
@@ -346,7 +339,7 @@ def most_frequent_size(found: Exploration) -> str:
 
 
 def brightness_title(found: Exploration) -> str:
-    """Says which class is brightest or darkest."""
+    """Say which class is brightest or darkest."""
     best = strongest(found.brightness)
     if best and best.alone and best.alone.value is not None:
         how = "brighter" if best.alone.value > 0.5 else "darker"
@@ -357,7 +350,7 @@ def brightness_title(found: Exploration) -> str:
 
 
 def means(found: Exploration) -> tuple[str, str]:
-    """Returns title and caption of the mean images."""
+    """Return title and caption of the mean images."""
     base = found.looks.get(found.reference)
     kept = (
         "Left and right are those of the picture. A mean shows how patients were placed as much as disease."
@@ -376,7 +369,7 @@ def means(found: Exploration) -> tuple[str, str]:
 
 
 def atlas(found: Exploration) -> tuple[str, str]:
-    """Returns title and caption of the atlas."""
+    """Return title and caption of the atlas."""
     boxed = [each for each in found.atlas if each.boxes >= FEWEST_BOXES]
     most, least = (choose(boxed, key=lambda each: float(each.cover.max())) for choose in (max, min))
     large, little = (choose(boxed, key=lambda each: each.area) for choose in (max, min))
@@ -403,7 +396,7 @@ def atlas(found: Exploration) -> tuple[str, str]:
 
 
 def rounded(share: float) -> str:
-    """Writes a share in per cent."""
+    """Write a share in per cent."""
     return formatting.per_cent(share, 1)
 
 

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hilum import files
+from hilum.progress import count
 from hilum.report import formatting
-from hilum.report.drawing import style
-from hilum.report.evaluation import page
-from hilum.report.evaluation.summary import RESEARCH_USE, Tile
-from hilum.report.evaluation.tables import Cell, Column, Grid
+from hilum.report.rendering import render_page, write_plots
+from hilum.report.section import Block, Bullets, Facts, Heading, Page, Plots, Section, Tables, Tile, Tiles
+from hilum.report.table import Cell, Grid, make_grid
 from hilum.report.tuning import plots
 from hilum.tuning.study import SEARCHES, Study, show
 
@@ -17,7 +17,7 @@ MOST_ROWS = 50
 
 
 def write(folder: Path, study: Study) -> Path:
-    """Writes the page of a study with at least one complete trial.
+    """Write the page of a study with at least one complete trial.
 
     Args:
         folder: Where to; figures of an earlier page in `plots/` are replaced as a whole.
@@ -26,25 +26,45 @@ def write(folder: Path, study: Study) -> Path:
     Returns:
         The path of `tune.html`, which is written last.
     """
-    drawn = list(plots.plots(study))
-    text = page.render(
-        "tune.html.j2",
-        title=study.recipe.name,
-        research_use=RESEARCH_USE,
+    page = Page(
+        title=f"{study.recipe.name}: search",
+        heading=f"Search: {study.recipe.name}",
         lead=_lead(study),
-        warnings=list(_warnings(study)),
-        tiles=list(_tiles(study)),
-        plots=[page.inline(plot) for plot in drawn],
-        ranking=_ranking(study),
-        failed=study.trials[study.trials["state"] == "failed"].to_dict("records"),
-        limits=list(_limits(study)),
-        facts=list(_facts(study)),
+        sections=tuple(make(study) for make in SECTIONS),
+        warnings=tuple(_warnings(study)),
+        warnings_title="Before you take the best",
     )
+    text = render_page(page)
     with files.replacing_folder(folder / "plots") as target:
-        for plot in drawn:
-            (target / f"{plot.name}.png").write_bytes(style.png(plot.figure))
+        write_plots(target, page.plots)
     files.write_text(folder / "tune.html", text)
     return folder / "tune.html"
+
+
+def _summary(study: Study) -> Section:
+    blocks = (Tiles(tuple(_tiles(study))), Heading("Limits"), Bullets(tuple(_limits(study))))
+    return Section("summary", "Summary", blocks)
+
+
+def _drawings(study: Study) -> Section:
+    return Section("figures", "Figures", (Plots(tuple(plots.plots(study))),))
+
+
+def _trials(study: Study) -> Section:
+    blocks: tuple[Block, ...] = (Tables((_ranking(study),)),)
+    failed = study.trials[study.trials["state"] == "failed"].to_dict("records")
+    if failed:
+        reasons = tuple(f"Trial {trial['trial']}: {trial['reason']}" for trial in failed)
+        blocks = (*blocks, Heading("Failed"), Bullets(reasons))
+    return Section("trials", "Trials", blocks)
+
+
+def _how(study: Study) -> Section:
+    return Section("how", "How it was searched", (Facts(tuple(_facts(study))),))
+
+
+SECTIONS = (_summary, _drawings, _trials, _how)
+"""What the page consists of, in order."""
 
 
 def _lead(study: Study) -> str:
@@ -61,7 +81,7 @@ def _warnings(study: Study) -> Iterator[str]:
         yield f"{why}: {done} of {study.planned} trials are done. The same command goes on."
     failed = int((study.trials["state"] == "failed").sum())
     if failed:
-        yield f"{formatting.count(failed, 'trial')} of {done} failed; the reasons stand below the table."
+        yield f"{count(failed, 'trial')} of {done} failed; the reasons stand below the table."
     for each in study.dimensions:
         best = study.ranked.iloc[0][each.key]
         numbers = [corner for corner in each.corners if isinstance(corner, int | float)]
@@ -89,9 +109,7 @@ def _tiles(study: Study) -> Iterator[Tile]:
     remark = ", ".join([f"of {study.planned} planned", *others])
     yield Tile("Complete trials", f"{counts['complete']:,}", "", remark)
     images, patients = study.images["val"]
-    yield Tile(
-        "Compared on", f"{images:,}", "", f"validation images of {formatting.count(patients, 'patient')}"
-    )
+    yield Tile("Compared on", f"{images:,}", "", f"validation images of {count(patients, 'patient')}")
     seconds = float(study.trials["seconds"].sum())
     yield Tile("Training", _duration(seconds), "", "all trials together, validation left out")
 
@@ -101,18 +119,19 @@ def _ranking(study: Study) -> Grid:
     heads = [study.figure, "best epoch", "epochs", *(each.name for each in study.dimensions)]
     rows = []
     for place, row in enumerate(ranked.to_dict("records")):
-        cells = [
-            Cell(formatting.number(row["value"], digits=4), extreme="best" if place == 0 else ""),
-            Cell(str(row["best_epoch"])),
-            Cell(str(row["epochs"])),
-            *(Cell(show(row[each.key])) for each in study.dimensions),
-        ]
-        rows.append((f"Trial {row['trial']}", tuple(cells)))
+        value = Cell(formatting.number(row["value"], digits=4), extreme="best" if place == 0 else "")
+        settings = (Cell(show(row[each.key])) for each in study.dimensions)
+        rows.append(
+            (
+                f"Trial {row['trial']}",
+                [value, Cell(str(row["best_epoch"])), Cell(str(row["epochs"])), *settings],
+            )
+        )
     number = len(study.ranked)
     caption = f"The {number} complete trials, best first" if number > 1 else "The one complete trial"
     if number > MOST_ROWS:
         caption = f"The best {MOST_ROWS} of {number} complete trials; trials.csv has all"
-    return Grid(caption, "", tuple(map(Column, heads)), tuple(rows))
+    return make_grid(caption, "", heads, rows)
 
 
 def _limits(study: Study) -> Iterator[str]:
@@ -136,7 +155,7 @@ def _facts(study: Study) -> Iterator[tuple[str, str]]:
     yield "Compared by", f"{study.monitor}, at each trial's best epoch"
     yield "Network", f"{study.recipe.model.architecture}, trained by {study.engine}"
     for part, (images, patients) in study.images.items():
-        yield part, f"{formatting.count(images, 'image')} of {formatting.count(patients, 'patient')}"
+        yield part, f"{count(images, 'image')} of {count(patients, 'patient')}"
     yield "Beside this page", "best.toml (train it with hilum train), trials.csv, plots/"
 
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from hilum.progress import count
 from hilum.report import formatting
 from hilum.report.drawing import bars, style
-from hilum.report.evaluation.plots import Plot
+from hilum.report.section import Plot
 from hilum.tuning.study import Dimension, Study, show
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ MOST_CURVES = 60
 
 
 def plots(study: Study) -> Iterator[Plot]:
-    """Yields what there is to draw of a study with at least one complete trial."""
+    """Yield what there is to draw of a study with at least one complete trial."""
     best = study.ranked.iloc[0]
     figure, number = study.figure, len(study.trials)
     said = f"Best {figure} {formatting.number(best['value'])}, trial {best['trial']} of {number}"
@@ -62,7 +63,7 @@ def plots(study: Study) -> Iterator[Plot]:
             importances(study, title=said),
             said,
             f"Share of the variance of {figure} over the search space that each key explains alone, by a random "
-            f"forest of {formatting.count(len(study.ranked), 'complete trial')} (fANOVA, Hutter et al. 2014); of few "
+            f"forest of {count(len(study.ranked), 'complete trial')} (fANOVA, Hutter et al. 2014); of few "
             "trials a hint.",
         )
     if any(len(curve) > 1 for curve in study.curves.values()):
@@ -83,7 +84,7 @@ def _of_several(study: Study) -> str:
 
 
 def _slices_caption(study: Study, some: Sequence[Dimension], *, alone: bool) -> str:
-    """Says what the panels show, and of the marks those that are drawn."""
+    """Say what the panels show, and of the marks those that are drawn."""
     others = "" if alone else " by one key at a time, the others varying too"
     repeated = any(each.choices and study.ranked[each.key].astype(str).duplicated().any() for each in some)
     dash = " Dash: the median of a choice's trials." if repeated else ""
@@ -91,7 +92,7 @@ def _slices_caption(study: Study, some: Sequence[Dimension], *, alone: bool) -> 
 
 
 def _curves_caption(study: Study) -> str:
-    """Says what the lines are, of those that are drawn."""
+    """Say what the lines are, of those that are drawn."""
     early = [number for number in _shown(study) if number in _early(study)]
     marks = (
         ["Ring: its best epoch."]
@@ -113,7 +114,7 @@ def _shown(study: Study) -> list[int]:
 
 @style.styled
 def history(study: Study, *, title: str) -> "Figure":
-    """Draws the figure by trial, with the best so far."""
+    """Draw the figure by trial, with the best so far."""
     drawing, frame = _frame(title, _trained_on(study), width=style.FULL - 0.72 - 0.15, left=0.72)
     trials = study.trials
     complete = trials[trials["state"] == "complete"]
@@ -156,7 +157,7 @@ def history(study: Study, *, title: str) -> "Figure":
 
 @style.styled
 def slices(study: Study, some: Sequence[Dimension]) -> "Figure":
-    """Draws the figure by each of up to three keys, a panel each."""
+    """Draw the figure by each of up to three keys, a panel each."""
     left, gap = 0.72, 0.36
     width = (style.FULL - left - 0.1 - 2 * gap) / 3
     top = 0.36
@@ -188,7 +189,7 @@ def slices(study: Study, some: Sequence[Dimension]) -> "Figure":
 
 @style.styled
 def parallel(study: Study, axes: Sequence[Dimension], *, best: int, title: str) -> "Figure":
-    """Draws each complete trial as a line through its values to its figure; the best ones stand out."""
+    """Draw each complete trial as a line through its values to its figure; the best ones stand out."""
     ranked, left, right = study.ranked, 0.75, 0.75
     width = style.FULL - left - right
     drawing = style.figure(style.FULL, TOP + 0.25 + HEIGHT + 0.12)
@@ -243,7 +244,7 @@ def parallel(study: Study, axes: Sequence[Dimension], *, best: int, title: str) 
 
 @style.styled
 def importances(study: Study, *, title: str) -> "Figure":
-    """Draws the share of variance that each key explains."""
+    """Draw the share of variance that each key explains."""
     shares = dict(sorted(study.importances.items(), key=lambda pair: -pair[1]))
     rest = 1 - sum(shares.values())
     shares = {_dimension(study, key).name: share for key, share in shares.items()}
@@ -270,7 +271,7 @@ def importances(study: Study, *, title: str) -> "Figure":
 
 @style.styled
 def curves(study: Study, *, title: str) -> "Figure":
-    """Draws the figure of each trial epoch by epoch; of many trials the best and those ended early."""
+    """Draw the figure of each trial epoch by epoch; of many trials the best and those ended early."""
     best = int(study.ranked.iloc[0]["trial"])
     shown = _shown(study)
     subtitle = f"{len(shown)} of {len(study.trials)} trials" if len(shown) < len(study.trials) else ""
@@ -313,7 +314,7 @@ def _frame(title: str, subtitle: str, *, left: float, width: float) -> tuple["Fi
 def _trained_on(study: Study) -> str:
     (images, patients), (val_images, val_patients) = study.images["train"], study.images["val"]
     return (
-        f"validation: {formatting.count(val_images, 'image')} of {formatting.count(val_patients, 'patient')}; "
+        f"validation: {count(val_images, 'image')} of {count(val_patients, 'patient')}; "
         f"training: {images:,} of {patients:,}"
     )
 
@@ -347,7 +348,7 @@ def _in_order(dimension: Dimension) -> list[Any]:
 
 
 def _scale(frame: "Axes", dimension: Dimension) -> None:
-    """Sets limits and ticks of the x axis."""
+    """Set limits and ticks of the x axis."""
     if dimension.choices:
         known = _in_order(dimension)
         frame.set_xlim(-0.5, len(known) - 0.5)
@@ -390,7 +391,7 @@ def _marks(dimension: Dimension) -> list[tuple[float, str]]:
 
 
 def _mark(frame: "Axes", place: int, height: float, text: str, *, outside: bool) -> None:
-    """Writes a value beside an axis, on paper so that lines do not cross it."""
+    """Write a value beside an axis, on paper so that lines do not cross it."""
     frame.annotate(
         formatting.cut(text, 10),
         (place, height),
@@ -404,7 +405,7 @@ def _mark(frame: "Axes", place: int, height: float, text: str, *, outside: bool)
 
 
 def _limits(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
-    """Ends of an axis with some room."""
+    """End of an axis with some room."""
     known = np.asarray(values, float)
     known = known[np.isfinite(known)]
     low, high = float(known.min()), float(known.max())
