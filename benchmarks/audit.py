@@ -17,8 +17,9 @@ import cv2
 import numpy as np
 
 from hilum.data import cache, readers
-from hilum.data.audit import compare, duplicates
+from hilum.data.audit import duplicates
 from hilum.data.audit.association import associations
+from hilum.data.audit.leakage import compare
 from hilum.data.phantom import phantom
 from hilum.data.table import Source, Table, make_frame
 

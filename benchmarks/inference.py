@@ -16,10 +16,11 @@ from hilum.engines.torch import export, models
 from hilum.images import Location
 from hilum.inference import runtime
 from hilum.inference.predictor import Predictor
-from hilum.recipe import load_recipe
+from hilum.recipe import InputSpec, Task, load_recipe
 from hilum.recipe.findings import NIH_FINDINGS
 
 SIZE, NUMBER = 224, 64
+NOTHING = np.zeros((0, 16), np.uint8)
 
 
 def main() -> None:
@@ -89,18 +90,17 @@ def _models(folder: Path, findings: tuple[str, ...]) -> tuple[models.TorchClassi
     graph = runtime.Graph(content)
     typical = np.ones((2, 1024), np.float32)
     golden: Golden = runtime.golden(graph, phantom(0, SIZE, ()), typical)
-    return classifier, Predictor(Bundle(folder, "0" * 64, _manifest(findings, kind), content, golden), graph)
+    return classifier, Predictor(
+        Bundle(folder, "0" * 64, _manifest(findings, kind), content, golden, NOTHING), graph
+    )
 
 
 def _manifest(findings: tuple[str, ...], kind: str) -> Manifest:
     return Manifest(
         name="benchmark",
         created="",
-        task=kind,
-        findings=findings,
-        negatives="all-others",
-        size=SIZE,
-        fit="squash",
+        task=Task(kind=kind, findings=findings),
+        input=InputSpec(size=SIZE),
         calibration=Calibration(
             temperatures=(1.0,) * len(findings), thresholds=(0.5,) * len(findings), rule="fixed at 0.5"
         ),
