@@ -15,7 +15,7 @@ import pytest
 if TYPE_CHECKING:
     from hilum.bundle import Training
     from hilum.data.table import Table
-    from hilum.evaluation.evaluate import Evaluation
+    from hilum.evaluation.evaluation import Evaluation
 
 pytest.register_assert_rewrite("engines.contract")
 

@@ -116,8 +116,10 @@ def test_other_test_images_are_told_and_left_out(make_run):
     comparison = run_compare(make_run("a"), make_run("bb", noise=1, keep=slice(40, None)))
 
     assert len(comparison.images) == 160
-    assert comparison.warnings[0].startswith("The test images differ. Compared on the 160 images in common")
-    assert "a 200, bb 160" in comparison.warnings[0]
+    assert comparison.warnings[0].text.startswith(
+        "The test images differ. Compared on the 160 images in common"
+    )
+    assert "a 200, bb 160" in comparison.warnings[0].text
 
 
 @pytest.mark.parametrize(
@@ -146,7 +148,7 @@ def test_a_patient_in_training_is_told_loudly(make_run):
     splits[200] = "train"
     table.with_split(splits).write(second / "table.parquet")
 
-    warnings = run_compare(first, second).warnings
+    warnings = [*map(str, run_compare(first, second).warnings)]
 
     assert any(
         line.startswith("Leak: 1 of the 199 images are of patients that bb was trained") for line in warnings
@@ -194,7 +196,7 @@ def test_what_was_matched_is_told(make_run, tmp_path):
     assert one_place.matched.endswith("; the runs read the same files.")
     assert two_places.matched.endswith("; 32 pictures that lie in two places were compared and are the same.")
     assert two_places.to_dict()["matched"] == two_places.matched
-    assert not any("matched" in warning for warning in two_places.warnings)
+    assert not any("matched" in warning for warning in map(str, two_places.warnings))
 
 
 def test_names_alone_are_warned_of_where_nothing_else_tells():
@@ -222,7 +224,9 @@ def test_images_that_were_moved_cost_the_maps_alone(make_run, tmp_path):
 
     assert comparison.exhibits == ()
     assert comparison.models[0].rate is None
-    assert any(line.startswith("No maps") and "--images DIR" in line for line in comparison.warnings)
+    assert any(
+        line.startswith("No maps") and "--images DIR" in line for line in map(str, comparison.warnings)
+    )
 
 
 def test_a_run_that_was_not_evaluated_is_named_with_the_command(make_run, tmp_path):

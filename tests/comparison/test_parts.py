@@ -14,6 +14,7 @@ from hilum.evaluation.external import ACCURACY, MEAN
 from hilum.images import Location
 from hilum.progress import Silent
 from hilum.recipe import InputSpec
+from hilum.stats import Resampling
 from hilum.stats.comparison import mcnemar
 
 PATIENTS = np.array([f"s:{number // 2}" for number in range(120)])
@@ -29,7 +30,9 @@ def model(name, probabilities, thresholds):
 
 def differences(first, second, labels, findings):
     return paired.corrected(
-        paired.differences(first, second, labels, PATIENTS, findings=findings, replicates=100, seed=0)
+        paired.differences(
+            first, second, labels, PATIENTS, findings=findings, resampling=Resampling(replicates=100)
+        )
     )
 
 

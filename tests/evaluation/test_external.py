@@ -50,7 +50,8 @@ def test_the_drop_is_told_with_its_interval(result):
 
     assert difference.low < difference.value < difference.high < 0
     assert any(
-        line.startswith("AUROC is lower than on the model's own test: Pneumonia") for line in result.warnings
+        line.startswith("AUROC is lower than on the model's own test: Pneumonia")
+        for line in map(str, result.warnings)
     )
     stored = json.loads(json.dumps(result.metrics, allow_nan=False))["external"]
     assert stored["comparison"]["Pneumonia"]["auroc"]["difference"]["value"] == difference.value
@@ -66,7 +67,7 @@ def test_what_the_bundle_has_not_seen_is_named(result):
     assert 0 < found["age"].images < 300
     assert found["age"].trained == "20 to 60 years"
     assert found["size"].here == "40 pixels at the shorter side"
-    told = next(line for line in result.warnings if line.startswith("Not seen in training"))
+    told = next(line for line in map(str, result.warnings) if line.startswith("Not seen in training"))
     assert "source site (all 300 images; training: own)" in told
     assert "size" not in told
 
@@ -80,7 +81,7 @@ def test_what_the_bundle_does_not_tell_is_named():
     assert {one.name: one.images for one in found.unseen} == {
         "source": 0, "view": None, "age": None, "size": None, "likeness": 0,
     }  # fmt: skip
-    told, compared = external.warnings(found)
+    told, compared = map(str, external.external_notices(found))
     assert told.endswith("images' ages (here 7 years) and sizes (here 20 pixels at the shorter side).")
     assert compared == "No comparison with the model's own test: none."
 
@@ -115,9 +116,9 @@ def test_data_from_elsewhere_are_all_scored_unless_a_part_is_asked_for(sites):
     part = evaluate.evaluate(subject, split="test", replicates=100)
 
     assert (every.split, len(every.images)) == ("all", 300)
-    assert not any("left out" in line for line in every.warnings)
+    assert not any("left out" in line for line in map(str, every.warnings))
     assert (part.split, len(part.images)) == ("test", 60)
-    assert any(more in line for line in part.warnings)
+    assert any(more in line for line in map(str, part.warnings))
 
 
 def test_beside_another_source_the_own_test_is_named_and_training_is_not_scored(sites):
@@ -126,7 +127,7 @@ def test_beside_another_source_the_own_test_is_named_and_training_is_not_scored(
     both = Table(frame, own.findings, (*own.sources, *site.sources))
 
     found = evaluate.evaluate(evaluate.subject(sites.run, both), replicates=100)
-    told = " ".join(found.warnings)
+    told = " ".join(map(str, found.warnings))
 
     assert (found.split, len(found.images), found.external.shared_images) == ("test", 500, 200)
     assert (
@@ -246,7 +247,7 @@ def test_children_of_a_finding_answer_for_it(sites):
     found = elsewhere(sites.run, apart)
 
     assert found.metrics["findings"]["Pneumonia"]["positives"] == int(present.sum())
-    assert "Pneumonia is read from Bacterial Pneumonia and Viral Pneumonia." in found.warnings
+    assert "Pneumonia is read from Bacterial Pneumonia and Viral Pneumonia." in map(str, found.warnings)
     assert found.metrics["external"]["read_from"] == {"Pneumonia": ["Bacterial Pneumonia", "Viral Pneumonia"]}
 
 
@@ -259,14 +260,15 @@ def test_images_of_training_under_another_division_are_told(sites):
     assert found.external is not None
     assert found.external.shared_patients > 0
     assert any(
-        "images are of patients that the model was trained or tuned on" in line for line in found.warnings
+        "images are of patients that the model was trained or tuned on" in line
+        for line in map(str, found.warnings)
     )
     shared = found.external.shared_images
     assert 0 < shared < 200
     assert f"{shared} of the {len(found.images)} images are the model's own test itself" in " ".join(
-        found.warnings
+        map(str, found.warnings)
     )
-    assert not any(line.startswith("Not seen in training: source") for line in found.warnings)
+    assert not any(line.startswith("Not seen in training: source") for line in map(str, found.warnings))
     assert "not the data that the model" not in found.split_description
 
 
@@ -278,7 +280,7 @@ def test_without_images_known_to_be_normal_the_reader_is_told(sites):
     found = elsewhere(sites.run, Table(frame, ("Pneumonia", "Mass"), table.sources))
 
     assert found.metrics["findings"]["Pneumonia"]["negatives"] == 0
-    assert any("which are this model's negatives" in line for line in found.warnings)
+    assert any("which are this model's negatives" in line for line in map(str, found.warnings))
 
 
 @pytest.fixture(scope="module")
@@ -295,7 +297,7 @@ def test_findings_that_the_site_does_not_know_are_left_out(several):
     assert several.findings == ("Edema", "Mass")
     assert several.probabilities.shape == several.logits.shape == (300, 2)
     assert several.external.missing == ("Hernia",)
-    assert "Not known to this data set, and not scored: Hernia." in several.warnings
+    assert "Not known to this data set, and not scored: Hernia." in map(str, several.warnings)
     assert set(several.external.contrasts) == {"Edema", "Mass", external.MEAN}
     assert {case.finding for case in several.cases} <= {"Edema", "Mass"}
     mean = several.external.contrasts[external.MEAN]["auroc"]

@@ -14,6 +14,7 @@ from hilum.data.examples import prepare
 from hilum.data.table import Table
 from hilum.errors import DataError, UsageError
 from hilum.evaluation import cohort, evaluate, recalibrate
+from hilum.evaluation.recalibrate import SiteCalibration
 from hilum.images import Location
 from hilum.inference.prediction import to_dict
 from hilum.inference.predictor import Predictor
@@ -35,7 +36,9 @@ def model(sites):
 def result(sites, model, tmp_path_factory):
     """Calibrated on half of the site's patients."""
     target = tmp_path_factory.mktemp("new") / "at-site"
-    return recalibrate.recalibrate(model, Table.read(sites.site), target, sensitivity=0.9, replicates=200)
+    return recalibrate.recalibrate(
+        model, Table.read(sites.site), target, SiteCalibration(sensitivity=0.9), replicates=200
+    )
 
 
 def test_weights_and_graph_are_the_parents(model, result):
@@ -80,7 +83,7 @@ def test_evaluate_leaves_out_the_patients_who_calibrated(sites, result):
     assert len(found.images) == 150
     assert found.metrics["recalibrated"]["site"] == "site"
     assert found.metrics["findings"]["Pneumonia"]["ece"]["value"] < 0.15
-    assert any(line.startswith("150 images of patients who calibrated") for line in found.warnings)
+    assert any(line.startswith("150 images of patients who calibrated") for line in map(str, found.warnings))
     assert any(name == "Recalibration" and "site" in value for name, value in found.facts)
     assert "Drawn for tests (free)" in found.citations
 
@@ -119,7 +122,10 @@ def test_on_its_own_data_the_new_bundle_says_where_it_was_calibrated(sites, resu
     found = evaluate.evaluate(evaluate.subject(result.bundle.folder, Table.read(sites.own)), replicates=200)
 
     assert found.metrics["internal"]
-    assert any(line.startswith("The bundle was recalibrated on site: 150 images") for line in found.warnings)
+    assert any(
+        line.startswith("The bundle was recalibrated on site: 150 images")
+        for line in map(str, found.warnings)
+    )
 
 
 def test_predict_says_so(sites, result):
@@ -158,12 +164,14 @@ def with_parts(table, **shares):
 def test_the_test_part_is_never_touched(sites, model, tmp_path, shares, part, expected):
     table = with_parts(Table.read(sites.site), **shares)
 
-    new = recalibrate.recalibrate(model, table, tmp_path / "n", part=part, replicates=200).bundle
+    new = recalibrate.recalibrate(
+        model, table, tmp_path / "n", SiteCalibration(part=part), replicates=200
+    ).bundle
     found = evaluate.evaluate(evaluate.subject(new.folder, table), split="test", replicates=200)
 
     assert new.manifest.recalibrated.num_images == expected
     assert len(found.images) == shares["test"]
-    assert not any("calibrated this bundle are left out" in line for line in found.warnings)
+    assert not any("calibrated this bundle are left out" in line for line in map(str, found.warnings))
 
 
 @pytest.mark.parametrize(
@@ -180,7 +188,7 @@ def test_what_is_not_allowed_is_refused(sites, model, tmp_path, options, message
     table = with_parts(Table.read(sites.site), train=100, val=120, test=80)
 
     with pytest.raises(UsageError, match=message):
-        recalibrate.recalibrate(model, table, tmp_path / "n", **options)
+        recalibrate.recalibrate(model, table, tmp_path / "n", SiteCalibration(**options))
     assert not (tmp_path / "n").exists()
 
 
@@ -195,7 +203,7 @@ def test_nothing_is_written_over_or_into_a_bundle(sites, model, result):
 
 def test_training_images_do_not_calibrate(sites, model, tmp_path):
     with pytest.raises(UsageError, match="only their val calibrates it, not --split train"):
-        recalibrate.recalibrate(model, Table.read(sites.own), tmp_path / "n", part="train")
+        recalibrate.recalibrate(model, Table.read(sites.own), tmp_path / "n", SiteCalibration(part="train"))
 
 
 def test_too_few_patients_are_refused_with_their_number(sites, model, tmp_path):
@@ -205,7 +213,7 @@ def test_too_few_patients_are_refused_with_their_number(sites, model, tmp_path):
     with pytest.raises(
         DataError, match=r"Pneumonia: \d+ with, \d+ without\); 20 with and 20 without are the least"
     ):
-        recalibrate.recalibrate(model, few, tmp_path / "n", share=1)
+        recalibrate.recalibrate(model, few, tmp_path / "n", SiteCalibration(share=1))
 
 
 @pytest.fixture
@@ -238,7 +246,10 @@ def test_a_rough_calibration_names_the_larger_part(sites, model, tmp_path, prepa
 
     found = recalibrate.recalibrate(model, table, tmp_path / "n", replicates=100)
 
-    assert any(note.endswith("is rough below 100; --split train+val has 220 images") for note in found.notes)
+    assert any(
+        note.endswith("is rough below 100; --split train+val has 220 images")
+        for note in map(str, found.notes)
+    )
     assert prepared == [120]
 
 
@@ -248,15 +259,17 @@ def test_of_several_findings_those_with_too_few_patients_keep_theirs(make_sites,
     rare = table.frame["Mass"].where(table.frame["Mass"].cumsum() < 5, 0)
     table = Table(table.frame.assign(Mass=rare), table.findings, table.sources)
 
-    found = recalibrate.recalibrate(Predictor.load(made.run), table, tmp_path / "n", share=1, replicates=200)
+    found = recalibrate.recalibrate(
+        Predictor.load(made.run), table, tmp_path / "n", SiteCalibration(share=1), replicates=200
+    )
 
     calibration = found.bundle.manifest.calibration
     assert found.findings == ("Edema",)
     assert found.bundle.manifest.recalibrated.kept == ("Mass",)
     assert (calibration.temperatures[1], calibration.intercepts[1], calibration.thresholds[1]) == (1, 0, 0.5)
     assert calibration.rule == "Youden's J on site; of Mass: fixed at 0.5"
-    assert "calibrated as before, for want of patients: Mass" in found.notes
-    assert any("rough below 100" in note for note in found.notes)
+    assert "calibrated as before, for want of patients: Mass" in map(str, found.notes)
+    assert any("rough below 100" in note for note in map(str, found.notes))
 
 
 def test_classes_get_one_temperature_and_an_intercept_each(classes, tmp_path):
@@ -265,7 +278,7 @@ def test_classes_get_one_temperature_and_an_intercept_each(classes, tmp_path):
     moved = Table(table.frame.assign(source="there", split=""), table.findings, (there,))
 
     found = recalibrate.recalibrate(
-        Predictor.load(classes.bundle), moved, tmp_path / "n", share=1, replicates=200
+        Predictor.load(classes.bundle), moved, tmp_path / "n", SiteCalibration(share=1), replicates=200
     )
 
     calibration = found.bundle.manifest.calibration
@@ -273,7 +286,9 @@ def test_classes_get_one_temperature_and_an_intercept_each(classes, tmp_path):
     assert set(found.after) == {"No Finding", "Bacterial Pneumonia", "Viral Pneumonia"}
     assert all(row["calibration_slope"].value is not None for row in found.after.values())
     with pytest.raises(UsageError, match="of classes the most probable one is called"):
-        recalibrate.recalibrate(Predictor.load(classes.bundle), moved, tmp_path / "m", sensitivity=0.9)
+        recalibrate.recalibrate(
+            Predictor.load(classes.bundle), moved, tmp_path / "m", SiteCalibration(sensitivity=0.9)
+        )
 
 
 def test_the_command_tells_before_and_after_and_what_comes_next(sites, tmp_path):
@@ -332,9 +347,9 @@ def test_of_several_findings_one_the_wrong_way_round_keeps_its_calibration(make_
     assert found.findings == ("Pneumonia",)
     assert (calibration.temperatures[1], calibration.intercepts[1], calibration.thresholds[1]) == (1, 0, 0.5)
     assert record.kept == ("Edema",)
-    assert record.cautions == found.cautions
-    assert "Edema: the model ranks these images the wrong way round" in found.cautions[0]
-    assert not any("for want of patients" in note for note in found.notes)
+    assert record.cautions == tuple(map(str, found.cautions))
+    assert "Edema: the model ranks these images the wrong way round" in found.cautions[0].text
+    assert not any("for want of patients" in note for note in map(str, found.notes))
 
 
 def test_logits_that_tell_nothing_are_refused_like_those_that_fall(sites, model, tmp_path):
@@ -348,7 +363,11 @@ def test_logits_that_tell_nothing_are_refused_like_those_that_fall(sites, model,
 
     with pytest.raises(DataError, match=r"no better than chance \(calibration slope 0.*nothing was sealed"):
         recalibrate.recalibrate(
-            model, with_labels(table, "Pneumonia", flattest), tmp_path / "n", share=1, replicates=200
+            model,
+            with_labels(table, "Pneumonia", flattest),
+            tmp_path / "n",
+            SiteCalibration(share=1),
+            replicates=200,
         )
 
 
@@ -371,4 +390,4 @@ def test_a_ranking_that_may_be_chance_is_said_first_and_stays_in_the_bundle(site
     again = evaluate.evaluate(
         evaluate.subject(tmp_path / "n", Table.read(sites.own)), split="test", replicates=200
     )
-    assert any("not surely better than chance" in warning for warning in again.warnings)
+    assert any("not surely better than chance" in warning for warning in map(str, again.warnings))

@@ -6,7 +6,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from hilum.data.table import Source, Table, make_frame
 from hilum.errors import DataError, UsageError
 from hilum.evaluation import score as scoring
+from hilum.stats import Resampling
 
+FEW = Resampling(replicates=100)
 NUMBER = 60
 
 
@@ -31,7 +33,7 @@ def wide(table, **changes):
 
 def scored(frame, table, tmp_path, **settings):
     frame.to_csv(tmp_path / "p.csv", index=False)
-    return scoring.score(scoring.read(tmp_path / "p.csv"), table, replicates=100, **settings)
+    return scoring.score(scoring.read(tmp_path / "p.csv"), table, resampling=FEW, **settings)
 
 
 def predictions(name, images, probabilities, findings=("Mass", "Nodule")):
@@ -82,7 +84,7 @@ def test_long_wide_and_parquet_say_the_same(table, tmp_path):
 
     first = scored(frame, table, tmp_path).metrics["findings"]["Nodule"]
     second = scored(long, table, tmp_path).metrics["findings"]["Nodule"]
-    third = scoring.score(scoring.read(tmp_path / "p.parquet"), table, replicates=100).metrics["findings"][
+    third = scoring.score(scoring.read(tmp_path / "p.parquet"), table, resampling=FEW).metrics["findings"][
         "Nodule"
     ]
 
@@ -110,13 +112,13 @@ def test_missing_images_are_counted_and_need_a_word(table, tmp_path):
     result = scored(frame, table, tmp_path, allow_missing=True)
 
     assert result.metrics["num_images"] == 50
-    assert "1 of 51 predicted images have no label" in result.warnings[0]
+    assert "1 of 51 predicted images have no label" in result.warnings[0].text
 
 
 def test_patients_are_joined_by_maximum(table, tmp_path):
     frame = wide(table)
 
-    result = scored(frame, table, tmp_path, level="patient")
+    result = scored(frame, table, tmp_path, unit=scoring.Unit("patient"))
 
     pairs = frame["Nodule"].to_numpy().reshape(-1, 2).max(axis=1)
     truth = table.frame["Nodule"].to_numpy().reshape(-1, 2).max(axis=1)
@@ -133,7 +135,7 @@ def test_a_probability_that_is_missing_is_masked(table, tmp_path):
     result = scored(frame, table, tmp_path)
     found = result.metrics["findings"]
 
-    assert "10 probabilities are empty" in result.warnings[0]
+    assert "10 probabilities are empty" in result.warnings[0].text
     assert found["Nodule"]["positives"] + found["Nodule"]["negatives"] == NUMBER - 10
     assert found["Mass"]["positives"] + found["Mass"]["negatives"] == NUMBER
 
@@ -193,7 +195,7 @@ def test_the_nih_table_scores_predictions_without_images(shared_data, tmp_path):
     signal = chosen["Effusion"] * 0.3 + rng.random(4000) * 0.7
     pd.DataFrame({"image": chosen["image"], "Effusion": signal}).to_csv(tmp_path / "p.csv", index=False)
 
-    result = scoring.score(scoring.read(tmp_path / "p.csv"), labels, allow_missing=True, replicates=100)
+    result = scoring.score(scoring.read(tmp_path / "p.csv"), labels, allow_missing=True, resampling=FEW)
 
     found = result.metrics["findings"]["Effusion"]["auroc"]
     assert found["value"] == pytest.approx(roc_auc_score(chosen["Effusion"], signal), abs=1e-12)
@@ -206,7 +208,7 @@ def test_subgroups_of_patients_know_a_view_only_where_all_of_their_images_have_i
     with_views = Table(table.frame.assign(view=views), table.findings, table.sources)
 
     by_image = scored(wide(table), with_views, tmp_path).metrics["subgroups"]["factors"]["view"]["levels"]
-    result = scored(wide(table), with_views, tmp_path, level="patient").metrics["subgroups"]
+    result = scored(wide(table), with_views, tmp_path, unit=scoring.Unit("patient")).metrics["subgroups"]
 
     assert {name: one["images"] for name, one in by_image.items()} == {"PA": 45, "AP": 15}
     by_patient = result["factors"]["view"]["levels"]
@@ -230,11 +232,11 @@ def test_thresholds_of_the_file_decide_unless_another_is_given(table, tmp_path):
 
     assert dict(zip(result.findings, result.decision.array, strict=True)) == {"Mass": 0.2, "Nodule": 0.7}
     assert result.decision.origin == "the predictions' own"
-    assert "Thresholds are those of p.csv" in " ".join(result.warnings)
-    assert "bundle 084f5411e5e8" in " ".join(result.warnings)
+    assert "Thresholds are those of p.csv" in " ".join(map(str, result.warnings))
+    assert "bundle 084f5411e5e8" in " ".join(map(str, result.warnings))
     assert other.decision.array.tolist() == [0.4, 0.4]
     assert other.decision.origin == "fixed at 0.4"
-    assert not any("hresholds" in warning for warning in other.warnings)
+    assert not any("hresholds" in warning for warning in map(str, other.warnings))
 
 
 def test_without_thresholds_a_half_is_taken_and_said(table, tmp_path):
@@ -244,7 +246,9 @@ def test_without_thresholds_a_half_is_taken_and_said(table, tmp_path):
     for frame in (wide(table), several):
         result = scored(frame, table, tmp_path)
         assert result.decision.array.tolist() == [0.5, 0.5]
-        assert "0.5 is taken for all findings; --threshold takes another" in " ".join(result.warnings)
+        assert "0.5 is taken for all findings; --threshold takes another" in " ".join(
+            map(str, result.warnings)
+        )
 
 
 def test_a_threshold_that_is_no_probability_is_refused(table, tmp_path):

@@ -16,7 +16,7 @@ from hilum.cli import app
 from hilum.data import phantom
 from hilum.data.table import Table
 from hilum.errors import BundleError, DataError, UsageError
-from hilum.evaluation import evaluate
+from hilum.evaluation import evaluate, facts
 from hilum.evaluation.recalibrate import recalibrate
 from hilum.inference import ensemble, runtime
 from hilum.inference.predictor import Predictor
@@ -104,7 +104,7 @@ def test_members_keep_the_order_given_which_changes_no_figure(two, tmp_path):
     hashes = [member.hash for member in two]
     assert [member.hash for member in one.manifest.members] == hashes
     assert [member.hash for member in other.manifest.members] == hashes[::-1]
-    told = [value for name, value in evaluate.facts(other.manifest, other.hash) if name.startswith("Member ")]
+    told = [value for name, value in facts.facts(other.manifest, other.hash) if name.startswith("Member ")]
     assert [hashed in line for hashed, line in zip([h[:16] for h in hashes[::-1]], told, strict=True)] == [
         True,
         True,
@@ -141,7 +141,7 @@ def test_its_name_and_title_say_what_it_is(sites, tmp_path, names, networks, nam
     shown = CliRunner().invoke(app, ["bundle", "show", str(joined.folder)]).stdout
 
     assert joined.manifest.name == name
-    assert evaluate.title(joined.manifest) == title
+    assert facts.title(joined.manifest) == title
     assert f"ensemble of {joined.manifest.training.architecture} (torch" in shown
 
 
@@ -374,7 +374,7 @@ def test_who_calibrated_a_member_is_left_out_of_the_ensembles_figures(make_sites
     np.testing.assert_array_equal(joined.calibrated_on, there.calibrated_on)
     result = evaluate.evaluate(evaluate.subject(tmp_path / "e", site), replicates=100)
     assert len(result.images) == 150
-    assert any("calibrated this bundle are left out" in warning for warning in result.warnings)
+    assert any("calibrated this bundle are left out" in warning for warning in map(str, result.warnings))
 
 
 def test_an_ensemble_is_recalibrated_like_any_other(two, sites, tmp_path):

@@ -1,6 +1,7 @@
 """Evaluations of three tasks from simulated predictions, and the reports written from them, once a session."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 
 from hilum import stats
 from hilum.bundle import DecisionRule
-from hilum.evaluation.evaluate import Evaluation
+from hilum.evaluation.evaluation import Evaluation
 from hilum.inference.explanation import Case
+from hilum.notices import notice
 from hilum.recipe import Task
 from hilum.recipe.findings import NIH_FINDINGS
 from hilum.report.evaluation import page
@@ -69,7 +71,7 @@ def make_evaluation(make_case: Callable[..., Case]) -> Callable[..., Evaluation]
                 names=findings,
                 resampling=stats.Resampling(clusters=patients, replicates=100),
             )
-            scores, metrics, thresholds = classes, classes.to_dict(), ()
+            scores, thresholds = classes, ()
         else:
             findings = ("Pneumonia",) if kind == "binary" else NIH_FINDINGS[:num_findings]
             prevalence = np.array([0.6]) if kind == "binary" else np.linspace(0.3, 0.02, num_findings)
@@ -86,7 +88,6 @@ def make_evaluation(make_case: Callable[..., Case]) -> Callable[..., Evaluation]
                 findings=findings,
                 resampling=stats.Resampling(clusters=patients, replicates=100),
             )
-            metrics = scores.to_dict()
         epochs = np.arange(1, 7)
         history = pd.DataFrame(
             {
@@ -122,7 +123,6 @@ def make_evaluation(make_case: Callable[..., Case]) -> Callable[..., Evaluation]
             "cases": cases,
             "facts": (("Engine", "torch 2"),),
             "citations": ("Somebody et al. 2018.",),
-            "metrics": {"format": 1, "bundle": "0123456789abcdef" * 4, "test_reads": 1, **metrics},
         }
         return Evaluation(**{**settings, **changes})  # type: ignore[arg-type]
 
@@ -168,7 +168,6 @@ def hostile(
     images = np.array([f"image{number}.png" for number in range(240)], dtype=object)
     images[0] = HOSTILE
     plain = make_evaluation("binary")
-    metrics = {**plain.metrics, "findings": {HOSTILE: plain.metrics["findings"]["Pneumonia"]}}
     evaluation = make_evaluation(
         "binary",
         title=HOSTILE,
@@ -177,10 +176,10 @@ def hostile(
         split_description=HOSTILE,
         decision=DecisionRule((0.5,), HOSTILE),
         images=images,
-        metrics=metrics,
+        scores=replace(plain.scores, findings={HOSTILE: plain.scores.findings["Pneumonia"]}),
         cases=(make_case(image=HOSTILE, finding=HOSTILE),),
         facts=((HOSTILE, HOSTILE),),
-        warnings=(HOSTILE,),
+        warnings=(notice("rows-left-out", note=HOSTILE),),
         citations=(HOSTILE,),
     )
     folder = tmp_path_factory.mktemp("hostile")

@@ -18,10 +18,12 @@ from hilum.comparison import paired
 from hilum.comparison.compare import FIGURES, Compared, Comparison, Exhibit
 from hilum.comparison.speed import Rate
 from hilum.evaluation.external import ACCURACY, MEAN
+from hilum.notices import notice
 from hilum.recipe import Task
 from hilum.recipe.findings import NIH_FINDINGS
 from hilum.report.comparison import page as report, plots
 from hilum.report.drawing import model_panels, overlays, style
+from hilum.stats import Resampling
 
 PICTURES = (
     "roc_comparison", "pr_comparison", "confusion_matrix_comparison", "learning_curves", "gradcam_visualizations",
@@ -78,7 +80,7 @@ def simulate(task, names, make_case, *, findings=("Pneumonia",), number=160, see
         one
         for model in models[1:]
         for one in paired.differences(
-            model, models[0], labels, patients, findings=findings, replicates=100, seed=0
+            model, models[0], labels, patients, findings=findings, resampling=Resampling(replicates=100)
         )
     ]
     cases = tuple(
@@ -101,7 +103,7 @@ def simulate(task, names, make_case, *, findings=("Pneumonia",), number=160, see
         patients=patients, labels=labels, models=tuple(models), differences=tuple(paired.corrected(differences)),
         pairs=tuple(paired.pair(*two, labels) for two in combinations(models, 2)), exhibits=exhibits,
         recipes={"train.seed": dict(zip(names, range(len(names)), strict=True))}, matched="Matched by hand.",
-        warnings=("Choose by validation.",),
+        warnings=(notice("choose-by-validation"),),
         citations=("Nobody (free)",),
     )  # fmt: skip
 
@@ -130,7 +132,7 @@ def test_the_page_tells_the_difference_and_escapes_names(written, binary):
 
     assert HOSTILE not in text
     assert "Research use only" in text
-    assert "Choose by validation." in text
+    assert "Choose a model by validation" in text
     (verdict,) = plots.verdicts(binary)
     assert verdict.split(": difference ")[1][:20] in text
     assert not re.findall(r"(?:src|href)=\"http", text)

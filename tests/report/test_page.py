@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import precision_recall_fscore_support
 
-from hilum.evaluation.evaluate import Evaluation
+from hilum.evaluation.evaluation import Evaluation
 from hilum.report.evaluation import page, tables
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}

@@ -44,9 +44,7 @@ def divided(make_evaluation, tmp_path_factory):
             patients=evaluation.patients,
             scores=evaluation.scores,
         )
-        return replace(
-            evaluation, subgroups=found, metrics={**evaluation.metrics, "subgroups": found.to_dict()}
-        )
+        return replace(evaluation, subgroups=found)
 
     return make
 

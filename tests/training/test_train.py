@@ -79,7 +79,7 @@ def test_validation_is_no_test_and_says_so(run):
     result = evaluate.evaluate(evaluate.subject(run.folder), split="val", replicates=100)
 
     assert result.test_reads == 0
-    assert any("no test" in warning for warning in result.warnings)
+    assert any("no test" in warning for warning in map(str, result.warnings))
 
 
 def test_a_leaky_split_is_refused_unless_allowed_and_then_called_leaky(tmp_path, phantoms):
@@ -94,7 +94,7 @@ def test_a_leaky_split_is_refused_unless_allowed_and_then_called_leaky(tmp_path,
     assert "patients are in more than one part" in run.bundle.manifest.training.leaks[0]
     assert run.bundle.manifest.training.leaks[0] in (run.folder / "log.txt").read_text()
     assert result.leaky
-    assert run.bundle.manifest.training.leaks[0] in result.warnings[0]
+    assert run.bundle.manifest.training.leaks[0] in result.warnings[0].text
 
     more = load_recipe("kermany-densenet121", [*PHANTOM, "split.method=image", "train.epochs=2"])
     resumed = train(more, phantoms, run.folder, resume=True)

@@ -140,20 +140,16 @@ def bundle_recalibrate(
     from hilum.report import formatting
 
     loaded = Predictor.load(model, expect=expect)
-    part, share, sensitivity = calibration.split, calibration.share, calibration.sensitivity
-    recalibrate.check(loaded, output, part=part, share=share, sensitivity=sensitivity)
+    plan = recalibrate.SiteCalibration(
+        part=calibration.split,
+        share=calibration.share,
+        sensitivity=calibration.sensitivity,
+        site=calibration.site,
+    )
+    recalibrate.check(loaded.manifest, output, plan)
     table = read_table(data, reading)
     watch = Terminal()
-    result = recalibrate.recalibrate(
-        loaded,
-        table,
-        output,
-        part=part,
-        share=share,
-        sensitivity=sensitivity,
-        site=calibration.site,
-        watch=watch,
-    )
+    result = recalibrate.recalibrate(loaded, table, output, plan, watch=watch)
     manifest = result.bundle.manifest
     figures = {
         finding: {
@@ -173,7 +169,7 @@ def bundle_recalibrate(
                 **record,
                 "calibration": manifest.calibration.model_dump(mode="json"),
                 "figures": figures,
-                "notes": list(result.notes),
+                "notes": [note.to_dict() for note in result.notes],
             }
         )
         return
@@ -217,7 +213,7 @@ def bundle_ensemble(
     """
     from hilum.bundle import read_bundle
     from hilum.cli.terminal import RESEARCH, Terminal
-    from hilum.evaluation.evaluate import title
+    from hilum.evaluation.facts import title
     from hilum.inference import ensemble
 
     watch = Terminal()
@@ -235,7 +231,7 @@ def _members(manifest: Any) -> dict[str, str]:
     """Return what the members of an ensemble are; nothing for other bundles."""
     from hilum.inference import ensemble
 
-    return {name.lower(): value for name, value in ensemble.facts(manifest)}
+    return {name.lower(): value for name, value in ensemble.member_facts(manifest)}
 
 
 def _recalibrations(manifest: Any) -> dict[str, str]:

@@ -272,8 +272,10 @@ def data_audit(
 
 def _of_run(source: Path) -> Path:
     """Return the table of a run's folder; anything else as it is."""
-    table = source / "table.parquet"
-    return table if (source / "recipe.toml").is_file() and table.is_file() else source
+    from hilum.runs.folder import RunFolder
+
+    run = RunFolder(source)
+    return run.table if run.recipe.is_file() and run.table.is_file() else source
 
 
 def _summary(table: Any, output: Path) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def evaluate(
     if data:  # before they are read
         read_bundle(model, expect=expect)
         if internal:
-            external.report_of(internal)
+            external.find_report(internal)
     table = read_table(data, reading) if data else None
     evaluate_model(
         model,
@@ -186,8 +186,7 @@ def score(
         joined,
         table,
         threshold=scoring.threshold,
-        level=scoring.level.value,
-        how=scoring.how.value,
+        unit=score.Unit(scoring.level.value, scoring.how.value),
         prevalence=scoring.prevalence,
         allow_missing=scoring.allow_missing,
         split=scoring.split,

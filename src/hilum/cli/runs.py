@@ -41,7 +41,8 @@ def runs(
     What became of each, its validation and test AUROC, and in what the recipes differ.
     """
     from hilum.cli.terminal import Terminal, show, show_json
-    from hilum.runs.listing import RECIPE, find_runs, recipe_differences, sort_runs
+    from hilum.runs.folder import RECIPE
+    from hilum.runs.listing import find_runs, recipe_differences, sort_runs
 
     summaries = sort_runs(find_runs(folder), key)
     different = recipe_differences(summaries)

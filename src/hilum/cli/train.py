@@ -33,8 +33,10 @@ def demo(
 
     Draws them, trains a small network, seals it and writes its report: some minutes, and no data needed.
     """
+    from hilum.runs.folder import RunFolder
+
     run = _train(RecipeOptions("demo", engine, changes), TrainingDataOptions(), output, resume=resume)
-    evaluate_model(run.folder, None, split="test", output=run.folder / "evaluation", as_json=False)
+    evaluate_model(run.folder, None, split="test", output=RunFolder(run.folder).evaluation, as_json=False)
 
 
 @expanded(
@@ -158,6 +160,7 @@ def _train(
 ) -> Any:
     """Train and return the Run; say how it ended."""
     from hilum.cli.terminal import RESEARCH
+    from hilum.runs.folder import RunFolder
 
     recipe, watch = load_watched(chosen, data)
     from hilum.training.train import TrainOptions, check, train
@@ -179,7 +182,7 @@ def _train(
         "interrupted": "interrupted",
     }
     for note in run.bundle.manifest.temperature_notes:
-        watch.say(f"note: {note}; {folder / 'log.txt'} says which")
+        watch.say(f"note: {note}; {RunFolder(folder).log} says which")
     watch.say(
         f"{ended[run.stopped]}; best epoch {run.best_epoch} of {len(run.history)}; "
         f"bundle {run.bundle.folder} ({run.bundle.hash[:16]}). {RESEARCH}"

@@ -15,10 +15,11 @@ from hilum.comparison.gallery import Exhibit
 from hilum.comparison.paired import Difference, Pair
 from hilum.errors import ImageError, UsageError
 from hilum.evaluation.external import MEAN
+from hilum.notices import Notice, notice
 from hilum.progress import Silent, Watcher
 from hilum.recipe import Task
 from hilum.runs.listing import recipe_differences
-from hilum.stats import Estimate
+from hilum.stats import Estimate, Resampling
 
 __all__ = ["FIGURES", "Compared", "Comparison", "Difference", "Exhibit", "Pair", "compare"]
 
@@ -58,7 +59,7 @@ class Comparison:
     exhibits: tuple[Exhibit, ...]
     recipes: Mapping[str, Mapping[str, Any]]
     matched: str
-    warnings: tuple[str, ...]
+    warnings: tuple[Notice, ...]
     citations: tuple[str, ...]
 
     @property
@@ -72,7 +73,7 @@ class Comparison:
         return self.findings[0] if len(self.findings) == 1 else MEAN
 
     def table(self) -> pd.DataFrame:
-        """One row a model, as text: figures with their intervals, size, cost."""
+        """Return one row a model, as text: figures with their intervals, size, cost."""
         rows = {
             model.name: {
                 **{_HEADS[name]: _text(model.figures[self.overall][name]) for name in FIGURES},
@@ -89,7 +90,7 @@ class Comparison:
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("Model")
 
     def to_dict(self) -> dict[str, Any]:
-        """The form of comparison.json: nothing but dicts, lists, text, numbers and None."""
+        """Return the form of comparison.json: nothing but dicts, lists, text, numbers and None."""
         return {
             "format": FORMAT,
             "task": self.task.kind,
@@ -99,7 +100,7 @@ class Comparison:
             "num_patients": len(set(self.patients)),
             "reference": self.models[0].name,
             "matched": self.matched,
-            "warnings": list(self.warnings),
+            "warnings": [warning.to_dict() for warning in self.warnings],
             "models": {model.name: _model_dict(model) for model in self.models},
             "differences": [_difference_dict(one) for one in self.differences],
             "decisions": [
@@ -144,7 +145,7 @@ def compare(
     Args:
         folders: Of runs, each evaluated on its own test; the first is the reference.
         names: What to call them; their folders' names if None.
-        watch: Told how it goes.
+        watch: Receives the progress.
         images: Where the images lie now, if they were moved.
         replicates: Bootstrap resamples of patients.
         seed: Of the resamples and of the choice of images to explain.
@@ -154,7 +155,7 @@ def compare(
         DataError: Too few images in common, labels or pictures that differ, or a test image in another run's training.
         BundleError: A bundle is damaged.
     """
-    watch = watch or Silent()
+    watch, resampling = watch or Silent(), Resampling(replicates=replicates, seed=seed)
     called = _names([Path(folder) for folder in folders], names)
     watch.stage("Reading runs", len(folders))
     entrants = []
@@ -170,18 +171,21 @@ def compare(
     labels, patients = first.stored.labels[rows[0]], first.stored.patients[rows[0]]
     eligibility.check_number(entrants, labels, patients)
     matched, sure = eligibility.matched(entrants, rows, seed=seed)
-    warnings = [*([] if sure else [matched]), *eligibility.warnings(entrants, rows)]
+    warnings = [
+        *([] if sure else [notice("matched-by-name", matched=matched)]),
+        *eligibility.comparison_notices(entrants, rows),
+    ]
 
     watch.stage("Scoring", len(entrants))
     models: list[Compared] = []
     differences: list[Difference] = []
     for number, (one, mine) in enumerate(zip(entrants, rows, strict=True), start=1):
         models.append(
-            contenders.compared(one, mine, findings, labels, patients, replicates=replicates, seed=seed)
+            contenders.score_contender(one, mine, findings, labels, patients, resampling=resampling)
         )
         if number > 1:
             differences += paired.differences(
-                models[-1], models[0], labels, patients, findings=findings, replicates=replicates, seed=seed
+                models[-1], models[0], labels, patients, findings=findings, resampling=resampling
             )
         watch.advance(number)
     exhibits: tuple[Exhibit, ...] = ()
@@ -203,7 +207,7 @@ def compare(
                 watch=watch,
             )
         except ImageError as error:
-            warnings.append(f"No maps: {gallery.unreadable(error, first.table)}.")
+            warnings.append(notice("no-maps", reason=gallery.unreadable(error, first.table)))
     watch.finish()
     return Comparison(
         task=task,
@@ -225,7 +229,7 @@ def compare(
 
 
 def _names(folders: Sequence[Path], names: Sequence[str] | None) -> list[str]:
-    """What each run is called; equal names of folders are numbered."""
+    """Return what each run is called; equal names of folders are numbered."""
     if not 2 <= len(folders) <= MOST:
         raise UsageError(f"number of runs: {len(folders)}; give from 2 to {MOST} run folders")
     places = [folder.resolve() for folder in folders]

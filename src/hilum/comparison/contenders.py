@@ -18,11 +18,12 @@ from hilum.data.table import Table
 from hilum.errors import DataError, UsageError
 from hilum.evaluation import external
 from hilum.evaluation.external import ACCURACY, MEAN, Stored
+from hilum.evaluation.scoring import score
 from hilum.inference.predictor import Predictor
-from hilum.runs.listing import BUNDLE, HISTORY, METRICS, SUMS, RunSummary, find_runs, read_history
-from hilum.stats import Estimate
+from hilum.runs.folder import RunFolder
+from hilum.runs.listing import SUMS, RunSummary, find_runs, read_history
+from hilum.stats import Estimate, Resampling
 
-TABLE = "table.parquet"
 TUNED = ("train", "val")
 SHORT = 2048
 """Numbers: weights of fewer may be equal by chance, as zeros are."""
@@ -60,11 +61,11 @@ class Contender:
         return self.model.bundle.manifest
 
     def keys(self) -> pd.Index:
-        """What each test image is known by in every run: its source and its name."""
+        """Return what each test image is known by in every run: its source and its name."""
         return _keys([patient.partition(":")[0] for patient in self.stored.patients], self.stored.images)
 
     def places(self, rows: np.ndarray) -> np.ndarray:
-        """The rows of the table where those of the test stand; the table must be there.
+        """Return the rows of the table where those of the test stand; the table must be there.
 
         Raises:
             DataError: The table does not hold them.
@@ -74,12 +75,13 @@ class Contender:
         places = _keys(frame["source"], frame["image"]).get_indexer(self.keys()[rows])
         if (places < 0).any():
             raise DataError(
-                f"{self.folder / TABLE} lacks images of the run's evaluation; run `hilum evaluate {self.folder}` again"
+                f"{RunFolder(self.folder).table} lacks images of the run's evaluation; "
+                f"run `hilum evaluate {self.folder}` again"
             )
         return np.asarray(places)
 
     def tuned(self) -> tuple[pd.Index, frozenset[str]]:
-        """The images, and the patients as `source:patient`, that the model was trained or tuned on."""
+        """Return the images, and the patients as `source:patient`, that the model was trained or tuned on."""
         if self.table is None:
             return pd.Index([]), frozenset()
         frame = self.table.frame
@@ -151,47 +153,47 @@ def load(folder: Path, name: str, *, images: Path | None = None) -> Contender:
         BundleError: The bundle is damaged.
         DataError: The evaluation is damaged.
     """
-    if not (folder / BUNDLE / SUMS).is_file():
+    run = RunFolder(folder)
+    if not (run.bundle / SUMS).is_file():
         what = "holds no finished run" if folder.is_dir() else "does not exist"
         raise UsageError(
-            f"{folder} {what}; give folders that `hilum train -o` finished, with a {BUNDLE}/ in them"
+            f"{folder} {what}; give folders that `hilum train -o` finished, with a {run.bundle.name}/ in them"
         )
-    if not (folder / METRICS).is_file():
+    if not run.metrics.is_file():
         raise UsageError(f"{folder} was not evaluated; run `hilum evaluate {folder}` first")
     model = Predictor.load(folder)
-    stored = external.read_stored(external.report_of(folder), model.bundle.manifest.findings)
+    stored = external.read_stored(external.find_report(folder), model.bundle.manifest.findings)
     if stored.bundle != model.bundle.hash:
         raise UsageError(
-            f"{folder / METRICS} is of bundle {stored.bundle[:16]}, the run's is {model.bundle.hash[:16]}; "
+            f"{run.metrics} is of bundle {stored.bundle[:16]}, the run's is {model.bundle.hash[:16]}; "
             f"run `hilum evaluate {folder}` again"
         )
     if stored.split != "test" or not stored.internal:
         raise UsageError(
-            f"{folder / METRICS} is of {stored.data}, {stored.split}, and not of the run's own test; "
+            f"{run.metrics} is of {stored.data}, {stored.split}, and not of the run's own test; "
             f"run `hilum evaluate {folder}`"
         )
-    table = Table.read(folder / TABLE, images=images) if (folder / TABLE).is_file() else None
+    table = Table.read(run.table, images=images) if run.table.is_file() else None
     return Contender(
         name=name,
         folder=folder,
         model=model,
         parameters=_count(model.bundle.graph),
-        history=_history(folder / HISTORY),
+        history=_history(run.history),
         summary=next((run for run in find_runs(folder) if run.folder == folder), None),
         stored=stored,
         table=table,
     )
 
 
-def compared(
+def score_contender(
     one: Contender,
     rows: np.ndarray,
     findings: tuple[str, ...],
     labels: np.ndarray,
     patients: np.ndarray,
     *,
-    replicates: int,
-    seed: int,
+    resampling: Resampling,
 ) -> Compared:
     """Score a contender on the images in common.
 
@@ -201,21 +203,19 @@ def compared(
         findings: The k columns.
         labels: (n, k), NaN unknown.
         patients: (n,), the clusters of every interval.
-        replicates: Bootstrap resamples of patients.
-        seed: Of the resamples.
+        resampling: How intervals come about.
     """
     manifest, training = one.manifest, one.manifest.training
     columns = [manifest.findings.index(finding) for finding in findings]
     probabilities = one.stored.probabilities[rows][:, columns]
     decision = manifest.decision.select(columns)
-    scores = external.score(
+    scores = score(
         manifest.task.of(findings),
         labels,
         probabilities,
         patients,
         decision=decision,
-        replicates=replicates,
-        seed=seed,
+        resampling=resampling,
     )
     by = scores.classes if isinstance(scores, stats.ClassScores) else scores
     figures = {name: _chosen(by.findings[name].metrics) for name in findings}

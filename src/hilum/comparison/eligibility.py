@@ -1,12 +1,14 @@
 """Contenders -> the rows of their tests that can be compared, or why none can; what a reader must know of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from hilum import images
-from hilum.comparison.contenders import TABLE, Contender
+from hilum.comparison.contenders import Contender
 from hilum.errors import DataError, ImageError, UsageError
+from hilum.notices import Notice, notice
+from hilum.runs.folder import TABLE, RunFolder
 from hilum.stats.scores import MIN_PATIENTS
 
 LOOKED_AT, SIDE = 32, 64
@@ -49,7 +51,7 @@ def in_common(entrants: Sequence[Contender]) -> list[np.ndarray]:
         if inside:
             raise DataError(
                 f"{inside:,} of the {len(shared):,} test images in common stand in the training of {one.name} "
-                f"({one.folder / TABLE}); nothing can be compared on them"
+                f"({RunFolder(one.folder).table}); nothing can be compared on them"
             )
     return [own.get_indexer(shared) for own in keys]
 
@@ -140,70 +142,56 @@ def check_number(entrants: Sequence[Contender], labels: np.ndarray, patients: np
         )
 
 
-def warnings(entrants: Sequence[Contender], rows: Sequence[np.ndarray]) -> list[str]:
-    """What a reader must know before any number."""
+def comparison_notices(entrants: Sequence[Contender], rows: Sequence[np.ndarray]) -> Iterator[Notice]:
+    """Yield what a reader must know before any number."""
     first, number = entrants[0], len(rows[0])
-    lines = []
-    if any(len(one.stored.images) != number for one in entrants):
-        own = ", ".join(f"{one.name} {len(one.stored.images):,}" for one in entrants)
-        lines.append(
-            f"The test images differ. Compared on the {number:,} images in common (own tests: {own})."
-        )
-        for one in entrants:
-            trained, _ = one.tuned()
+    if any(len(entrant.stored.images) != number for entrant in entrants):
+        own = ", ".join(f"{entrant.name} {len(entrant.stored.images):,}" for entrant in entrants)
+        yield notice("tests-differ", images=number, own=own)
+        for entrant in entrants:
+            trained, _ = entrant.tuned()
             others = [
                 f"{int(other.keys().isin(trained).sum()):,} of {other.name}"
                 for other in entrants
-                if other is not one and other.keys().isin(trained).any()
+                if other is not entrant and other.keys().isin(trained).any()
             ]
             if others:
-                lines.append(
-                    f"{one.name} was trained or tuned on test images of others, left out here: {', '.join(others)}."
-                )
+                yield notice("trained-on-others-tests", model=entrant.name, others=others)
     patients = first.stored.patients[rows[0]]
-    for one, mine in zip(entrants, rows, strict=True):
-        if one.table is None:
-            lines.append(f"{one.name} has no {TABLE}: what it was trained on cannot be checked.")
-        shared = int(np.isin(patients, list(one.tuned()[1])).sum())
+    for entrant, own_rows in zip(entrants, rows, strict=True):
+        if entrant.table is None:
+            yield notice("training-unknown", model=entrant.name, table=TABLE)
+        shared = int(np.isin(patients, list(entrant.tuned()[1])).sum())
         if shared:
-            lines.append(
-                f"Leak: {shared:,} of the {number:,} images are of patients that {one.name} was trained or tuned on; "
-                "its figures flatter."
-            )
-        elif one.manifest.training.leaky:
-            lines.append(f"The split of {one.name} is leaky; its figures flatter.")
-        if (one.stored.patients[mine] != patients).any():
-            lines.append(
-                f"{one.name} and {first.name} number patients differently; intervals follow {first.name}."
-            )
-    lines += _unlike(entrants)
-    reads = [f"{one.name} {one.stored.test_reads}" for one in entrants if one.stored.test_reads > 1]
+            yield notice("leak-in-common", images=shared, total=number, model=entrant.name)
+        elif entrant.manifest.training.leaky:
+            yield notice("leaky-model", model=entrant.name)
+        if (entrant.stored.patients[own_rows] != patients).any():
+            yield notice("patients-numbered-differently", model=entrant.name, reference=first.name)
+    yield from _differences(entrants)
+    reads = [
+        f"{entrant.name} {entrant.stored.test_reads}" for entrant in entrants if entrant.stored.test_reads > 1
+    ]
     if reads:
-        lines.append(
-            f"Test evaluated more than once: {', '.join(reads)} times; choices made between flatter."
-        )
-    lines.append("Choose a model by validation: the best of several test figures flatters.")
-    return lines
+        yield notice("tests-read-again", reads=reads)
+    yield notice("choose-by-validation")
 
 
-def _unlike(entrants: Sequence[Contender]) -> list[str]:
-    """In what the models differ so that some figures cannot be held against each other."""
-    lines = []
+def _differences(entrants: Sequence[Contender]) -> Iterator[Notice]:
+    """Yield in what the models differ so that some metrics cannot be held against each other."""
     for what, values, meaning in (
-        ("Thresholds follow different rules", [one.manifest.calibration.rule for one in entrants],
+        ("Thresholds follow different rules", [entrant.manifest.calibration.rule for entrant in entrants],
          "decisions are not like for like, AUROC and AP are"),
-        ("Negatives differ", [one.manifest.task.negatives for one in entrants],
+        ("Negatives differ", [entrant.manifest.task.negatives for entrant in entrants],
          "the models learned different questions"),
     ):  # fmt: skip
-        if len(set(values)) > 1:
-            whose: dict[str, list[str]] = {}
-            for one, value in zip(entrants, values, strict=True):
-                whose.setdefault(value, []).append(one.name)
-            told = "; ".join(f"{value}: {', '.join(names)}" for value, names in whose.items())
-            lines.append(f"{what} ({told}): {meaning}.")
-    hashes: dict[str, str] = {}
-    for one in entrants:
-        earlier = hashes.setdefault(one.model.bundle.hash, one.name)
-        if earlier != one.name:
-            lines.append(f"{one.name} and {earlier} are one and the same bundle.")
-    return lines
+        models: dict[str, list[str]] = {}
+        for entrant, value in zip(entrants, values, strict=True):
+            models.setdefault(value, []).append(entrant.name)
+        if len(models) > 1:
+            yield notice("models-differ", what=what, models=models, meaning=meaning)
+    names: dict[str, str] = {}
+    for entrant in entrants:
+        earlier = names.setdefault(entrant.model.bundle.hash, entrant.name)
+        if earlier != entrant.name:
+            yield notice("same-bundle", model=entrant.name, other=earlier)

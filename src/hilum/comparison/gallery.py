@@ -66,7 +66,7 @@ def exhibits(
         labels: (n, k), NaN unknown.
         probabilities: (n, k) a model.
         seed: Of what is chosen at random.
-        watch: Told how it goes.
+        watch: Receives the progress.
 
     Raises:
         ImageError: An image cannot be read.

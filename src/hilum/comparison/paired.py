@@ -9,7 +9,7 @@ from scipy.stats import rankdata
 from hilum import stats
 from hilum.comparison.contenders import FIGURES, Compared
 from hilum.evaluation.external import ACCURACY, MEAN
-from hilum.stats import Agreement, Estimate, McNemar
+from hilum.stats import Agreement, Estimate, McNemar, Resampling
 
 RANKING = ("auroc", "average_precision")
 """Of the probabilities; all other figures are of the decisions."""
@@ -83,10 +83,9 @@ def differences(
     patients: np.ndarray,
     *,
     findings: tuple[str, ...],
-    replicates: int,
-    seed: int,
+    resampling: Resampling,
 ) -> list[Difference]:
-    """Take the reference's figures from the model's, finding by finding and over all; see `stats.compare`.
+    """Take the reference's metrics from the model's, finding by finding and over all; see `stats.compare`.
 
     Args:
         model: One of the models.
@@ -94,23 +93,22 @@ def differences(
         labels: (n, k), NaN unknown.
         patients: (n,), the clusters.
         findings: The k columns.
-        replicates: Bootstrap resamples of patients.
-        seed: Of the resamples.
+        resampling: How intervals come about.
 
     Returns:
         One a finding and, of several, `MEAN`; p values not yet corrected.
     """
-    resampling = stats.Resampling(clusters=patients, replicates=replicates, seed=seed)
+    by_patient = replace(resampling, clusters=patients)
     classes = model.decision.thresholds is None
     thresholds = [0.5 if classes else one.decision.array for one in (model, reference)]
     ranked = stats.compare(
         labels, model.probabilities, reference.probabilities, findings=findings,
-        first_thresholds=thresholds[0], second_thresholds=thresholds[1], resampling=resampling,
+        first_thresholds=thresholds[0], second_thresholds=thresholds[1], resampling=by_patient,
     )  # fmt: skip
     # Of classes the most probable one is called, which no threshold does: the decisions are compared as they are.
     called = (
         stats.compare(labels, *(one.decisions.astype(float) for one in (model, reference)),
-                      findings=findings, resampling=resampling)
+                      findings=findings, resampling=by_patient)
         if classes
         else ranked
     )  # fmt: skip
@@ -125,15 +123,15 @@ def differences(
     if len(findings) > 1:
         metrics, mcnemar = _joined(ranked.macro, called.macro), None
         if classes:
-            metrics[ACCURACY], mcnemar = _accuracy_difference(model, reference, labels, resampling)
+            metrics[ACCURACY], mcnemar = _accuracy_difference(model, reference, labels, by_patient)
         found.append(Difference(model.name, MEAN, metrics, None, None, mcnemar, None))
     return found
 
 
 def _accuracy_difference(
-    model: Compared, reference: Compared, labels: np.ndarray, resampling: stats.Resampling
+    model: Compared, reference: Compared, labels: np.ndarray, by_patient: Resampling
 ) -> tuple[Estimate, McNemar | None]:
-    """The difference in images put into the right class.
+    """Return the difference in images put into the right class.
 
     Accuracy and McNemar's test see no more of a decision than whether it is right; so the most frequent class against
     the others stands for the truth, and a decision is that truth where the class called is right.
@@ -142,7 +140,7 @@ def _accuracy_difference(
     sides = [
         np.where((one.decisions == (labels == 1)).all(axis=1), truth, 1 - truth) for one in (model, reference)
     ]
-    (only,) = stats.compare(truth, *sides, findings=["class"], resampling=resampling).findings.values()
+    (only,) = stats.compare(truth, *sides, findings=["class"], resampling=by_patient).findings.values()
     return only.differences[ACCURACY], only.mcnemar
 
 
@@ -155,7 +153,7 @@ def _same_order(model: Compared, reference: Compared, labels: np.ndarray, column
 
 
 def corrected(differences: Sequence[Difference]) -> list[Difference]:
-    """Holm's correction over all models and findings, each kind of test by itself."""
+    """Apply Holm's correction over all models and findings, each kind of test by itself."""
     delong = _holm([one.delong_p for one in differences])
     mcnemar = _holm([one.mcnemar.clustered_p if one.mcnemar else None for one in differences])
     return [
@@ -170,7 +168,7 @@ def _holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def pair(first: Compared, second: Compared, labels: np.ndarray) -> Pair:
-    """Counts on how many decisions two models are right; labels as in `differences`."""
+    """Count on how many decisions two models are right; labels as in `differences`."""
     known = ~np.isnan(labels)
     if classes := first.decision.thresholds is None:
         right = [(one.decisions == (labels == 1)).all(axis=1) for one in (first, second)]

@@ -50,7 +50,7 @@ def rates(
     Args:
         models: The first is the reference.
         sources: Of images; the first `IMAGES` are used.
-        watch: Told how it goes.
+        watch: Receives the progress.
         clock: Tells the time in seconds.
 
     Raises:

@@ -1,31 +1,37 @@
 """A cross-validation's bundles and images -> an Evaluation: each image by the model that never saw its patient."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
-from hilum.bundle import Bundle, DecisionRule
+from hilum.bundle import Bundle, Calibration
 from hilum.data.examples import Examples
-from hilum.evaluation import cohort, external, subgroups
-from hilum.evaluation.evaluate import (
-    FORMAT,
-    Evaluation,
-    choose_cases,
-    citations,
-    explain_row,
-    facts,
-    title,
-)
-from hilum.evaluation.folds import Fold, Folds, differing, figures
+from hilum.evaluation import cohort
+from hilum.evaluation.cases import choose_cases, explain_cases
+from hilum.evaluation.evaluation import Evaluation
+from hilum.evaluation.facts import citations, facts, title
+from hilum.evaluation.folds import Fold, Folds, main_metrics, order_folds
+from hilum.evaluation.scoring import ScoredImages
+from hilum.evaluation.subgroups import take_rows
 from hilum.inference import ensemble
 from hilum.inference.explanation import Case
 from hilum.inference.predictor import Predictor
+from hilum.notices import Notice, notice
 from hilum.progress import Watcher
-from hilum.stats import ClassScores, Scores
+from hilum.stats import ClassScores, Resampling, Scores
 
 SPLIT = "out-of-fold"
-TOLD = ("Task", "Input", "Network", "Initial weights", "Views and ages in training", "Balance", "Versions")
+COMMON_FACTS = (
+    "Task",
+    "Input",
+    "Network",
+    "Initial weights",
+    "Views and ages in training",
+    "Balance",
+    "Versions",
+)
 """Facts of a bundle that hold for all folds."""
 
 
@@ -41,15 +47,34 @@ class Repeat:
     bundles: tuple[Bundle, ...]
     fold: np.ndarray
 
+    @cached_property
+    def calibration(self) -> Calibration:
+        """Of all folds together: that of an ensemble of them."""
+        return ensemble.mean([bundle.manifest.calibration for bundle in self.bundles])
+
 
 @dataclass(frozen=True)
-class _Predicted:
-    """What a repeat says of the n rows that are in its folds, in the table's order."""
+class _OutOfFold:
+    """What a repeat predicts for the n rows that are in its folds, in the table's order; `logits` are (n, k)."""
 
-    rows: np.ndarray
     fold: np.ndarray
     logits: np.ndarray
-    probabilities: np.ndarray
+    images: ScoredImages
+
+    def score_fold(
+        self, number: int, bundle: Bundle, resampling: Resampling
+    ) -> tuple[ScoredImages, Scores | ClassScores]:
+        """Score one fold at its own model's thresholds."""
+        inside = np.flatnonzero(self.fold == number)
+        images = replace(
+            self.images,
+            table=take_rows(self.images.table, inside),
+            labels=self.images.labels[inside],
+            probabilities=self.images.probabilities[inside],
+            patients=self.images.patients[inside],
+            decision=bundle.manifest.decision,
+        )
+        return images, images.score(resampling)
 
 
 def evaluate(
@@ -69,176 +94,126 @@ def evaluate(
         notes: What was left out of the table, a sentence each without its full stop.
         replicates: Bootstrap resamples of patients.
         seed: Of the resamples and of the choice of cases.
-        watch: Told how it goes.
+        watch: Receives the progress.
 
     Returns:
         One a repeat; the first has cases to look at. Each tells of the folds of all.
     """
+    resampling = Resampling(replicates=replicates, seed=seed)
     predicted = [_predict(repeat, examples, number, watch) for number, repeat in enumerate(repeats, start=1)]
     watch.stage("Scoring", len(repeats))
     scored, rows = [], []
-    for number, (repeat, one) in enumerate(zip(repeats, predicted, strict=True), start=1):
-        scorer = _Scorer(examples, repeat.bundles[0], replicates, seed)
+    for number, (repeat, out_of_fold) in enumerate(zip(repeats, predicted, strict=True), start=1):
         for fold, bundle in enumerate(repeat.bundles, start=1):
-            inside = one.fold == fold
-            scores = scorer.score(one, inside, bundle.manifest.decision)
-            rows.append(scorer.row(one, inside, scores, repeat=number, fold=fold))
-        everything = np.ones(len(one.rows), bool)
-        scores = scorer.score(one, everything, _decision(repeat))
-        rows.append(scorer.row(one, everything, scores, repeat=number, fold=0))
+            images, scores = out_of_fold.score_fold(fold, bundle, resampling)
+            rows.append(_row(images, scores, repeat=number, fold=fold))
+        scores = out_of_fold.images.score(resampling)
+        rows.append(_row(out_of_fold.images, scores, repeat=number, fold=0))
         scored.append(scores)
         watch.advance(number)
-    folds = differing(rows, number=len(repeats[0].bundles), repeats=len(repeats))
-    cases = _cases(repeats[0], predicted[0], examples, seed, watch)
+    folds = order_folds(rows, number=len(repeats[0].bundles), repeats=len(repeats))
+    cases = _cases(repeats[0], predicted[0], seed, watch)
+    warnings = tuple(_notices(examples, folds, notes))
     return [
         replace(
-            _evaluation(repeat, one, scores, examples, folds, number),
+            _evaluation(repeat, out_of_fold, scores, examples, folds, number),
             cases=cases if number == 1 else (),
-            warnings=_warnings(examples, folds, notes),
+            warnings=warnings,
         )
-        for number, (repeat, one, scores) in enumerate(zip(repeats, predicted, scored, strict=True), start=1)
+        for number, (repeat, out_of_fold, scores) in enumerate(
+            zip(repeats, predicted, scored, strict=True), start=1
+        )
     ]
 
 
-def _predict(repeat: Repeat, examples: Examples, number: int, watch: Watcher) -> _Predicted:
+def _predict(repeat: Repeat, examples: Examples, number: int, watch: Watcher) -> _OutOfFold:
+    manifest, table = repeat.bundles[0].manifest, examples.table
     rows = np.flatnonzero(repeat.fold > 0)
-    shape = (len(rows), len(repeat.bundles[0].manifest.findings))
-    logits, probabilities = np.zeros(shape, np.float32), np.zeros(shape)
+    logits = np.zeros((len(rows), len(manifest.findings)), np.float32)
+    probabilities = np.zeros(logits.shape)
     watch.stage(f"Out-of-fold predictions, repeat {number}", len(rows))
     done = 0
     for fold, bundle in enumerate(repeat.bundles, start=1):
-        model = Predictor.load(bundle)
+        predictor = Predictor.load(bundle)
         inside = np.flatnonzero(repeat.fold[rows] == fold)
-        found = cohort.run(
-            model,
+        outputs = cohort.run(
+            predictor,
             examples,
             rows[inside],
-            lambda count, done=done: watch.advance(done + count, len(rows)),  # type: ignore[misc]
+            lambda count, _total, done=done: watch.advance(done + count, len(rows)),  # type: ignore[misc]
         )
-        logits[inside], probabilities[inside] = found.logits, model.probabilities(found.logits)
+        logits[inside], probabilities[inside] = outputs.logits, predictor.probabilities(outputs.logits)
         done += len(inside)
-    return _Predicted(rows, repeat.fold[rows], logits, probabilities)
+    images = ScoredImages(
+        manifest.task,
+        take_rows(table, rows),
+        table.labels(manifest.findings)[rows],
+        probabilities,
+        table.patient_keys[rows],
+        repeat.calibration.decision,
+    )
+    return _OutOfFold(repeat.fold[rows], logits, images)
 
 
-def _decision(repeat: Repeat) -> DecisionRule:
-    """Of all folds together: the rule of an ensemble of them."""
-    return ensemble.mean([bundle.manifest.calibration for bundle in repeat.bundles]).decision
+def _row(images: ScoredImages, scores: Scores | ClassScores, *, repeat: int, fold: int) -> Fold:
+    return Fold(repeat, fold, len(images.patients), len(np.unique(images.patients)), main_metrics(scores))
 
 
-@dataclass(frozen=True)
-class _Scorer:
-    """Scores some of the rows."""
+def _cases(repeat: Repeat, out_of_fold: _OutOfFold, seed: int, watch: Watcher) -> tuple[Case, ...]:
+    """Explain cases, each by the model of its fold, and call them as all folds together do."""
+    images, predictors = out_of_fold.images, dict[int, Predictor]()
 
-    examples: Examples
-    bundle: Bundle
-    replicates: int
-    seed: int
+    def predictor_of(row: int) -> Predictor:
+        fold = int(out_of_fold.fold[row])
+        if fold not in predictors:
+            predictors[fold] = Predictor.load(repeat.bundles[fold - 1])
+        return predictors[fold]
 
-    def score(self, one: _Predicted, inside: np.ndarray, decision: DecisionRule) -> Scores | ClassScores:
-        manifest, table = self.bundle.manifest, self.examples.table
-        rows = one.rows[inside]
-        return external.score(
-            manifest.task,
-            table.labels(manifest.findings)[rows],
-            one.probabilities[inside],
-            table.patient_keys[rows],
-            decision=decision,
-            replicates=self.replicates,
-            seed=self.seed,
-        )
-
-    def row(
-        self, one: _Predicted, inside: np.ndarray, scores: Scores | ClassScores, *, repeat: int, fold: int
-    ) -> Fold:
-        patients = self.examples.table.patient_keys[one.rows[inside]]
-        return Fold(repeat, fold, len(patients), len(np.unique(patients)), figures(scores))
-
-
-def _cases(
-    repeat: Repeat, one: _Predicted, examples: Examples, seed: int, watch: Watcher
-) -> tuple[Case, ...]:
-    """Cases to look at, each explained by the model of its fold."""
-    findings, table = repeat.bundles[0].manifest.findings, examples.table
-    labels = table.labels(findings)[one.rows]
-    decision = _decision(repeat)
-    chosen = choose_cases(labels, one.probabilities, decision, seed=seed)
-    watch.stage("Explaining cases", len(chosen))
-    models: dict[int, Predictor] = {}
-    cases: list[Case] = []
-    for number, (index, column) in enumerate(chosen, start=1):
-        fold = int(one.fold[index])
-        model = models.setdefault(fold, Predictor.load(repeat.bundles[fold - 1]))
-        for case in explain_row(model, table, int(one.rows[index]), findings, labels[index], column):
-            threshold = decision.threshold(column)
-            called = case.called if threshold is None else case.probability >= threshold
-            cases.append(replace(case, threshold=threshold, called=called))
-        watch.advance(number)
+    chosen = choose_cases(images.labels, images.probabilities, images.decision, seed=seed)
+    cases = []
+    for case in explain_cases(chosen, images, predictor_of, watch=watch):
+        threshold = images.decision.threshold(images.task.findings.index(case.finding))
+        called = case.called if threshold is None else case.probability >= threshold
+        cases.append(replace(case, threshold=threshold, called=called))
     return tuple(cases)
 
 
 def _evaluation(
     repeat: Repeat,
-    one: _Predicted,
+    out_of_fold: _OutOfFold,
     scores: Scores | ClassScores,
     examples: Examples,
     folds: Folds,
     number: int,
 ) -> Evaluation:
-    manifest, table = repeat.bundles[0].manifest, examples.table
-    frame = table.frame.iloc[one.rows]
-    data = ", ".join(source.name for source in table.sources)
-    calibration = ensemble.mean([bundle.manifest.calibration for bundle in repeat.bundles])
-    kept = len(table) - len(one.rows)
+    manifest, table, images = repeat.bundles[0].manifest, examples.table, out_of_fold.images
+    outside = len(table) - len(images.labels)
     description = f"{folds.number} folds by patient, stratified, seed {manifest.recipe['split']['seed']}"
     if folds.repeats > 1:
         description += f", repeat {number} of {folds.repeats}"
-    patients = table.patient_keys[one.rows]
-    labels = table.labels(manifest.findings)[one.rows]
-    divided = subgroups.subgroups(
-        subgroups.chosen(table, one.rows),
-        labels,
-        one.probabilities,
-        decision=calibration.decision,
-        patients=patients,
-        scores=scores,
-    )
     description += "; each image is scored by the model of the fold that it was held out of"
-    if kept:
-        description += f"; the source's own test of {kept:,} images is in no fold"
+    if outside:
+        description += f"; the source's own test of {outside:,} images is in no fold"
     return Evaluation(
         title=f"{title(manifest)}, cross-validated",
         bundle="",
         task=manifest.task,
-        data=data,
+        data=", ".join(source.name for source in table.sources),
         split=SPLIT,
         split_description=description,
         leaky=False,
-        images=frame["image"].to_numpy(str),
-        patients=patients,
-        labels=labels,
-        logits=one.logits,
-        probabilities=one.probabilities,
-        decision=calibration.decision,
+        images=images.images,
+        patients=images.patients,
+        labels=images.labels,
+        logits=out_of_fold.logits,
+        probabilities=images.probabilities,
+        decision=images.decision,
         scores=scores,
         facts=_facts(repeat),
         citations=citations(manifest, table),
-        metrics={
-            "format": FORMAT,
-            "bundle": "",
-            "bundles": [bundle.hash for bundle in repeat.bundles],
-            "data": data,
-            "split": SPLIT,
-            "split_description": description,
-            "leaky": False,
-            "internal": True,
-            "test_reads": 0,
-            "threshold_rule": calibration.rule,
-            "folds": folds.to_dict(),
-            "subgroups": divided.to_dict(),
-            **scores.to_dict(),
-        },
         folds=folds,
-        subgroups=divided,
+        subgroups=images.subgroups(scores),
+        bundles=tuple(bundle.hash for bundle in repeat.bundles),
     )
 
 
@@ -247,7 +222,7 @@ def _facts(repeat: Repeat) -> tuple[tuple[str, str], ...]:
     known: Mapping[str, str] = dict(facts(first.manifest, first.hash))
     trainings = [bundle.manifest.training for bundle in repeat.bundles]
     return (
-        *((name, known[name]) for name in TOLD if name in known),
+        *((name, known[name]) for name in COMMON_FACTS if name in known),
         *(
             (
                 f"Fold {number}",
@@ -262,25 +237,16 @@ def _facts(repeat: Repeat) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _warnings(examples: Examples, folds: Folds, notes: Sequence[str]) -> tuple[str, ...]:
-    kept = len(examples.table) - folds.rows[-1].images
-    first = (
-        f"Cross-validation: {folds.number} models, each scored on the patients that it never saw. The figures tell "
-        "what training by this recipe gives on these data; they are not those of one bundle, nor of the ensemble."
-    )
-    warnings = [first]
+def _notices(examples: Examples, folds: Folds, notes: Sequence[str]) -> Iterator[Notice]:
+    """Yield what a reader must know before any figure."""
+    yield notice("cross-validated", models=folds.number)
     if "sensitivity" in folds.metrics:
-        warnings.append(
-            "Decisions are at one threshold, the mean of the folds' on the logit scale; where a patient was in another "
-            "fold's validation, it had a small share in it. By fold, each is at the threshold of its own model."
-        )
-    if kept:
-        warnings.append(
-            f"The source's own test of {kept:,} images is in no fold; no model was scored on it here."
-        )
+        yield notice("one-threshold")
+    if outside := len(examples.table) - folds.rows[-1].images:
+        yield notice("test-in-no-fold", images=outside)
     if len(examples.quarantine):
-        warnings.append(f"{len(examples.quarantine):,} images could not be read and are left out.")
-    warnings += [f"{note}." for note in notes]
+        yield notice("images-in-no-fold", images=len(examples.quarantine))
+    for note in notes:
+        yield notice("rows-left-out", note=note)
     if any(source.name == "phantom" for source in examples.table.sources):
-        warnings.append("Synthetic radiographs: it shows that the software works and nothing about patients.")
-    return tuple(warnings)
+        yield notice("phantoms")

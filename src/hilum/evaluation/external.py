@@ -1,20 +1,21 @@
 """A bundle's scores on data from elsewhere -> what it had not seen there, and the difference from its own test."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from hilum import stats
-from hilum.bundle import Bundle, DecisionRule
-from hilum.bundle.manifest import Seen
+from hilum.bundle import Bundle, DecisionRule, Seen
+from hilum.data.mapping import Mapped
 from hilum.errors import DataError, HilumError, UsageError
-from hilum.recipe import Task
-from hilum.stats import ClassScores, Estimate, Scores
+from hilum.evaluation.scoring import ScoredImages, score
+from hilum.notices import Notice, notice
+from hilum.runs.folder import RunFolder
+from hilum.stats import ClassScores, Estimate, Resampling, Scores, unpaired_difference
 
 METRICS = ("auroc", "average_precision", "sensitivity", "specificity")
 """What is compared. Average precision moves with the prevalence even where the model does not."""
@@ -45,14 +46,14 @@ class Unseen:
 
 @dataclass(frozen=True)
 class Contrast:
-    """One figure on the model's own test and here, and its difference: here minus own test."""
+    """One metric on the model's own test and here, and its difference: here minus own test."""
 
     internal: Estimate
     external: Estimate
     difference: Estimate
 
     def to_dict(self) -> dict[str, Any]:
-        """The form of metrics.json."""
+        """Return the form of metrics.json."""
         return {name: estimate.to_dict() for name, estimate in vars(self).items()}
 
 
@@ -133,7 +134,7 @@ class External:
     reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """The form of metrics.json."""
+        """Return the form of metrics.json."""
         internal = self.internal
         return {
             "read_from": {finding: list(columns) for finding, columns in self.origins.items()},
@@ -199,13 +200,13 @@ def unseen(frame: pd.DataFrame, distances: np.ndarray, seen: Seen) -> tuple[Unse
     )
 
 
-def report_of(folder: Path) -> Path:
+def find_report(folder: Path) -> Path:
     """Return where the report lies that `folder` is or, as a run's folder, holds.
 
     Raises:
         UsageError: There is none.
     """
-    place = folder if (folder / "metrics.json").is_file() else folder / "evaluation"
+    place = folder if (folder / "metrics.json").is_file() else RunFolder(folder).evaluation
     if not (place / "metrics.json").is_file() or not (place / "predictions.parquet").is_file():
         raise UsageError(f"{folder} holds no report of the model's own test; `hilum evaluate RUN` makes one")
     return place
@@ -220,28 +221,27 @@ def holds_own_test(folder: Path) -> bool:
         return False
 
 
-def find_internal(
-    folder: Path, bundle: Bundle, findings: Sequence[str], *, replicates: int, seed: int
+def find_own_test(
+    folder: Path, bundle: Bundle, findings: Sequence[str], *, resampling: Resampling
 ) -> Internal:
     """Read the result of a bundle, or of the one that it recalibrates, on its own test.
 
-    The figures are made anew from the stored predictions, since only some of the findings may be in common; for all
-    of them they are those of the report.
+    It is scored anew from the stored predictions, since only some of the findings may be in common; for all of them
+    the metrics are those of the report.
 
     Args:
         folder: A report of `hilum evaluate RUN`, or a run's folder that holds one.
         bundle: The bundle that is scored elsewhere.
         findings: Those in common.
-        replicates: Bootstrap resamples of patients.
-        seed: Of the resamples.
+        resampling: How intervals come about.
 
     Raises:
         UsageError: There is no report, or it is of another bundle or part.
         DataError: The report is damaged.
     """
-    place, manifest = report_of(folder), bundle.manifest
+    place, manifest = find_report(folder), bundle.manifest
     stored = read_stored(place, manifest.findings)
-    hashes = {bundle.hash, *(one.parent for one in manifest.recalibrations)}
+    hashes = {bundle.hash, *(recalibration.parent for recalibration in manifest.recalibrations)}
     if stored.bundle not in hashes:
         raise UsageError(
             f"{place} is the report of bundle {stored.bundle[:16]}, not of {bundle.hash[:16]} or its parents"
@@ -251,22 +251,23 @@ def find_internal(
             f"{place} is not the report of the model's own test (it is of {stored.data}, {stored.split})"
         )
     columns = [manifest.findings.index(finding) for finding in findings]
+    labels = stored.labels[:, columns]
     scores = score(
         manifest.task.of(findings),
-        stored.labels[:, columns],
+        labels,
         stored.probabilities[:, columns],
         stored.patients,
         decision=stored.decision.select(columns),
-        replicates=replicates,
-        seed=seed,
+        resampling=resampling,
     )
-    positives = {
-        finding: int((stored.labels[:, column] == 1).sum())
-        for finding, column in zip(findings, columns, strict=True)
-    }
-    names = frozenset(zip(stored.patients.tolist(), stored.images.tolist(), strict=True))
     return Internal(
-        stored.bundle, stored.data, len(stored.labels), names, np.unique(stored.patients), positives, scores
+        bundle=stored.bundle,
+        data=stored.data,
+        images=len(labels),
+        names=frozenset(zip(stored.patients.tolist(), stored.images.tolist(), strict=True)),
+        patients=np.unique(stored.patients),
+        positives=dict(zip(findings, (labels == 1).sum(axis=0).tolist(), strict=True)),
+        scores=scores,
     )
 
 
@@ -274,7 +275,7 @@ def read_stored(place: Path, findings: Sequence[str]) -> Stored:
     """Read what a report kept.
 
     Args:
-        place: As `report_of` returns it.
+        place: As `find_report` returns it.
         findings: Those of the bundle.
 
     Raises:
@@ -314,37 +315,10 @@ def _decision(metrics: Mapping[str, Any], findings: Sequence[str]) -> DecisionRu
     return DecisionRule(called, str(metrics.get("threshold_rule", "")))
 
 
-def score(
-    task: Task,
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    patients: np.ndarray,
-    *,
-    decision: DecisionRule,
-    replicates: int,
-    seed: int,
-) -> Scores | ClassScores:
-    """Score some of a bundle's findings, or its classes; see `stats.evaluate` and `stats.evaluate_classes`."""
-    if task.exclusive:
-        return stats.evaluate_classes(
-            labels.argmax(axis=1),
-            probabilities,
-            names=task.findings,
-            resampling=stats.Resampling(clusters=patients, replicates=replicates, seed=seed),
-        )
-    return stats.evaluate(
-        labels,
-        probabilities,
-        thresholds=decision.array,
-        findings=task.findings,
-        resampling=stats.Resampling(clusters=patients, replicates=replicates, seed=seed),
-    )
-
-
 def contrast(
     internal: Scores | ClassScores, external: Scores | ClassScores
 ) -> dict[str, dict[str, Contrast]]:
-    """Set the same findings' figures on two sets of patients beside each other; see `stats.unpaired_difference`."""
+    """Set the same findings' metrics on two sets of patients beside each other; see `stats.unpaired_difference`."""
     own, here = (
         scores.classes if isinstance(scores, ClassScores) else scores for scores in (internal, external)
     )
@@ -356,56 +330,54 @@ def contrast(
     return rows
 
 
-def compare(
+def compare_with_own_test(
     folder: Path | None,
     bundle: Bundle,
+    scored: ScoredImages,
     scores: Scores | ClassScores,
-    patients: np.ndarray,
     *,
-    images: np.ndarray,
-    findings: Sequence[str],
+    mapped: Mapped,
+    unseen: tuple[Unseen, ...],
     optional: bool,
-    replicates: int,
-    seed: int,
-) -> dict[str, Any]:
-    """Look for the model's own test and compare with it; return fields of `External`.
+    resampling: Resampling,
+) -> External:
+    """Look for the model's own test and compare with it.
 
     Args:
         folder: Where the report of the own test lies; None for nowhere.
         bundle: That was scored.
-        scores: Here.
-        patients: Here, as `source:patient`.
-        images: Their names.
-        findings: In common.
+        scored: The images here.
+        scores: Theirs.
+        mapped: How the model's findings were read.
+        unseen: In what the images differ from those of training.
         optional: Whether a report that is not there, or of another bundle, is a reason and no error.
-        replicates: Bootstrap resamples of patients.
-        seed: Of the resamples.
+        resampling: How intervals come about.
     """
+    external = External(mapped.origins, mapped.missing, unseen, internal=None)
     if folder is None:
         reason = "the bundle was given without its run; name the report of its own test with --internal"
-        return {"internal": None, "reason": reason}
+        return replace(external, reason=reason)
     try:
-        internal = find_internal(folder, bundle, findings, replicates=replicates, seed=seed)
+        internal = find_own_test(folder, bundle, scored.task.findings, resampling=resampling)
     except HilumError as error:
         if not optional:
             raise
-        return {"internal": None, "reason": str(error)}
-    shared = len(np.intersect1d(internal.patients, patients))
-    pairs = zip(patients.tolist(), images.tolist(), strict=True)
-    return {
-        "shared_images": sum(pair in internal.names for pair in pairs),
-        "internal": internal,
-        "contrasts": contrast(internal.scores, scores),
-        "shared_patients": shared,
-    }
+        return replace(external, reason=str(error))
+    pairs = zip(scored.patients.tolist(), scored.images.tolist(), strict=True)
+    return replace(
+        external,
+        internal=internal,
+        contrasts=contrast(internal.scores, scores),
+        shared_patients=len(np.intersect1d(internal.patients, scored.patients)),
+        shared_images=sum(pair in internal.names for pair in pairs),
+    )
 
 
 def _row(
     own: Mapping[str, Estimate], here: Mapping[str, Estimate], *, names: Sequence[str] = METRICS
 ) -> dict[str, Contrast]:
     return {
-        name: Contrast(own[name], here[name], stats.unpaired_difference(here[name], own[name]))
-        for name in names
+        name: Contrast(own[name], here[name], unpaired_difference(here[name], own[name])) for name in names
     }
 
 
@@ -424,49 +396,52 @@ def _range(name: str, values: np.ndarray, seen: tuple[float, float] | None, unit
     return Unseen(name, trained, here, outside, len(values))
 
 
-def warnings(external: External) -> tuple[str, ...]:
-    """What a reader must know before any figure: what was mapped, what is new to the model, and what was lost."""
-    lines = [f"{finding} is read from {' and '.join(read)}." for finding, read in external.origins.items()]
+def external_notices(external: External) -> Iterator[Notice]:
+    """Yield what a reader must know: what was mapped, what is new to the model, and what was lost."""
+    for finding, columns in external.origins.items():
+        yield notice("finding-read-from", finding=finding, columns=list(columns))
     if external.missing:
-        lines.append(f"Not known to this data set, and not scored: {', '.join(external.missing)}.")
-    new = [_told(one) for one in external.unseen if one.images]
+        yield notice("findings-not-scored", findings=list(external.missing))
+    new = [_describe(respect) for respect in external.unseen if respect.images]
     if new:
-        lines.append(f"Not seen in training: {'; '.join(new)}.")
-    untold = [f"{one.name}s (here {one.here})" for one in external.unseen if one.here and not one.trained]
+        yield notice("not-seen-in-training", respects=new)
+    untold = [
+        f"{unseen.name}s (here {unseen.here})"
+        for unseen in external.unseen
+        if unseen.here and not unseen.trained
+    ]
     if untold:
-        lines.append(f"The bundle does not tell its training images' {' and '.join(untold)}.")
+        yield notice("training-not-told", respects=untold)
     if external.shared_images:
-        source = next(one for one in external.unseen if one.name == "source")
-        alone = f"; evaluate {source.new} alone" if source.new else ""
-        lines.append(
-            f"{external.shared_images:,} of the {source.told:,} images are the model's own test itself, so that the "
-            f"difference from it is understated{alone}."
+        source = next(unseen for unseen in external.unseen if unseen.name == "source")
+        yield notice(
+            "own-test-among-these", shared=external.shared_images, images=source.told, new=source.new
         )
     elif external.shared_patients:
-        lines.append(
-            f"{external.shared_patients:,} patients are in the model's own test too, with other images: the intervals "
-            "of the differences take the two for independent, and are as a rule too wide."
-        )
+        yield notice("own-test-patients", patients=external.shared_patients)
     if external.reason:
-        lines.append(f"No comparison with the model's own test: {external.reason}.")
-    lost = [
-        f"{name} by {-one.value:.3f} ({-one.high:.3f} to {-one.low:.3f})"
+        yield notice("no-own-test", reason=external.reason)
+    losses = [
+        f"{name} by {-loss.value:.3f} ({-loss.high:.3f} to {-loss.low:.3f})"
         for name, row in external.contrasts.items()
-        if (one := row["auroc"].difference).value is not None
-        and one.low is not None
-        and one.high is not None
-        and one.high < 0
+        if (loss := row["auroc"].difference).value is not None
+        and loss.low is not None
+        and loss.high is not None
+        and loss.high < 0
     ]
-    if lost:
-        lines.append(f"AUROC is lower than on the model's own test: {', '.join(lost)}.")
-    return tuple(lines)
+    if losses:
+        yield notice("lower-than-own-test", losses=losses)
 
 
-def _told(one: Unseen) -> str:
-    share = f"all {one.told:,} images" if one.images == one.told else f"{one.images:,} of {one.told:,} images"
-    if one.name == "likeness":
-        return f"{share} are unlike the validation images ({one.here}; {one.trained})"
-    return f"{one.name} {one.new or one.here} ({share}; training: {one.trained})"
+def _describe(unseen: Unseen) -> str:
+    share = (
+        f"all {unseen.told:,} images"
+        if unseen.images == unseen.told
+        else f"{unseen.images:,} of {unseen.told:,} images"
+    )
+    if unseen.name == "likeness":
+        return f"{share} are unlike the validation images ({unseen.here}; {unseen.trained})"
+    return f"{unseen.name} {unseen.new or unseen.here} ({share}; training: {unseen.trained})"
 
 
 def _span(low: float, high: float, unit: str) -> str:

@@ -42,11 +42,11 @@ class Folds:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The names of the figures."""
+        """The names of the metrics."""
         return tuple(self.rows[0].figures)
 
     def values(self, metric: str, *, whole: bool) -> list[list[float]]:
-        """A metric's known values, a list a repeat: of its folds, or of the repeat as a whole."""
+        """Return a metric's known values, a list a repeat: of its folds, or of the repeat as a whole."""
         return [
             [
                 float(value)
@@ -59,27 +59,27 @@ class Folds:
         ]
 
     def mean_of_folds(self, metric: str) -> float | None:
-        """The mean over all folds of all repeats."""
+        """Return the mean over all folds of all repeats."""
         values = [*chain(*self.values(metric, whole=False))]
         return float(np.mean(values)) if values else None
 
     def mean_of_repeats(self, metric: str) -> float | None:
-        """The mean over repeats of what each gives as a whole."""
+        """Return the mean over repeats of what each gives as a whole."""
         values = [*chain(*self.values(metric, whole=True))]
         return float(np.mean(values)) if values else None
 
     def between_folds(self, metric: str) -> float | None:
-        """Standard deviation between the folds of one repeat, the variance averaged over repeats."""
+        """Return the standard deviation between the folds of one repeat, the variance averaged over repeats."""
         variances = [np.var(values, ddof=1) for values in self.values(metric, whole=False) if len(values) > 1]
         return float(np.sqrt(np.mean(variances))) if variances else None
 
     def between_repeats(self, metric: str) -> float | None:
-        """Standard deviation between repeats as wholes."""
+        """Return the standard deviation between repeats as wholes."""
         values = [*chain(*self.values(metric, whole=True))]
         return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
     def to_dict(self) -> dict[str, Any]:
-        """The form of metrics.json."""
+        """Return the form of metrics.json."""
         return {
             "folds": self.number,
             "repeats": self.repeats,
@@ -100,17 +100,17 @@ class Folds:
         }
 
 
-def figures(scores: Scores | ClassScores) -> dict[str, Estimate]:
-    """Take of some scores what is told of a fold."""
+def main_metrics(scores: Scores | ClassScores) -> dict[str, Estimate]:
+    """Return what is told of a fold: `METRICS`, or `OF_CLASSES`."""
     if isinstance(scores, ClassScores):
         known = {**scores.classes.macro.metrics, "accuracy": scores.accuracy}
         return {name: known[name] for name in OF_CLASSES}
-    one = list(scores.findings.values())
-    metrics = one[0].metrics if len(one) == 1 else scores.macro.metrics
+    findings = list(scores.findings.values())
+    metrics = findings[0].metrics if len(findings) == 1 else scores.macro.metrics
     return {name: metrics[name] for name in METRICS}
 
 
-def differing(rows: Sequence[Fold], *, number: int, repeats: int) -> Folds:
+def order_folds(rows: Sequence[Fold], *, number: int, repeats: int) -> Folds:
     """Put rows in order: each repeat's folds, and then the repeat as a whole."""
     ordered = sorted(rows, key=lambda row: (row.repeat, row.fold == 0, row.fold))
     return Folds(number, repeats, tuple(ordered))

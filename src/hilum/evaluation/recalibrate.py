@@ -8,8 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from hilum import stats
-from hilum.bundle import FORMAT, GRAPH, SUMS, Bundle, write_bundle
-from hilum.bundle.manifest import Calibration, DataSource, Manifest, Recalibration
+from hilum.bundle import (
+    FORMAT,
+    GRAPH,
+    SUMS,
+    Bundle,
+    Calibration,
+    DataSource,
+    Manifest,
+    Recalibration,
+    write_bundle,
+)
 from hilum.data.examples import Examples, answering, prepare
 from hilum.data.mapping import map_findings
 from hilum.data.split import carve
@@ -17,12 +26,13 @@ from hilum.data.table import Table
 from hilum.errors import DataError, UsageError
 from hilum.evaluation import cohort
 from hilum.inference.predictor import Predictor
+from hilum.notices import Notice, notice
 from hilum.progress import Silent, Watcher
 from hilum.recipe import parse_recipe
-from hilum.stats import Estimate
+from hilum.stats import Estimate, Resampling
 from hilum.stats.calibration import Rule
 
-Figures = Mapping[str, Mapping[str, Estimate]]
+Metrics = Mapping[str, Mapping[str, Estimate]]
 
 MIN_PATIENTS = 20
 """Patients with, and without, a finding: two numbers are fitted, and ten patients a number are the least."""
@@ -47,78 +57,95 @@ class Recalibrated:
     """
 
     bundle: Bundle
-    before: Figures
-    after: Figures
+    before: Metrics
+    after: Metrics
     findings: tuple[str, ...]
-    cautions: tuple[str, ...]
-    notes: tuple[str, ...]
+    cautions: tuple[Notice, ...]
+    notes: tuple[Notice, ...]
+
+
+@dataclass(frozen=True)
+class SiteCalibration:
+    """How a bundle is calibrated at a site.
+
+    Attributes:
+        part: One of `PARTS` of the site's own split; None: val, else train, else all.
+        share: Share of the part's patients that calibrate; None: all of them, half of them where there is no split.
+        sensitivity: Choose the thresholds that reach it; None: by the parent's rule.
+        site: Its name; the data sets' names if empty.
+        seed: Of the share, the folds and the resamples.
+    """
+
+    part: str | None = None
+    share: float | None = None
+    sensitivity: float | None = None
+    site: str = ""
+    seed: int = 0
+
+
+DEFAULT = SiteCalibration()
 
 
 def recalibrate(
-    model: Predictor,
+    predictor: Predictor,
     table: Table,
     target: Path,
+    plan: SiteCalibration = DEFAULT,
     *,
-    part: str | None = None,
-    share: float | None = None,
-    sensitivity: float | None = None,
-    site: str = "",
     replicates: int = 2000,
-    seed: int = 0,
     watch: Watcher | None = None,
 ) -> Recalibrated:
     """Fit temperature, intercept and threshold of each finding on another site's images; weights and graph stay.
 
     The test part of the site's own split is never used. What was used is sealed into the new bundle as fingerprints,
-    so that `evaluate` leaves those patients out.
+    so that `evaluate` leaves those patients out. A finding that grows rarer with the logit is not calibrated: the slope
+    would be negative, and turn the order round.
 
     Args:
-        model: Of the parent bundle.
+        predictor: Of the parent bundle.
         table: The site's images.
         target: The new bundle's folder; it must not exist.
-        part: One of `PARTS` of the site's own split; None: val, else train, else all.
-        share: Share of the part's patients that calibrate; None: all of them, half of them where there is no split.
-        sensitivity: Choose the thresholds that reach it; None: by the parent's rule.
-        site: Its name; the data sets' names if empty.
-        replicates: Bootstrap resamples of patients, for the figures before and after.
-        seed: Of the share, the folds and the resamples.
-        watch: Told how it goes.
-
-    A finding that grows rarer with the logit is not calibrated: the slope would be negative, and turn the order round.
+        plan: What calibrates, and how.
+        replicates: Bootstrap resamples of patients, for the metrics before and after.
+        watch: Receives the progress.
 
     Raises:
         UsageError: The part or share is not allowed, no finding is common, or there is something at `target`.
         DataError: Too few patients with or without every finding, or every finding grows rarer with the logit.
     """
     watch = watch or Silent()
-    manifest = model.bundle.manifest
-    check(model, target, part=part, share=share, sensitivity=sensitivity)
+    parent, manifest = predictor.bundle, predictor.manifest
+    check(manifest, target, plan)
     mapped = map_findings(table, manifest.findings, all_needed=manifest.task.exclusive)
     answers = answering(mapped.table, manifest.task.of(mapped.findings), watch=watch)
-    chosen = _choose(answers, model.bundle, mapped.findings, part=part, share=share, seed=seed, watch=watch)
+    chosen = _choose(answers, parent, mapped.findings, plan, watch=watch)
     labels = _labels(chosen.examples.table, manifest, mapped.findings)[chosen.rows]
     patients = chosen.examples.table.patient_keys[chosen.rows]
     positives, negatives = _count(labels, patients)
     new = _enough(manifest, positives, negatives, told=chosen.description, more=chosen.more)
     watch.stage("Running the model", len(chosen.rows))
-    logits = cohort.run(model, chosen.examples, chosen.rows, watch.advance).logits
+    logits = cohort.run(predictor, chosen.examples, chosen.rows, watch.advance).logits
     watch.stage("Calibrating")
-    fitting = _Fitting(manifest, new, sensitivity, site or " and ".join(s.name for s in table.sources))
-    probabilities = model.probabilities(logits)
-    before = fitting.figures(
-        labels, probabilities, manifest.decision.decide(probabilities), patients, replicates, seed
-    )
+    site = plan.site or " and ".join(source.name for source in table.sources)
+    resampling = Resampling(clusters=patients, replicates=replicates, seed=plan.seed)
+    fitting = _Fitting(manifest, new, plan.sensitivity, site)
+    probabilities = predictor.probabilities(logits)
+    before = fitting.score(labels, probabilities, manifest.decision.decide(probabilities), resampling)
     ranked = {finding: row["auroc"] for finding, row in before.items()}
     fitting, wrong = fitting.without_unranked(logits, labels, before)
     new = fitting.findings
     before = {finding: {name: before[finding][name] for name in METRICS} for finding in new}
-    cautions = (*wrong, *(_unsure(finding, ranked[finding]) for finding in new if not _sure(ranked[finding])))
+    unsure = [finding for finding in new if not _sure(ranked[finding])]
+    cautions = (
+        *wrong,
+        *(notice("ranking-unsure", finding=finding, auroc=_describe(ranked[finding])) for finding in unsure),
+    )
     calibration, reasons = fitting.fit(logits, labels)
-    held_out = fitting.held_out(logits, labels, _folds(labels, patients, seed=seed))
-    after = fitting.figures(labels, *held_out, patients, replicates, seed)
+    held_out = fitting.held_out(logits, labels, _folds(labels, patients, seed=plan.seed))
+    after = fitting.score(labels, *held_out, resampling)
     after = {finding: {name: after[finding][name] for name in METRICS} for finding in new}
     record = Recalibration(
-        parent=model.bundle.hash,
+        parent=parent.hash,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         site=fitting.site,
         part=chosen.description,
@@ -127,10 +154,12 @@ def recalibrate(
         positives=positives,
         negatives=negatives,
         kept=tuple(finding for finding in manifest.findings if finding not in new),
-        cautions=cautions,
-        data=tuple(DataSource(name=s.name, citation=s.citation, terms=s.terms) for s in table.sources),
+        cautions=tuple(map(str, cautions)),
+        data=tuple(
+            DataSource(name=source.name, citation=source.citation, terms=source.terms)
+            for source in table.sources
+        ),
     )
-    parent = model.bundle
     sealed = write_bundle(
         target,
         manifest.model_copy(
@@ -153,22 +182,26 @@ def recalibrate(
         after,
         new,
         cautions,
-        (*mapped.notes, *chosen.notes, *_rough(new, record, manifest, chosen.more), *reasons),
+        (
+            *(notice("findings-mapped", note=note) for note in mapped.notes),
+            *chosen.notes,
+            *_rough(new, record, manifest, chosen.more),
+            *(notice("calibration-limited", reason=reason) for reason in reasons),
+        ),
     )
 
 
-def check(
-    model: Predictor, target: Path, *, part: str | None, share: float | None, sensitivity: float | None
-) -> None:
+def check(manifest: Manifest, target: Path, plan: SiteCalibration) -> None:
     """Refuse what needs no look at the data; arguments and errors as of `recalibrate`."""
-    if sensitivity is not None and model.bundle.manifest.task.exclusive:
+    share, sensitivity = plan.share, plan.sensitivity
+    if sensitivity is not None and manifest.task.exclusive:
         raise UsageError(
             "--sensitivity chooses thresholds; of classes the most probable one is called, without any"
         )
-    if part == "test":
+    if plan.part == "test":
         raise UsageError("--split test: the test part never calibrates; give val, train or train+val")
-    if part not in (None, *PARTS):
-        raise UsageError(f"--split {part!r}: {', '.join(PARTS)} expected")
+    if plan.part not in (None, *PARTS):
+        raise UsageError(f"--split {plan.part!r}: {', '.join(PARTS)} expected")
     if share is not None and not 0 < share <= 1:
         raise UsageError(f"--share {share:g}: above 0 and at most 1 expected, for example 0.5")
     if sensitivity is not None and not 0 < sensitivity <= 1:
@@ -188,22 +221,15 @@ class _Chosen:
     examples: Examples
     rows: np.ndarray
     description: str
-    notes: tuple[str, ...]
+    notes: tuple[Notice, ...]
     more: str
 
 
 def _choose(
-    table: Table,
-    bundle: Bundle,
-    findings: Sequence[str],
-    *,
-    part: str | None,
-    share: float | None,
-    seed: int,
-    watch: Watcher,
+    table: Table, bundle: Bundle, findings: Sequence[str], plan: SiteCalibration, *, watch: Watcher
 ) -> _Chosen:
     """Take the part that may calibrate, prepare its images and take a share of its patients."""
-    notes, manifest = [], bundle.manifest
+    notes, manifest, part = [], bundle.manifest, plan.part
     divided = cohort.divided_as_in_training(table, bundle, watch=watch)
     if divided is not None:
         if part not in (None, "val"):
@@ -211,21 +237,18 @@ def _choose(
                 f"the bundle was trained on these data: only their val calibrates it, not --split {part}"
             )
         table, part = divided, "val"
-        notes.append("these are the data that the bundle was trained on: their val calibrates")
+        notes.append(notice("own-validation-calibrates"))
     elif names := {source.name for source in table.sources} & set(manifest.seen.sources):
-        notes.append(
-            f"the bundle was trained on a data set of the name {', '.join(sorted(names))}: images that trained it "
-            "must not calibrate it"
-        )
+        notes.append(notice("trained-on-this-source", sources=sorted(names)))
     own = table.frame["split"].to_numpy(str)
-    there = sorted(set(own) - {""})
-    part = part or next((name for name in ("val", "train") if name in there), "all")
-    if part == "all" and "test" in there:
+    parts = sorted(set(own) - {""})
+    part = part or next((name for name in ("val", "train") if name in parts), "all")
+    if part == "all" and "test" in parts:
         raise UsageError("--split all would calibrate on the site's test part; give val, train or train+val")
     among = np.ones(len(own), bool) if part == "all" else np.isin(own, part.split("+"))
     if not among.any():
         raise UsageError(
-            f"no image is in the part {part} of the site's split; it has: {', '.join(there) or 'none'}"
+            f"no image is in the part {part} of the site's split; it has: {', '.join(parts) or 'none'}"
         )
     whose = "training's split" if divided is not None else "site's own split"
     description = "all of them" if part == "all" else f"the {part} part of the {whose}"
@@ -235,38 +258,35 @@ def _choose(
     asked = table.select(among)
     counts = _count(_labels(asked, manifest, findings), asked.patient_keys)
     _enough(manifest, *counts, told=description, more=more)  # before any image is prepared
+    share = plan.share
     if share is None:
-        share = 1.0 if there else 0.5
-        if share < 1:
-            notes.append(
-                "the site has no split: half of its patients calibrate (--share), the others are left to test"
-            )
+        share = 1.0 if parts else 0.5
+        notes += [notice("half-calibrates")] if share < 1 else []
     examples = prepare(asked, manifest.input, watch=watch)
-    drawn = np.ones(len(examples.table), bool)
-    if share < 1:
-        drawn = carve(
-            examples.table.patient_keys.astype(object),
-            examples.table.labels(findings),
-            drawn,
-            size=share * len(drawn),
-            salt=f"{seed} site",
-        )
-        by_patient = f"{share:.0%} of the patients, seed {seed}"
-        description = by_patient if part == "all" else f"{by_patient}, of {description}"
-    elif part == "all":
-        notes.append("all images calibrate: none is left to test the new bundle at this site")
+    if share == 1:
+        notes += [notice("all-calibrate")] if part == "all" else []
+        return _Chosen(examples, np.arange(len(examples.table)), description, tuple(notes), more)
+    drawn = carve(
+        examples.table.patient_keys.astype(object),
+        examples.table.labels(findings),
+        np.ones(len(examples.table), bool),
+        size=share * len(examples.table),
+        salt=f"{plan.seed} site",
+    )
+    by_patient = f"{share:.0%} of the patients, seed {plan.seed}"
+    description = by_patient if part == "all" else f"{by_patient}, of {description}"
     return _Chosen(examples, np.flatnonzero(drawn), description, tuple(notes), more)
 
 
 def _labels(table: Table, manifest: Manifest, findings: Sequence[str]) -> np.ndarray:
-    """(rows, all of the bundle's findings); unknown of those that are not among `findings`."""
+    """Return labels (rows, all of the bundle's findings); unknown of those that are not among `findings`."""
     labels = np.full((len(table), len(manifest.findings)), np.nan)
     labels[:, [manifest.findings.index(finding) for finding in findings]] = table.labels(findings)
     return labels
 
 
 def _count(labels: np.ndarray, patients: np.ndarray) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Patients with an image that has the finding, and with one that has not."""
+    """Count the patients with an image that has the finding, and with one that has not."""
     counts = [
         tuple(len(np.unique(patients[labels[:, column] == value])) for column in range(labels.shape[1]))
         for value in (1, 0)
@@ -277,7 +297,7 @@ def _count(labels: np.ndarray, patients: np.ndarray) -> tuple[tuple[int, ...], t
 def _enough(
     manifest: Manifest, positives: Sequence[int], negatives: Sequence[int], *, told: str, more: str
 ) -> tuple[str, ...]:
-    """The findings with enough patients; of classes all or none."""
+    """Return the findings with enough patients; of classes all or none."""
     counts = list(zip(manifest.findings, positives, negatives, strict=True))
     enough = tuple(name for name, with_it, without in counts if min(with_it, without) >= MIN_PATIENTS)
     if not enough or (manifest.task.exclusive and len(enough) < len(counts)):
@@ -289,7 +309,7 @@ def _enough(
     return enough
 
 
-def _rough(new: Sequence[str], record: Recalibration, manifest: Manifest, more: str) -> list[str]:
+def _rough(new: Sequence[str], record: Recalibration, manifest: Manifest, more: str) -> list[Notice]:
     fewest = min(
         min(record.positives[column], record.negatives[column])
         for column, finding in enumerate(manifest.findings)
@@ -300,31 +320,23 @@ def _rough(new: Sequence[str], record: Recalibration, manifest: Manifest, more: 
         for finding, *counts in zip(manifest.findings, record.positives, record.negatives, strict=True)
         if finding in record.kept and min(counts) < MIN_PATIENTS
     ]
-    notes = [f"calibrated as before, for want of patients: {', '.join(few)}"] if few else []
+    notes = [notice("not-recalibrated", findings=few)] if few else []
     if fewest < ADVISED:
-        rough = f"{fewest} patients of the scarcer kind: the new calibration is rough below {ADVISED}"
-        notes.append(f"{rough}; {more}" if more else rough)
+        notes.append(notice("rough-calibration", patients=fewest, least=ADVISED, more=more))
     return notes
 
 
 def _sure(auroc: Estimate) -> bool:
-    """Whether the interval lies above 0.5, which is chance."""
+    """Return whether the interval lies above 0.5, which is chance."""
     return auroc.low is not None and auroc.low > 0.5
 
 
-def _unsure(finding: str, auroc: Estimate) -> str:
-    return (
-        f"{finding}: the ranking of these images is not surely better than chance (AUROC {_told(auroc)}); no "
-        "calibration mends that: do not use the model here unless more images show otherwise"
-    )
-
-
 def _how(slope: Estimate) -> str:
-    """In words, of a slope that is not above 0."""
+    """Put into words a slope that is not above 0."""
     return "the wrong way round" if slope.high is not None and slope.high < 0 else "no better than chance"
 
 
-def _told(estimate: Estimate) -> str:
+def _describe(estimate: Estimate) -> str:
     if estimate.value is None:
         return "not estimable"
     ends = "no interval" if estimate.low is None else f"95 % {estimate.low:.3f} to {estimate.high:.3f}"
@@ -332,7 +344,7 @@ def _told(estimate: Estimate) -> str:
 
 
 def _fingerprints(parent: Bundle, examples: Examples, rows: np.ndarray) -> np.ndarray:
-    """Those that calibrated this bundle or one before it, sorted, each once."""
+    """Return the fingerprints of all that calibrated this bundle or one before it, sorted, each once."""
     return np.unique(np.concatenate([parent.calibrated_on, cohort.fingerprints(examples, rows)]), axis=0)
 
 
@@ -396,8 +408,8 @@ class _Fitting:
         return calibration.model_copy(update={"thresholds": tuple(thresholds), "rule": told}), reasons
 
     def without_unranked(
-        self, logits: np.ndarray, labels: np.ndarray, before: Figures
-    ) -> tuple["_Fitting", tuple[str, ...]]:
+        self, logits: np.ndarray, labels: np.ndarray, before: Metrics
+    ) -> tuple["_Fitting", tuple[Notice, ...]]:
         """Leave out the findings of which the logits tell nothing here, and say so; refuse where none remains.
 
         These grow rarer with the logit, or are not surely ranked better than chance while the best temperature lies at
@@ -415,26 +427,30 @@ class _Fitting:
                 if stats.falls(logits[:, column], labels[:, column])
                 or (one.flat and not _sure(before[name]["auroc"]))
             )
-        told = {
-            name: f"{name}: the model ranks these images {_how(before[name]['calibration_slope'])} (calibration slope "
-            f"{_told(before[name]['calibration_slope'])}; AUROC {_told(before[name]['auroc'])})"
+        wrong = {
+            name: notice(
+                "ranked-wrong",
+                finding=name,
+                how=_how(before[name]["calibration_slope"]),
+                slope=_describe(before[name]["calibration_slope"]),
+                auroc=_describe(before[name]["auroc"]),
+            )
             for name in unranked
         }
         if len(unranked) == len(self.findings):
+            reasons = "; ".join(notice.text.partition("; its calibration")[0] for notice in wrong.values())
             raise DataError(
-                f"{'; '.join(told.values())}. No calibration mends that, and nothing was sealed. See whether the "
+                f"{reasons}. No calibration mends that, and nothing was sealed. See whether the "
                 "labels mean the same here and whether images are inverted (`hilum data audit`); if both are right, do "
                 "not use this model here, but train one on these data"
             )
         left = tuple(name for name in self.findings if name not in unranked)
-        return replace(self, findings=left), tuple(
-            f"{line}; its calibration is left as it was: do not use it here" for line in told.values()
-        )
+        return replace(self, findings=left), tuple(wrong.values())
 
     def held_out(
         self, logits: np.ndarray, labels: np.ndarray, folds: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities (images, findings) and calls, each patient's by a calibration of the other folds' patients."""
+        """Return probabilities (images, findings) and calls, each patient's by the other folds' calibration."""
         probabilities, called = np.zeros(labels.shape), np.zeros(labels.shape, bool)
         for fold in range(FOLDS):
             inside = folds == fold
@@ -443,16 +459,14 @@ class _Fitting:
             called[inside] = calibration.decision.decide(probabilities[inside])
         return probabilities, called
 
-    def figures(
+    def score(
         self,
         labels: np.ndarray,
         probabilities: np.ndarray,
         called: np.ndarray,
-        patients: np.ndarray,
-        replicates: int,
-        seed: int,
+        resampling: Resampling,
     ) -> dict[str, dict[str, Estimate]]:
-        """`METRICS` of the findings that are calibrated anew, and their AUROC, with intervals by patient."""
+        """Score `METRICS` of the findings that are calibrated anew, and their AUROC, with intervals by patient."""
         columns = [self.manifest.findings.index(finding) for finding in self.findings]
 
         def scored(values: np.ndarray) -> Mapping[str, stats.FindingScores]:
@@ -460,7 +474,7 @@ class _Fitting:
                 labels[:, columns],
                 values[:, columns],
                 findings=self.findings,
-                resampling=stats.Resampling(clusters=patients, replicates=replicates, seed=seed),
+                resampling=resampling,
             ).findings
 
         # A call is a probability of 0 or 1: thresholds differ between folds, so that none could be given here.
@@ -474,7 +488,7 @@ class _Fitting:
         }
 
     def _rule(self) -> tuple[Rule, float, str]:
-        """The rule of the thresholds, its sensitivity, and both in words."""
+        """Return the rule of the thresholds, its sensitivity, and both in words."""
         settings = parse_recipe(self.manifest.recipe).calibrate
         rule = settings.threshold if self.sensitivity is None else "sensitivity"
         sensitivity = settings.sensitivity if self.sensitivity is None else self.sensitivity

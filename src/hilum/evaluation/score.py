@@ -14,12 +14,17 @@ from hilum import stats
 from hilum.bundle import DecisionRule
 from hilum.data.table import Table
 from hilum.errors import DataError, LayoutError, UsageError, nearest
-from hilum.evaluation.evaluate import FORMAT, Evaluation
-from hilum.evaluation.subgroups import chosen, subgroups
+from hilum.evaluation import scoring
+from hilum.evaluation.evaluation import Evaluation
+from hilum.evaluation.scoring import ScoredImages
+from hilum.evaluation.subgroups import take_rows
+from hilum.notices import Notice, notice
 from hilum.recipe import Task
 from hilum.recipe.findings import VOCABULARY, named
+from hilum.stats import Resampling
 
 LevelName = Literal["image", "study", "patient"]
+RESAMPLING = Resampling()
 LONG = ("image", "finding", "probability")
 
 
@@ -86,7 +91,7 @@ def read(path: Path) -> Predictions:
 
 
 def mean(predictions: Sequence[Predictions]) -> Predictions:
-    """The mean of several systems' probabilities for the same images and findings: their ensemble.
+    """Return the mean of several systems' probabilities for the same images and findings: their ensemble.
 
     Args:
         predictions: One or more.
@@ -113,13 +118,29 @@ def mean(predictions: Sequence[Predictions]) -> Predictions:
         rows = pd.Index(other.images).get_indexer(pd.Index(first.images))
         columns = [other.findings.index(finding) for finding in first.findings]
         total += other.probabilities[rows][:, columns]
-    names = [each.name for each in predictions]
+    names = [given.name for given in predictions]
     many = (
         f"mean of {len(names)} predictions" if len(set(names)) < len(names) else f"mean of {', '.join(names)}"
     )
-    ignored = tuple(dict.fromkeys(column for each in predictions for column in each.ignored))
+    ignored = tuple(dict.fromkeys(column for given in predictions for column in given.ignored))
     # A threshold is one of the member's own probabilities, not of their mean.
     return Predictions(many, first.images, first.findings, total / len(predictions), ignored)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What is scored as one.
+
+    Attributes:
+        level: An image, or a study's or patient's images joined.
+        how: How they are joined: by the maximum of their probabilities or by the mean.
+    """
+
+    level: LevelName = "image"
+    how: Literal["maximum", "mean"] = "maximum"
+
+
+IMAGE = Unit()
 
 
 def score(
@@ -127,13 +148,11 @@ def score(
     table: Table,
     *,
     threshold: float | None = None,
-    level: LevelName = "image",
-    how: Literal["maximum", "mean"] = "maximum",
+    unit: Unit = IMAGE,
     prevalence: float | None = None,
     allow_missing: bool = False,
     split: str = "all",
-    replicates: int = 2000,
-    seed: int = 0,
+    resampling: Resampling = RESAMPLING,
 ) -> Evaluation:
     """Join predictions with labels by image and score them.
 
@@ -144,13 +163,11 @@ def score(
         table: The labels.
         threshold: Present is called from this probability on, for all findings; None takes the predictions' own
             thresholds, or 0.5 where there are none.
-        level: What is scored: each image, or a study's or patient's images joined.
-        how: How they are joined: by the maximum of their probabilities or by the mean.
+        unit: What is scored as one.
         prevalence: If given, predictive values are told at this prevalence too.
         allow_missing: Score the images that are on both sides even if others are on one side only.
         split: Which part of the table's own split, or `all`.
-        replicates: Bootstrap resamples of patients.
-        seed: Of the resamples.
+        resampling: How intervals come about.
 
     Raises:
         UsageError: The table does not know a finding, or no study is known.
@@ -162,86 +179,85 @@ def score(
         raise UsageError(
             f"the labels do not know {unknown[0]!r}; they know: {nearest(unknown[0], table.findings)}"
         )
-    theirs, ours, notes = _joined(predictions, labelled, allow_missing=allow_missing)
-    frame = labelled.frame.iloc[ours]
-    there = set(frame["source"])
-    sources = [each for each in labelled.sources if each.name in there]
-    labels = labelled.labels(predictions.findings)[ours].astype(np.float64)
-    probabilities = predictions.probabilities[theirs]
-    labels[np.isnan(probabilities)] = np.nan
+    rows, labelled_rows, notes = _join(predictions, labelled, allow_missing=allow_missing)
+    joined = take_rows(labelled, labelled_rows)
+    used = set(joined.frame["source"])
+    sources = [source for source in labelled.sources if source.name in used]
+    probabilities = predictions.probabilities[rows]
     if empty := int(np.isnan(probabilities).sum()):
-        notes = (*notes, f"{empty:,} probabilities are empty; their finding is not scored for that image.")
-    probabilities = np.nan_to_num(probabilities, nan=0.5)
-    patients = labelled.patient_keys[ours]
-    images, level_name = frame["image"].to_numpy(str), "image"
-    scored = chosen(labelled, ours)
-    if level != "image":
-        groups = patients if level == "patient" else _studies(frame, patients)
-        joined = stats.aggregate(labels, probabilities, groups=groups, level=level, how=how)
-        labels, probabilities, level_name = joined.labels, joined.probabilities, joined.name
-        patients, images = patients[joined.first_image], groups[joined.first_image]
-        scored = _first_of_groups(scored, groups, joined.first_image)
-    decision, said = _rule(predictions, threshold)
-    notes = (*notes, *said)
-    scores = stats.evaluate(
-        labels,
-        probabilities,
-        thresholds=decision.array,
-        findings=predictions.findings,
-        level=level_name,
+        notes.append(notice("probabilities-empty", number=empty))
+    decision, of_thresholds = _rule(predictions, threshold)
+    notes += of_thresholds
+    kind: Literal["binary", "multilabel"] = "binary" if len(predictions.findings) == 1 else "multilabel"
+    scored, images, level = _aggregate(
+        ScoredImages(
+            Task(kind=kind, findings=predictions.findings),
+            joined,
+            np.where(np.isnan(probabilities), np.nan, joined.labels(predictions.findings).astype(np.float64)),
+            np.nan_to_num(probabilities, nan=0.5),
+            joined.patient_keys,
+            decision,
+        ),
+        unit,
+    )
+    scores = scoring.score(
+        scored.task,
+        scored.labels,
+        scored.probabilities,
+        scored.patients,
+        decision=decision,
+        resampling=resampling,
+        level=level,
         prevalence=prevalence,
-        resampling=stats.Resampling(clusters=patients, replicates=replicates, seed=seed),
     )
-    divided = subgroups(scored, labels, probabilities, decision=decision, patients=patients, scores=scores)
-    data = ", ".join(source.name for source in sources)
-    description = (
-        "all images with labels and predictions"
-        if split == "all"
-        else f"the {split} part of the labels' own split"
-    )
-    citations = tuple(dict.fromkeys(f"{source.citation} ({source.terms})" for source in sources))
+    described = {"all": "all images with labels and predictions"}
     return Evaluation(
         title=predictions.name,
         bundle="",
-        task=Task(
-            kind="binary" if len(predictions.findings) == 1 else "multilabel", findings=predictions.findings
-        ),
-        data=data,
+        task=scored.task,
+        data=", ".join(source.name for source in sources),
         split=split,
-        split_description=description,
+        split_description=described.get(split, f"the {split} part of the labels' own split"),
         leaky=False,
         images=images,
-        patients=patients,
-        labels=labels.astype(np.float32),
-        logits=logit(np.clip(probabilities, 1e-7, 1 - 1e-7)).astype(np.float32),
-        probabilities=probabilities,
+        patients=scored.patients,
+        labels=scored.labels.astype(np.float32),
+        logits=logit(np.clip(scored.probabilities, 1e-7, 1 - 1e-7)).astype(np.float32),
+        probabilities=scored.probabilities,
         decision=decision,
         scores=scores,
-        facts=(("Predictions", predictions.name), ("Scored", f"by {level_name}")),
+        facts=(("Predictions", predictions.name), ("Scored", f"by {level}")),
         warnings=(
             *notes,
-            f"Predictions of the bundle {predictions.bundle[:12]}, read from a file: what it was trained on was not "
-            "held against these images, as hilum evaluate does."
+            notice("predictions-of-bundle", bundle=predictions.bundle[:12])
             if predictions.bundle
-            else "Predictions from elsewhere: how the model was trained and chosen is not known here.",
+            else notice("predictions-from-elsewhere"),
         ),
-        citations=citations,
-        metrics={
-            "format": FORMAT,
-            "bundle": "",
-            "data": data,
-            "split": split,
-            "split_description": description,
-            "leaky": False,
-            "internal": False,
-            "test_reads": 0,
-            "threshold_rule": decision.origin,
-            "notes": list(notes),
-            "subgroups": divided.to_dict(),
-            **scores.to_dict(),
-        },
-        subgroups=divided,
+        citations=tuple(dict.fromkeys(f"{source.citation} ({source.terms})" for source in sources)),
+        subgroups=scored.subgroups(scores),
+        internal=False,
+        notes=tuple(notes),
     )
+
+
+def _aggregate(scored: ScoredImages, unit: Unit) -> tuple[ScoredImages, np.ndarray, str]:
+    """Join the images of each study or patient; return also what they are called, and the level in words."""
+    if unit.level == "image":
+        return scored, scored.images, "image"
+    frame, patients = scored.table.frame, scored.patients
+    groups = patients if unit.level == "patient" else _studies(frame, patients)
+    joined = stats.aggregate(
+        scored.labels, scored.probabilities, groups=groups, level=unit.level, how=unit.how
+    )
+    first = joined.first_image
+    aggregated = replace(
+        scored,
+        table=_first_of_groups(scored.table, groups, first),
+        labels=joined.labels,
+        probabilities=joined.probabilities,
+        patients=patients[first],
+    )
+    return aggregated, groups[first], joined.name
 
 
 def _read_frame(path: Path) -> pd.DataFrame:
@@ -268,7 +284,7 @@ def _widened(frame: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, tuple[str, 
 
 
 def _thresholds(frame: pd.DataFrame, findings: tuple[str, ...], path: Path) -> np.ndarray | None:
-    """The threshold of each finding (k,), where a column tells one for each."""
+    """Return the threshold of each finding (k,), where a column tells one for each."""
     if "threshold" not in frame.columns or frame["threshold"].isna().any():
         return None
     names = frame["finding"].astype(str).map(_known_finding(path))
@@ -284,15 +300,14 @@ def _bundle(frame: pd.DataFrame) -> str:
     return str(hashes[0]) if len(hashes) == 1 else ""
 
 
-def _rule(predictions: Predictions, threshold: float | None) -> tuple[DecisionRule, tuple[str, ...]]:
-    """How findings are called, and what to say of it."""
+def _rule(predictions: Predictions, threshold: float | None) -> tuple[DecisionRule, list[Notice]]:
+    """Return how findings are called, and what a reader must know of it."""
     if threshold is None and predictions.thresholds is not None:
-        said = f"Thresholds are those of {predictions.name}, one a finding; --threshold takes another."
-        return DecisionRule(tuple(predictions.thresholds.tolist()), "the predictions' own"), (said,)
-    told = f"No thresholds came with {predictions.name}: 0.5 is taken for all findings; --threshold takes another."
+        rule = DecisionRule(tuple(predictions.thresholds.tolist()), "the predictions' own")
+        return rule, [notice("own-thresholds", name=predictions.name)]
     value = 0.5 if threshold is None else threshold
     rule = DecisionRule((value,) * len(predictions.findings), f"fixed at {value:g}")
-    return rule, (told,) * (threshold is None)
+    return rule, [notice("no-thresholds", name=predictions.name)] if threshold is None else []
 
 
 def _columns(frame: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
@@ -363,10 +378,10 @@ def _labelled(table: Table, split: str) -> Table:
     return table.select(mask)
 
 
-def _joined(
+def _join(
     predictions: Predictions, table: Table, *, allow_missing: bool
-) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Rows of the predictions and of the table that belong together, and what to say about the others."""
+) -> tuple[np.ndarray, np.ndarray, list[Notice]]:
+    """Return the rows of predictions and table that belong together, and what to say about the others."""
     theirs, ours = pd.Series(predictions.images), table.frame["image"].reset_index(drop=True)
     if not theirs.isin(ours).any():
         short_theirs, short_ours = (
@@ -392,23 +407,23 @@ def _joined(
         )
         if number
     )
-    if (without_label or without_prediction) and not allow_missing:
+    if missing and not allow_missing:
         raise DataError(f"{missing}; score the {int(here.sum()):,} on both sides with --allow-missing")
-    notes = (
-        [f"{missing}; {int(here.sum()):,} images are scored."] if without_label or without_prediction else []
-    )
+    notes = []
+    if missing:
+        notes.append(notice("images-not-joined", missing=missing, scored=int(here.sum())))
     if predictions.ignored:
-        notes.append(f"Columns that are no finding were ignored: {', '.join(predictions.ignored)}.")
-    return np.flatnonzero(here), found[here].to_numpy(np.int64), tuple(notes)
+        notes.append(notice("columns-ignored", columns=list(predictions.ignored)))
+    return np.flatnonzero(here), found[here].to_numpy(np.int64), notes
 
 
 def _first_of_groups(table: Table, groups: np.ndarray, first: np.ndarray) -> Table:
-    """The first image of each group (rows,); a view, age or size that the group's images differ in is unknown."""
+    """Return the first image of each group (rows,); a view, age or size that its images differ in is unknown."""
     frame = table.frame.copy()
     for column, unknown in {"view": "", "age": np.nan, "width": 0, "height": 0}.items():
         several = frame[column].groupby(groups).transform("nunique").to_numpy() > 1
         frame.loc[several, column] = unknown
-    return chosen(replace(table, frame=frame), first)
+    return take_rows(replace(table, frame=frame), first)
 
 
 def _studies(frame: pd.DataFrame, patients: np.ndarray) -> np.ndarray:

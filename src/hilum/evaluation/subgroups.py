@@ -9,9 +9,8 @@ import pandas as pd
 
 from hilum import stats
 from hilum.bundle import DecisionRule
-from hilum.data.audit import association
-from hilum.data.audit.association import TOGETHER, Association, associations
-from hilum.data.table import COLUMNS, Table, no_boxes
+from hilum.data.audit.association import FACTORS, TOGETHER, Association, associations
+from hilum.data.table import COLUMNS, Table
 from hilum.notices import notice
 from hilum.stats import ClassScores, Estimate, Scores
 from hilum.stats.inputs import number_clusters, sum_by_cluster
@@ -19,7 +18,7 @@ from hilum.stats.intervals import clustered_wilson
 from hilum.stats.scores import MIN_PATIENTS
 from hilum.stats.strata import Area, area, area_difference, mean_area
 
-FACTORS = ("source", "view", "sex", "age")
+SUBGROUP_FACTORS = ("source", "view", "sex", "age")
 UNKNOWN = "unknown"
 BANDS = {2: "under 2", 12: "2–11", 18: "12–17", 40: "18–39", 60: "40–59", 80: "60–79", np.inf: "80 and over"}
 """Upper end in years, which is outside, -> the band; children and adults apart."""
@@ -88,7 +87,7 @@ class Factor:
     """One respect in which images differ.
 
     Attributes:
-        name: One of `FACTORS`.
+        name: One of `SUBGROUP_FACTORS`.
         levels: Two or more, that every image is in one of.
         common: The findings that the levels' means are over.
         whole: The AUROC of all images together, or its mean over `common`; None without one.
@@ -134,7 +133,7 @@ class Subgroups:
     baseline: Mapping[str, Baseline]
 
     def to_dict(self) -> dict[str, Any]:
-        """The form of metrics.json."""
+        """Return the form of metrics.json."""
         return {
             "factors": {
                 factor.name: {
@@ -204,9 +203,10 @@ def subgroups(
     return Subgroups(adjusted, same, comparisons, _baseline(table, scored, aurocs))
 
 
-def chosen(table: Table, rows: np.ndarray) -> Table:
-    """The rows (n,) of a table in the order asked for, without boxes."""
-    return replace(table, frame=table.frame.iloc[rows].reset_index(drop=True), boxes=no_boxes())
+def take_rows(table: Table, rows: np.ndarray) -> Table:
+    """Return rows (n,) of a table in the order asked for, with their boxes."""
+    frame = table.frame.iloc[rows].reset_index(drop=True)
+    return replace(table, frame=frame, boxes=table.boxes[table.boxes["image"].isin(frame["image"])])
 
 
 @dataclass(frozen=True)
@@ -222,16 +222,16 @@ class _Scored:
     classes: bool
 
     def patients(self, rows: np.ndarray) -> int:
-        """How many patients some rows are of."""
+        """Return how many patients some rows are of."""
         return int(np.count_nonzero(np.bincount(self.clusters[rows])))
 
     def counts(self, inside: np.ndarray, column: int) -> tuple[int, int, int, int]:
-        """Positives, negatives, and the patients of each."""
+        """Count positives, negatives, and the patients of each."""
         present, absent = (inside & (self.labels[:, column] == truth) for truth in (1, 0))
         return int(present.sum()), int(absent.sum()), self.patients(present), self.patients(absent)
 
     def area(self, inside: np.ndarray, column: int) -> Area:
-        """AUROC of the labelled images among some."""
+        """Return the AUROC of the labelled images among some."""
         rows = np.flatnonzero(inside & ~np.isnan(self.labels[:, column]))
         return area(
             self.labels[rows, column] == 1,
@@ -241,7 +241,7 @@ class _Scored:
         )
 
     def share(self, inside: np.ndarray, right: np.ndarray) -> Estimate:
-        """The share of some images that are right, both bool (n,)."""
+        """Return the share of some images that are right, both bool (n,)."""
         trials, successes = (
             sum_by_cluster(values, self.clusters, num_clusters=self.num_clusters)
             for values in (inside, inside & right)
@@ -251,7 +251,7 @@ class _Scored:
 
 
 def _levels(frame: pd.DataFrame) -> dict[str, dict[str, np.ndarray]]:
-    """Factor -> level -> which rows; unknown is a level, and the last."""
+    """Return factor -> level -> which rows; unknown is a level, and the last."""
     named = {
         "source": frame["source"].to_numpy(str),
         "view": np.where(frame["view"] == "", UNKNOWN, frame["view"]).astype(str),
@@ -266,7 +266,8 @@ def _levels(frame: pd.DataFrame) -> dict[str, dict[str, np.ndarray]]:
         "age": [*BANDS.values(), UNKNOWN],
     }
     masks = {
-        factor: {level: named[factor] == level for level in map(str, order[factor])} for factor in FACTORS
+        factor: {level: named[factor] == level for level in map(str, order[factor])}
+        for factor in SUBGROUP_FACTORS
     }
     return {
         factor: {level: rows for level, rows in levels.items() if rows.any()}
@@ -299,7 +300,7 @@ def _factor(
 
 
 def _common(large: Mapping[str, set[int]]) -> tuple[tuple[int, ...], list[str]]:
-    """The findings that all levels with a mean can be scored for, and these levels.
+    """Return the findings that all levels with a mean can be scored for, and these levels.
 
     The levels with the fewest findings are left without a mean until half of those that any level has remain.
     """
@@ -355,7 +356,7 @@ def _level(
 def _decisions(
     rows: np.ndarray, scored: _Scored, column: int, counts: tuple[int, int, int, int]
 ) -> dict[str, Estimate]:
-    """Sensitivity and specificity, each where there are patients enough whom it is a share of."""
+    """Return sensitivity and specificity, each where there are patients enough whom it is a share of."""
     called = scored.decisions[:, column]
     kinds = (("sensitivity", 1, called, "with"), ("specificity", 0, ~called, "without"))
     return {
@@ -425,7 +426,7 @@ def _holm(
 
 
 def _baseline(table: Table, scored: _Scored, aurocs: Mapping[str, Estimate]) -> dict[str, Baseline]:
-    """What `data.audit.association` tells of the labels that were scored."""
+    """Return what `data.audit.association` tells of the labels that were scored."""
     frame = table.frame[list(COLUMNS)].reset_index(drop=True)
     # By number: a class may be called what no table's finding may, such as `No Finding`.
     columns = tuple(map(str, range(len(scored.findings))))
@@ -441,9 +442,9 @@ def _baseline(table: Table, scored: _Scored, aurocs: Mapping[str, Estimate]) -> 
 
 def _beside(model: Estimate, found: Sequence[Association]) -> Baseline:
     told = {one.factor: _estimate(one) for one in found}
-    alone = {name: told[name] for name in association.FACTORS}
+    alone = {name: told[name] for name in FACTORS}
     # One factor may be all that is known; of none the reason of the first is told.
-    only = next((one for one in alone.values() if one.value is not None), alone[association.FACTORS[0]])
+    only = next((one for one in alone.values() if one.value is not None), alone[FACTORS[0]])
     metadata = told.get(TOGETHER, only)
     least = CHANCE if metadata.value is not None and metadata.value < 0.5 else metadata
     return Baseline(model, metadata, stats.unpaired_difference(model, least), alone)

@@ -69,7 +69,7 @@ def ensemble(
             that tells of another network.
         split_hash: The hash of the division into what trained a member and what did not, where that is known.
         leaks: What leaks between the two, in sentences, beside what leaks in the members' own splits.
-        watch: Told how it goes.
+        watch: Receives the progress.
 
     Raises:
         UsageError: Fewer than two, one that is an ensemble itself, members that do not go together, or something at
@@ -102,7 +102,7 @@ def ensemble(
 
 
 def mean(of: Sequence[Calibration]) -> Calibration:
-    """The calibration of a mean of calibrated logits: nothing is divided any more, thresholds are averaged likewise."""
+    """Return the calibration of a mean of calibrated logits: temperatures are 1, thresholds averaged."""
     first = of[0]
     if first.link == "softmax":
         return Calibration(link="softmax", temperatures=(1.0,), thresholds=(), rule=first.rule)
@@ -115,8 +115,8 @@ def mean(of: Sequence[Calibration]) -> Calibration:
     )
 
 
-def facts(manifest: Manifest) -> tuple[tuple[str, str], ...]:
-    """What a report tells of each member: (name, value) in the order of the graph."""
+def member_facts(manifest: Manifest) -> tuple[tuple[str, str], ...]:
+    """Return what a report tells of each member: (name, value) in the order of the graph."""
     return tuple(
         (
             f"Member {number}",
@@ -156,7 +156,7 @@ def _check(members: Sequence[Bundle], target: Path) -> None:
 
 
 def _merge(members: Sequence[Bundle]) -> onnx.ModelProto:
-    """The members' graphs side by side behind one image, and the mean after them."""
+    """Put the members' graphs side by side behind one image, and the mean after them."""
     protos = [_prefixed(_raised(member), f"m{number}_") for number, member in enumerate(members)]
     sides = [_map_sides(member) for member in members]
     height, width = max(sides)
@@ -226,7 +226,7 @@ def _merge(members: Sequence[Bundle]) -> onnx.ModelProto:
 
 
 def _raised(member: Bundle) -> onnx.ModelProto:
-    """A member's graph in the opset of all: tf2onnx writes 18, PyTorch 20."""
+    """Return a member's graph in the opset of all: tf2onnx writes 18, PyTorch 20."""
     proto = onnx.load_from_string(member.graph)
     version = next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
     if version > OPSET:
@@ -244,7 +244,7 @@ def _raised(member: Bundle) -> onnx.ModelProto:
 
 
 def _prefixed(proto: onnx.ModelProto, prefix: str) -> onnx.ModelProto:
-    """The same graph under names of its own; the values' shapes, which the runtime infers again, are left."""
+    """Put the graph under names of its own; the values' shapes, which the runtime infers again, are left out."""
     del proto.graph.value_info[:]
     return compose.add_prefix(proto, prefix)
 
@@ -254,7 +254,7 @@ def _map_sides(member: Bundle) -> tuple[int, int]:
 
 
 def _scale_and_offset(member: Bundle, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """From a member's logits to its part of the mean: float32 (findings,) each."""
+    """Return what leads from a member's logits to its part of the mean: float32 (findings,) each."""
     calibration, count = member.manifest.calibration, len(member.manifest.findings)
     temperatures = np.broadcast_to(np.array(calibration.temperatures), (count,))
     intercepts = np.array(calibration.intercepts or (0.0,) * count)
@@ -310,7 +310,7 @@ def _check_mean(graph: runtime.Graph, predictors: Sequence[Predictor]) -> None:
 
 
 def _named(members: Sequence[Bundle], folder: Path) -> list[Path]:
-    """The members' native weights, each under a name of its own."""
+    """Copy the members' native weights, each under a name of its own."""
     named = []
     for number, member in enumerate(members, start=1):
         for file in member.weights:
@@ -343,7 +343,7 @@ def _manifest(members: Sequence[Bundle], name: str, split_hash: str, leaks: Sequ
 
 
 def _name(of: Sequence[Manifest]) -> str:
-    """The members' name; recipes are called after networks, which `--set` may have changed."""
+    """Return the members' name; recipes are called after networks, which `--set` may have changed."""
     names, own = {manifest.name for manifest in of}, {manifest.training.architecture for manifest in of}
     others = [each for each in ARCHITECTURES if each not in own and not any(each in one for one in own)]
     if len(names) > 1 or any(other in name for name in names for other in others):
@@ -364,7 +364,7 @@ def _seen(of: Sequence[Seen], typical_distance: float) -> Seen:
 
 
 def _training(of: Sequence[Training], split_hash: str, leaks: Sequence[str]) -> Training:
-    """What the members have in common, or one after another; numbers are those of the largest."""
+    """Return what the members have in common, or one after another; numbers are those of the largest."""
 
     def all_of(what: str) -> str:
         values = [str(getattr(training, what)) for training in of]

@@ -4,12 +4,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from hilum.notices.audit import AUDIT
+from hilum.notices.comparison import COMPARISON
 from hilum.notices.decoding import DECODING
+from hilum.notices.evaluation import EVALUATION
 from hilum.notices.notice import Notice, Severity, Wording
 from hilum.notices.prediction import PREDICTION
 from hilum.notices.statistics import STATISTICS
 
-CATALOGUE: Mapping[str, Wording] = {**AUDIT, **DECODING, **PREDICTION, **STATISTICS}
+CATALOGUE: Mapping[str, Wording] = {
+    **AUDIT,
+    **COMPARISON,
+    **DECODING,
+    **EVALUATION,
+    **PREDICTION,
+    **STATISTICS,
+}
 """Code -> its wording; no code stands in two files."""
 
 __all__ = ["CATALOGUE", "Notice", "Severity", "Wording", "notice"]

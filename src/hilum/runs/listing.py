@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 from hilum.errors import HilumError, UsageError, nearest
 from hilum.recipe import Recipe, load_recipe
+from hilum.runs.folder import RECIPE, RunFolder
 
-RECIPE, HISTORY, METRICS = "recipe.toml", "history.csv", "evaluation/metrics.json"
-BUNDLE, SUMS, MANIFEST = "bundle", "SHA256SUMS", "bundle.json"
+SUMS, MANIFEST = "SHA256SUMS", "bundle.json"
 T = TypeVar("T")
 
 
@@ -60,7 +60,7 @@ class RunSummary:
         return self.recipe.train.monitor if self.recipe else ""
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, and the recipe's main keys, of the types that JSON has."""
+        """Return all of it, and the recipe's main keys, of the types that JSON has."""
         recipe = self.recipe
         return {
             "run": self.name,
@@ -101,7 +101,7 @@ def find_runs(folder: Path) -> list[RunSummary]:
 
 
 def recipe_differences(runs: Sequence[RunSummary]) -> dict[str, dict[str, Any]]:
-    """Tell in which keys the recipes of runs differ.
+    """Return in which keys the recipes of runs differ.
 
     Returns:
         `section.key` -> name of the run -> its value, in the recipe's order; runs without a recipe are left out.
@@ -113,7 +113,7 @@ def recipe_differences(runs: Sequence[RunSummary]) -> dict[str, dict[str, Any]]:
 
 
 def sort_runs(runs: Sequence[RunSummary], key: str) -> list[RunSummary]:
-    """Sort runs: text by the alphabet, counts and times from small to large, score best first, the unknown last.
+    """Sort runs: text by the alphabet, counts and times from small to large, scores best first, the unknown last.
 
     Args:
         runs: The runs.
@@ -164,7 +164,7 @@ SORTS: Mapping[str, Callable[[RunSummary], Any]] = {
 
 
 def _folders(root: Path) -> Iterator[Path]:
-    """Every run's folder; bundles hold none, and what is hidden is not looked into."""
+    """Yield every run's folder; bundles hold none, and what is hidden is not looked into."""
     for path, folders, files in os.walk(root):
         if SUMS in files:
             folders.clear()
@@ -174,24 +174,25 @@ def _folders(root: Path) -> Iterator[Path]:
 
 
 def _read(folder: Path, name: str) -> RunSummary:
+    run = RunFolder(folder)
     problems: list[str] = []
 
-    def attempt(what: str, read: Callable[[Path], T], otherwise: T) -> T:
+    def attempt(path: Path, read: Callable[[Path], T], otherwise: T) -> T:
         try:
-            return read(folder / what)
+            return read(path)
         except FileNotFoundError:
             return otherwise
         except (HilumError, OSError, ValueError) as error:
-            problems.append(f"{what}: {error}")
+            problems.append(f"{path.relative_to(folder).as_posix()}: {error}")
             return otherwise
 
-    recipe = attempt(RECIPE, load_recipe, None)
-    rows: list[dict[str, float]] = attempt(HISTORY, read_history, [])
-    digest = attempt(BUNDLE, _read_sums, "")
-    training: dict[str, Any] = attempt(f"{BUNDLE}/{MANIFEST}", _read_training, {})
+    recipe = attempt(run.recipe, load_recipe, None)
+    rows: list[dict[str, float]] = attempt(run.history, read_history, [])
+    digest = attempt(run.bundle, _read_sums, "")
+    training: dict[str, Any] = attempt(run.bundle / MANIFEST, _read_training, {})
     best = training.get("best_epoch") or (_best_epoch(rows, recipe.train.monitor) if recipe else None)
     at_best: Mapping[str, float] = next((row for row in rows if row["epoch"] == best), {})
-    test_auroc = attempt(METRICS, lambda path: _read_test_auroc(path, digest), None)
+    test_auroc = attempt(run.metrics, lambda path: _read_test_auroc(path, digest), None)
     # A sealed run needs no recipe.toml; one of another version of Hilum may be refused by this one.
     damaged = [problem for problem in problems if not (digest and problem.startswith(RECIPE))]
     state = "damaged" if damaged else "sealed" if digest else "unfinished"
@@ -213,7 +214,7 @@ def _read(folder: Path, name: str) -> RunSummary:
 
 
 def _read_sums(bundle: Path) -> str:
-    """The bundle's hash; its files are looked for, not read."""
+    """Return the bundle's hash; its files are looked for, not read."""
     if not bundle.is_dir():
         return ""
     if not (bundle / SUMS).is_file():
@@ -226,7 +227,7 @@ def _read_sums(bundle: Path) -> str:
 
 
 def _read_training(manifest: Path) -> dict[str, Any]:
-    """What a manifest of any format says of training."""
+    """Return what a manifest of any format says of training."""
     try:
         training = json.loads(manifest.read_text(encoding="utf-8"))["training"]
         return {"engine": str(training["engine"]), "best_epoch": int(training["best_epoch"])}
@@ -235,7 +236,7 @@ def _read_training(manifest: Path) -> dict[str, Any]:
 
 
 def _read_test_auroc(metrics: Path, digest: str) -> dict[str, Any] | None:
-    """The AUROC of this bundle on its own test; None for another bundle's, another part or other data."""
+    """Return the AUROC of this bundle on its own test; None for another bundle's, another part or other data."""
     try:
         found = json.loads(metrics.read_text(encoding="utf-8"))
         if (found["bundle"], found["split"], found["internal"]) != (digest, "test", True):
@@ -247,7 +248,7 @@ def _read_test_auroc(metrics: Path, digest: str) -> dict[str, Any] | None:
 
 
 def _best_epoch(rows: Sequence[Mapping[str, float]], monitor: str) -> int | None:
-    """The epoch that the policy holds for the best: the first of equals, and never one that is not a number."""
+    """Return the epoch that the policy holds for the best: the first of equals, and never one that is not a number."""
     scored = [
         (_score(monitor, row[monitor]), row) for row in rows if not math.isnan(row.get(monitor, math.nan))
     ]
@@ -255,7 +256,7 @@ def _best_epoch(rows: Sequence[Mapping[str, float]], monitor: str) -> int | None
 
 
 def _score(monitor: str, value: float) -> float:
-    """The monitored figure, turned so that more is better."""
+    """Return the monitored figure, turned so that more is better."""
     return -value if monitor == "val_loss" else value
 
 

@@ -21,13 +21,14 @@ from hilum.errors import BundleError, DataError, RecipeError, UsageError
 from hilum.evaluation import cross_validated
 from hilum.evaluation.cohort import united
 from hilum.evaluation.cross_validated import Repeat
-from hilum.evaluation.evaluate import Evaluation
+from hilum.evaluation.evaluation import Evaluation
 from hilum.inference import ensemble
 from hilum.progress import Silent, Watcher
 from hilum.recipe import Recipe, parse_recipe
+from hilum.runs.folder import RunFolder
 from hilum.training.job import check_named
 from hilum.training.seal import fingerprint
-from hilum.training.train import BUNDLE, RECIPE, TABLE, TrainOptions, train
+from hilum.training.train import TrainOptions, train
 
 FORMAT = 1
 PLAN = "crossval.json"
@@ -273,7 +274,7 @@ def _train(
 
 def _folds(runs: Sequence[Path]) -> np.ndarray:
     """Return the fold in which each row was tested, int64 (rows,), 0 for none, as the runs' own tables say."""
-    tested = [Table.read(run / TABLE).frame["split"].to_numpy() == "test" for run in runs]
+    tested = [Table.read(RunFolder(run).table).frame["split"].to_numpy() == "test" for run in runs]
     if (np.sum(tested, axis=0) > 1).any():
         raise DataError(
             f"folds in {runs[0].parent} overlap; they are not of one cross-validation: train them again"
@@ -291,15 +292,15 @@ def _join(folder: Path, recipe: Recipe, repeat: Repeat, leaks: Sequence[str], wa
     if sealed is not None and {member.hash for member in sealed.manifest.members} == hashes:
         return sealed
     # One of folds that were trained again since, or a damaged one; the ledger of test reads beside it stays.
-    shutil.rmtree(folder / BUNDLE, ignore_errors=True)
-    tables = [Table.read(bundle.folder.parent / TABLE) for bundle in repeat.bundles]
+    shutil.rmtree(RunFolder(folder).bundle, ignore_errors=True)
+    tables = [Table.read(RunFolder(bundle.folder.parent).table) for bundle in repeat.bundles]
     divided = united(tables[0], tables)
     folder.mkdir(parents=True, exist_ok=True)
-    files.write_text(folder / RECIPE, recipe.to_toml())
-    divided.write(folder / TABLE)
+    files.write_text(RunFolder(folder).recipe, recipe.to_toml())
+    divided.write(RunFolder(folder).table)
     return ensemble.ensemble(
         repeat.bundles,
-        folder / BUNDLE,
+        RunFolder(folder).bundle,
         split_hash=split_hash(divided),
         leaks=leaks,
         watch=watch,

@@ -14,7 +14,8 @@ from typing import Any, ClassVar, Protocol
 from hilum import __version__, files
 from hilum.errors import StoppedError, TrainingError, UsageError, nearest, require
 from hilum.recipe import Recipe
-from hilum.runs.listing import HISTORY, read_history
+from hilum.runs.folder import HISTORY, RunFolder
+from hilum.runs.listing import read_history
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ class MLflow:
             logging.getLogger(name).setLevel(logging.ERROR)  # what fails is told once, below
         local = f"sqlite:///{(folder.resolve() / 'mlflow.db').as_posix()}"
         self._client = MlflowClient(tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or local)
-        stored = folder / "state" / "mlflow-run"
+        stored = RunFolder(folder).mlflow_run
         self._run, self._last = self._find(stored)
         if not self._run:
             self._run = self._begin(folder.resolve().name, recipe)
@@ -216,7 +217,8 @@ def open_trackers(names: Sequence[str], folder: Path, recipe: Recipe) -> Iterato
         TrainingError: A tracker cannot begin: no server, no right to write.
     """
     check(names)
-    earlier = read_history(folder / HISTORY) if (folder / HISTORY).is_file() else []
+    history = RunFolder(folder).history
+    earlier = read_history(history) if history.is_file() else []
     trackers: list[_Careful] = []
     status = "FAILED"
     try:

@@ -22,21 +22,13 @@ from hilum.engines.processes import find_processes
 from hilum.errors import BundleError, NotANumberError, RecipeError, TrainingError, UsageError
 from hilum.progress import Silent, Watcher
 from hilum.recipe import Recipe, load_recipe
+from hilum.runs.folder import TABLE, RunFolder
 from hilum.training.job import TrainingData, check_named, divide
 from hilum.training.seal import Sealing
 from hilum.training.tracking import open_trackers
 
 log = logging.getLogger(__name__)
 
-RECIPE = "recipe.toml"
-TABLE = "table.parquet"
-HISTORY = "history.csv"
-QUARANTINE = "quarantine.csv"
-BAD_BATCH = "bad_batch.csv"
-LEAKS = "allowed_leaks.txt"
-BUNDLE = "bundle"
-FINAL = "final"
-STATE = Path("state") / "last.safetensors"
 MAY_CHANGE = ("train.epochs", "train.patience")
 
 
@@ -124,7 +116,7 @@ def train(
     examples, parted, leaks = divided.examples, divided.parted, divided.leaks
     data = TrainingData(recipe, examples)
     job = data.job(
-        folder / STATE,
+        RunFolder(folder).state,
         resume=resume,
         devices=options.devices,
         profile=options.profile,
@@ -133,7 +125,7 @@ def train(
     if not leads:
         loaded.fit(job, Hooks())
         raise SystemExit(0)
-    with _folder(folder, recipe, examples, leaks), _logged(folder / "log.txt"):
+    with _folder(folder, recipe, examples, leaks), _logged(RunFolder(folder).log):
         for note in (*examples.table.notes, *parted.notes, data.balance):
             log.info("%s", note)
         for note in parted.notes:
@@ -147,10 +139,10 @@ def train(
         sealed, final = _sealed_before(folder, trained, recipe) if resume else (None, None)
         if sealed is None:
             seal = Sealing(loaded, recipe, examples, parted, leaks, data.balance, seconds, watch)
-            sealed = seal.seal(trained, folder / BUNDLE)
+            sealed = seal.seal(trained, RunFolder(folder).bundle)
             if trained.final is not None:
                 last = replace(trained, model=trained.final, best_epoch=len(trained.history))
-                final = seal.seal(last, folder / FINAL)
+                final = seal.seal(last, RunFolder(folder).final)
         log.info("sealed bundle %s", sealed.hash)
     return Run(folder, sealed, trained.history, trained.best_epoch, trained.stopped, final, trained.profile)
 
@@ -212,7 +204,7 @@ def _watched(
             )
 
     def on_epoch(history: pd.DataFrame) -> None:
-        files.write_text(folder / HISTORY, history.to_csv(index=False))
+        files.write_text(RunFolder(folder).history, history.to_csv(index=False))
         last = history.iloc[-1]
         shown = {monitor: monitor.replace("_", " "), "val_loss": "val loss", "val_auroc": "val AUROC"}
         line = (
@@ -230,10 +222,12 @@ def _watched(
             trained = engine.fit(job, Hooks(on_step, on_epoch, asked_to_stop, watch.finish))
         except NotANumberError as error:
             frame = examples.table.frame.iloc[list(error.rows)]
-            files.write_text(folder / BAD_BATCH, frame.to_csv(index=False))
-            raise TrainingError(f"{error}. The batch's images are listed in {folder / BAD_BATCH}") from error
+            files.write_text(RunFolder(folder).bad_batch, frame.to_csv(index=False))
+            raise TrainingError(
+                f"{error}. The batch's images are listed in {RunFolder(folder).bad_batch}"
+            ) from error
     # Again, for a run that was killed between its last state and this file.
-    files.write_text(folder / HISTORY, trained.history.to_csv(index=False))
+    files.write_text(RunFolder(folder).history, trained.history.to_csv(index=False))
     return trained
 
 
@@ -254,8 +248,8 @@ def _sigterm() -> Iterator[Callable[[], bool]]:
 def _sealed_before(folder: Path, trained: Trained, recipe: Recipe) -> tuple[Bundle | None, Bundle | None]:
     """The bundles of a run that was finished when it was resumed, so that its hash stays."""
     try:
-        sealed = read_bundle(folder / BUNDLE)
-        final = read_bundle(folder / FINAL) if recipe.train.keep_final else None
+        sealed = read_bundle(RunFolder(folder).bundle)
+        final = read_bundle(RunFolder(folder).final) if recipe.train.keep_final else None
     except (UsageError, BundleError):
         return None, None
     same = sealed.manifest.training.epochs == len(
@@ -265,7 +259,7 @@ def _sealed_before(folder: Path, trained: Trained, recipe: Recipe) -> tuple[Bund
 
 
 def _check_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
-    stored = folder / RECIPE
+    stored = RunFolder(folder).recipe
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; give a new folder with -o")
     if not resume:
@@ -275,7 +269,7 @@ def _check_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
         return
     if not stored.exists():
         if folder.exists() and any(folder.iterdir()):
-            raise UsageError(f"{folder} holds no run to resume (no {RECIPE}); give the run's folder")
+            raise UsageError(f"{folder} holds no run to resume (no {stored.name}); give the run's folder")
         return
     before, wanted = load_recipe(stored).flat(), recipe.flat()
     changed = [key for key, value in wanted.items() if before.get(key) != value and key not in MAY_CHANGE]
@@ -288,26 +282,24 @@ def _check_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
 
 def _allowed_leaks(folder: Path) -> tuple[str, ...]:
     """The leaks that this run was begun with on purpose, in sentences."""
-    stored = folder / LEAKS
+    stored = RunFolder(folder).allowed_leaks
     return tuple(stored.read_text(encoding="utf-8").splitlines()) if stored.is_file() else ()
 
 
 @contextlib.contextmanager
 def _folder(folder: Path, recipe: Recipe, examples: Examples, leaks: Sequence[str]) -> Iterator[None]:
     """Set up the run's folder; if nothing worth keeping comes of it and it was new, it goes again."""
-    new = not folder.exists()
+    new, run = not folder.exists(), RunFolder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        files.write_text(folder / RECIPE, recipe.to_toml())
+        files.write_text(run.recipe, recipe.to_toml())
         if leaks:
-            files.write_text(folder / LEAKS, "\n".join(leaks) + "\n")
-        examples.table.write(folder / TABLE)
-        files.write_text(
-            folder / QUARANTINE, examples.quarantine.map(files.spreadsheet_safe).to_csv(index=False)
-        )
+            files.write_text(run.allowed_leaks, "\n".join(leaks) + "\n")
+        examples.table.write(run.table)
+        files.write_text(run.quarantine, examples.quarantine.map(files.spreadsheet_safe).to_csv(index=False))
         yield
     except BaseException:
-        if new and not any((folder / kept).exists() for kept in (STATE, BAD_BATCH)):
+        if new and not any(path.exists() for path in (run.state, run.bad_batch)):
             shutil.rmtree(folder, ignore_errors=True)
         raise
 

@@ -116,7 +116,7 @@ def _page(comparison: Comparison) -> Page:
         heading=f"{what}: {len(names)} models compared",
         lead=_lead(comparison),
         sections=tuple(section for make in SECTIONS if (section := make(comparison))),
-        warnings=tuple(comparison.warnings),
+        warnings=tuple(map(str, comparison.warnings)),
         stylesheet="comparison.css",
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from hilum.evaluation.evaluate import Evaluation
+from hilum.evaluation.evaluation import Evaluation
 from hilum.evaluation.external import ACCURACY, MEAN, METRICS, Contrast, External, Unseen
 from hilum.progress import count
 from hilum.report import formatting

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hilum.evaluation.evaluate import Evaluation
+from hilum.evaluation.evaluation import Evaluation
 from hilum.evaluation.folds import Fold, Folds
 from hilum.progress import count
 from hilum.report import formatting

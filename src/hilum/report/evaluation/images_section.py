@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from hilum.evaluation.evaluate import Evaluation
+from hilum.evaluation.evaluation import Evaluation
 from hilum.inference.explanation import Case
 from hilum.report.drawing import maps, style
 from hilum.report.section import Block, Heading, ImageRow, Images, Scale, Section, make_picture

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hilum import files
-from hilum.evaluation.evaluate import Evaluation
+from hilum.evaluation.evaluation import Evaluation
 from hilum.report.drawing import style
 from hilum.report.evaluation import (
     external_section,

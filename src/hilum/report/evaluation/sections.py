@@ -1,6 +1,6 @@
 """An Evaluation -> the sections of its report that are drawn from metrics.json alone."""
 
-from hilum.evaluation.evaluate import Evaluation
+from hilum.evaluation.evaluation import Evaluation
 from hilum.report.evaluation import plots, summary, tables
 from hilum.report.section import Block, Bullets, Facts, Heading, Paragraph, Plots, Section, Tables
 

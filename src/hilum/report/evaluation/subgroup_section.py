@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from hilum.evaluation.evaluate import Evaluation
+from hilum.evaluation.evaluation import Evaluation
 from hilum.evaluation.subgroups import Baseline, Factor, Level, Subgroups
 from hilum.files import spreadsheet_safe
 from hilum.progress import count

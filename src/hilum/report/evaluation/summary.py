@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hilum.evaluation.evaluate import Evaluation
+from hilum.evaluation.evaluation import Evaluation
 from hilum.progress import count
 from hilum.report import formatting
 from hilum.report.evaluation import plots
@@ -164,10 +164,10 @@ def _miscalibrated(evaluation: Evaluation) -> list[str]:
 
 def warnings(evaluation: Evaluation) -> tuple[str, ...]:
     """Say what a reader must know before any number."""
-    if evaluation.leaky and not any("leaky" in warning.lower() for warning in evaluation.warnings):
+    if evaluation.leaky and not any("leaky" in warning.text.lower() for warning in evaluation.warnings):
         leaky = "The split is leaky: images of one patient may stand in training and in this part."
-        return (leaky, *evaluation.warnings)
-    return evaluation.warnings
+        return (leaky, *map(str, evaluation.warnings))
+    return tuple(map(str, evaluation.warnings))
 
 
 def test_reads(evaluation: Evaluation) -> str:

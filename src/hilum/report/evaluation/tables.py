@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hilum.evaluation.evaluate import Evaluation
+from hilum.evaluation.evaluation import Evaluation
 from hilum.files import spreadsheet_safe
 from hilum.report import formatting
 from hilum.report.evaluation import plots
