@@ -268,7 +268,8 @@ def test_train_passes_its_options_on_and_tells_where_the_time_went(hilum, monkey
                              "--devices", "2", "--profile", "--allow-leak")  # fmt: skip
 
     assert status == 0, err
-    assert (given["track"], given["devices"], given["profile"]) == (["tensorboard", "mlflow"], 2, True)
+    options = given["options"]
+    assert (list(options.track), options.devices, options.profile) == (["tensorboard", "mlflow"], 2, True)
     assert given["allow_leak"]
     assert "a temperature could not be fitted" in err
     assert [line.split() for line in out.splitlines()] == [
