@@ -138,25 +138,16 @@ def _run_row(run: Any) -> list[str]:
 
 def _difference_rows(different: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     """Return a row for each value, with the runs that have it; the key stands at its first value."""
+    from hilum.report import formatting
+
     rows = []
     for key, values in different.items():
         runs_of: dict[str, list[str]] = {}
         for name, value in values.items():
-            text = ", ".join(map(_text, value)) if isinstance(value, list) else _text(value)
-            runs_of.setdefault(text or "(none)", []).append(name)
+            runs_of.setdefault(formatting.setting(value) or "(none)", []).append(name)
         for number, (text, names) in enumerate(runs_of.items()):
             rows.append(["" if number else key, text, ", ".join(names)])
     return rows
-
-
-def _text(value: Any) -> str:
-    return (
-        str(value).lower()
-        if isinstance(value, bool)
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value)
-    )
 
 
 def _duration(seconds: float) -> str:

@@ -91,7 +91,7 @@ class Policy:
         """Take the figures of the epoch that has just ended.
 
         Args:
-            figures: `val_loss` and those of `figures.validation_figures`, NaN where there is none.
+            figures: `val_loss` and those of `validation.validation_figures`, NaN where there is none.
         """
         score = -figures["val_loss"] if self.monitor == "val_loss" else figures[self.monitor]
         frozen_before = self.frozen_share

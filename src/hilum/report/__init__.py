@@ -1,1 +1,1 @@
-"""An Evaluation -> pictures, tables and one self-contained HTML page."""
+"""Evaluations, comparisons, audits, explorations and studies -> self-contained HTML pages and their plots."""

@@ -111,6 +111,15 @@ def small(value: float) -> str:
     return f"{value:.2g}" if value < 10 else f"{value:,.0f}"
 
 
+def setting(value: Any) -> str:
+    """Write the value of a recipe's key: `(none)` for an empty list."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(setting, value)) or "(none)"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def shorten(name: str, length: int) -> str:
     """Cut the beginning off a long file name, since its end tells most."""
     return name if len(name) <= length else f"…{name[1 - length :]}"

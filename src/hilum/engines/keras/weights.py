@@ -15,8 +15,8 @@ A path to a file
     function or class is made from it. Its head is left out.
 
     `.npz`: convolutions with batch norm folded away, as `hilum.engines.torch.weights` describes them, or arrays in the
-    neutral layout of `neutral.py`, which carries weights from one engine to the other. Folded batch norm is unfolded
-    with statistics measured on training images.
+    neutral layout of `weight_exchange.py`, which carries weights from one engine to the other. Folded batch norm is
+    unfolded with statistics measured on training images.
 """
 
 import contextlib

@@ -16,7 +16,7 @@ A path to a file
     `NN_CONV_2D_kernel` (out, height, width, in), `NN_DEPTHWISE_CONV_2D_kernel` (1, height, width, channels), each
     with `NN_..._bias` (out,), NN counting from 00. Batch norm is folded into kernels and biases, padding is
     TensorFlow's, and the input is scaled to [-1, 1] unless arrays `mean` and `std` (3,) say otherwise. Dense layers
-    are left out. Or arrays in the layout of `neutral.py`, which carries weights from one engine to the other.
+    are left out. Or arrays in the layout of `weight_exchange.py`, which carries weights from one engine to the other.
     Folded batch norm is unfolded again with statistics measured on training images: the function stays the
     same, and training starts from sane statistics.
 """

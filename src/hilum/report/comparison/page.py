@@ -312,7 +312,7 @@ def _pairs(comparison: Comparison) -> Grid:
 def _recipes(comparison: Comparison) -> Grid:
     names = [name for name in _names(comparison) if any(name in each for each in comparison.recipes.values())]
     rows = [
-        (key, [formatting.shorten(_setting(each.get(name, "")), 24) for name in names])
+        (key, [formatting.shorten(formatting.setting(each.get(name, "")), 24) for name in names])
         for key, each in comparison.recipes.items()
     ]
     return make_grid("Keys in which the recipes differ", "Key", names, rows)
@@ -366,15 +366,3 @@ def _p_values(one: Difference | None) -> Iterator[float | None]:
         return
     yield from (one.delong_p, one.delong_holm)
     yield from (one.mcnemar.clustered_p if one.mcnemar else None, one.mcnemar_holm)
-
-
-def _setting(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_setting, value)) or "(none)"
-    return (
-        str(value).lower()
-        if isinstance(value, bool)
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value)
-    )

@@ -26,7 +26,7 @@ def write(
         cases: Of one image.
         name: What the files begin with; see `names`.
         bundle: The hash of the bundle that made them; it stands in the picture.
-        limit: Where the scale ends, in logit units; None takes `panels.scale_limit` of these cases.
+        limit: Where the scale ends, in logit units; None takes `maps.scale_limit` of these cases.
         shared: Which pictures have that scale, in words; empty for those of one image.
 
     Returns:

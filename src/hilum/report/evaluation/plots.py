@@ -1,6 +1,6 @@
 """An Evaluation -> the plots of its report, each with the words that stand beside it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -272,7 +272,7 @@ def _distribution(evaluation: Evaluation, column: int) -> curves.DistributionPan
     known = ~np.isnan(evaluation.labels[:, column])
     called = evaluation.decisions[known, column]
     missed, wrongly = int((present & ~called).sum()), int((~present & called).sum())
-    threshold = None if evaluation.task.exclusive else float(evaluation.decision.array[column])
+    threshold = evaluation.decision.threshold(column)
     headline = f"{missed:,} missed, {wrongly:,} in error"
     finding = evaluation.findings[column]
     return curves.DistributionPanel(
@@ -281,45 +281,40 @@ def _distribution(evaluation: Evaluation, column: int) -> curves.DistributionPan
 
 
 def _roc(evaluation: Evaluation, column: int) -> curves.CurvePanel:
-    present, probabilities, patients = _known(evaluation, column)
-    curve = stats.roc_curve(
-        present,
-        probabilities,
-        clusters=patients,
-        confidence=_level(evaluation),
-        replicates=_replicates(evaluation),
-    )
+    panel = _curve_panel(evaluation, column, stats.roc_curve, "auroc")
     point = _point(evaluation, column, "specificity", "sensitivity")
-    return curves.CurvePanel(
-        evaluation.findings[column],
-        _curve_headline(evaluation, column, "auroc"),
-        curve.x,
-        curve.y,
-        band=_band(curve),
+    return replace(
+        panel,
         point=None if point is None else (1 - point[0], point[1]),
         point_label=_point_label(evaluation, column, "sensitivity", "specificity"),
     )
 
 
 def _precision_recall(evaluation: Evaluation, column: int) -> curves.CurvePanel:
+    present, _, _ = _known(evaluation, column)
+    panel = _curve_panel(evaluation, column, stats.precision_recall_curve, "average_precision")
+    return replace(
+        panel,
+        point=_point(evaluation, column, "sensitivity", "ppv"),
+        point_label=_point_label(evaluation, column, "sensitivity", "ppv"),
+        reference=float(present.mean()) if len(present) else 0.0,
+    )
+
+
+def _curve_panel(
+    evaluation: Evaluation, column: int, curve_of: Callable[..., stats.Curve], metric: str
+) -> curves.CurvePanel:
+    """Return a finding's curve with its band and the estimate of the area under it; no decision is marked."""
     present, probabilities, patients = _known(evaluation, column)
-    curve = stats.precision_recall_curve(
+    curve = curve_of(
         present,
         probabilities,
         clusters=patients,
         confidence=_level(evaluation),
         replicates=_replicates(evaluation),
     )
-    return curves.CurvePanel(
-        evaluation.findings[column],
-        _curve_headline(evaluation, column, "average_precision"),
-        curve.x,
-        curve.y,
-        band=_band(curve),
-        point=_point(evaluation, column, "sensitivity", "ppv"),
-        point_label=_point_label(evaluation, column, "sensitivity", "ppv"),
-        reference=float(present.mean()) if len(present) else 0.0,
-    )
+    headline = _curve_headline(evaluation, column, metric)
+    return curves.CurvePanel(evaluation.findings[column], headline, curve.x, curve.y, band=_band(curve))
 
 
 def _reliability(evaluation: Evaluation, column: int) -> curves.ReliabilityPanel:
