@@ -1,12 +1,8 @@
 """A trained Keras classifier -> model.onnx by the graph contract, and model.keras."""
 
-import contextlib
 import dataclasses
-import io
 import json
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -20,8 +16,10 @@ from tf2onnx.utils import make_name
 
 from hilum.engines.keras.models import KerasClassifier
 from hilum.engines.keras.weights import NOTE
+from hilum.engines.quiet import quiet_exporter
 from hilum.files import replacing
 
+LOGGERS = ("tf2onnx", "tensorflow")
 OPSET = 18  # the highest that tf2onnx writes
 OUTPUTS = ("logits", "maps", "embedding")
 
@@ -57,7 +55,7 @@ def export_model(model: KerasClassifier, *, size: int, graph: Path, weights: Pat
         model.unfold()
     explain = tensorflow.function(lambda image: dict(zip(OUTPUTS, model.explain(image), strict=True)))
     signature = [tensorflow.TensorSpec((None, size, size), tensorflow.float32, name="image")]
-    with _quietly():
+    with quiet_exporter(*LOGGERS):
         proto, _ = tf2onnx.convert.from_function(explain, input_signature=signature, opset=OPSET)
     _tidy(proto)
     with replacing(graph) as temporary:
@@ -73,14 +71,14 @@ def save(model: KerasClassifier, path: Path) -> None:
     Grey (size, size) in [0, 1] in, uncalibrated probabilities out, built-in layers only, uncompiled. Hilum itself never
     loads one but for the arrays in it, and for a note of the first weights that Keras passes over.
     """
-    with _quietly(), replacing(path) as temporary:
+    with quiet_exporter(*LOGGERS), replacing(path) as temporary:
         model.probability_model().save(temporary)
         with ZipFile(temporary, "a") as archive:
             archive.writestr(NOTE, json.dumps(dataclasses.asdict(model.initial), indent=2))
 
 
 def _tidy(proto: Any) -> None:
-    """Put the outputs in the contract's order, and drops what tells of the machine that trained."""
+    """Put the outputs in the contract's order, and drop what tells of the machine that trained."""
     outputs = {value.name: value for value in proto.graph.output}
     ordered = [outputs[name] for name in OUTPUTS]
     del proto.graph.output[:]
@@ -89,19 +87,3 @@ def _tidy(proto: Any) -> None:
     proto.graph.doc_string = proto.doc_string = ""
     for node in proto.graph.node:
         node.doc_string = ""
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep the exporter's own chatter off the terminal; its exceptions pass."""
-    loggers = [logging.getLogger(name) for name in ("tf2onnx", "tensorflow")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

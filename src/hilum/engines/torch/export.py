@@ -1,10 +1,6 @@
 """A trained PyTorch classifier -> model.onnx by the graph contract, and model.safetensors."""
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
@@ -13,9 +9,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hilum.engines.contract import InitialWeights
+from hilum.engines.quiet import quiet_exporter
 from hilum.engines.torch.models import TorchClassifier
 from hilum.files import replacing
 
+LOGGERS = ("torch.onnx", "onnxscript", "torch.export")
 OPSET = 20
 
 
@@ -50,7 +48,7 @@ def export_model(
     if model.unfold:
         model.unfold()
     model = model.eval().cpu().float().to(memory_format=torch.contiguous_format)
-    with _quietly():
+    with quiet_exporter(*LOGGERS):
         program = torch.onnx.export(
             ContractGraph(model).eval(),
             (torch.zeros(2, size, size),),
@@ -96,19 +94,3 @@ def _forget_where_it_was_made(proto: onnx.ModelProto) -> None:
 
 def _same_padding(backbone: nn.Module) -> bool:
     return any(type(module).__name__ == "Conv2dSame" for module in backbone.modules())
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep the exporter's own chatter off the terminal; its exceptions pass."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

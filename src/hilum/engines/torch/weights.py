@@ -38,6 +38,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from hilum.engines.contract import InitialWeights
+from hilum.engines.quiet import quiet_loggers
 from hilum.engines.torch import weight_exchange
 from hilum.engines.torch.backbones import LIBRARY, OWN, timm_config
 from hilum.engines.weight_sources import RANDOM, check_weights, misfit, named, triple, unfetched
@@ -118,21 +119,17 @@ def _from_hub(name: str, make: Make) -> tuple[nn.Module, InitialWeights]:
 
 @contextlib.contextmanager
 def _quick_and_quiet() -> Iterator[None]:
-    """Where the hub cannot be reached, lets its client look into its cache alone, and say nothing.
+    """Where the hub cannot be reached, let its client look into its cache alone, and say nothing.
 
     It would try each file six times, for half a minute, and tell of each try.
     """
-    loggers = [logging.getLogger(name) for name in ("huggingface_hub", "timm")]
-    levels, offline = [logger.level for logger in loggers], constants.HF_HUB_OFFLINE
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        constants.HF_HUB_OFFLINE = offline or not _reachable()
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = offline
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    offline = constants.HF_HUB_OFFLINE
+    with quiet_loggers("huggingface_hub", "timm", level=logging.CRITICAL):
+        try:
+            constants.HF_HUB_OFFLINE = offline or not _reachable()
+            yield
+        finally:
+            constants.HF_HUB_OFFLINE = offline
 
 
 def _reachable() -> bool:

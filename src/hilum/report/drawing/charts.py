@@ -126,14 +126,7 @@ def cooccurrence(together: Together, *, title: str, subtitle: str) -> "Figure":
             if row != column:
                 shown = _per_cent(share[row, column])
                 frame.text(column + 0.5, row + 0.5, shown, ha="center", va="center")
-    frame.set_xlim(0, number)
-    frame.set_ylim(number, 0)
-    frame.set_xticks([])
-    frame.set_yticks([])
-    frame.spines[:].set_visible(False)
-    for line in range(1, number):
-        frame.axvline(line, color=style.PAPER, linewidth=1.2)
-        frame.axhline(line, color=style.PAPER, linewidth=1.2)
+    style.matrix_cells(frame, number, gap=1.2)
     for column, name in enumerate(names):
         frame.annotate(
             formatting.cut(name, 20),

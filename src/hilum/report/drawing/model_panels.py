@@ -261,14 +261,7 @@ def _draw_matrix(frame: "Axes", matrix: Matrix, colour: str, *, small: bool = Fa
             )  # fmt: skip
             if told:
                 frame.text(column + 0.5, row + 0.7, f"{100 * share:.0f} %", ha="center", va="center")
-    frame.set_xlim(0, size)
-    frame.set_ylim(size, 0)
-    frame.set_xticks([])
-    frame.set_yticks([])
-    frame.spines[:].set_visible(False)
-    for line in range(1, size):
-        frame.axvline(line, color=style.PAPER, linewidth=1.5)
-        frame.axhline(line, color=style.PAPER, linewidth=1.5)
+    style.matrix_cells(frame, size, gap=1.5)
 
 
 def _name_classes(frame: "Axes", classes: Sequence[str], *, across: bool, down: bool, slanted: bool) -> None:

@@ -245,6 +245,18 @@ def dot(frame: "Axes", x: float, y: float, colour: str, *, marker: str = "o", si
     frame.plot([x], [y], marker, color=colour, markersize=size, markeredgewidth=0, clip_on=False)
 
 
+def matrix_cells(frame: "Axes", count: int, *, gap: float) -> None:
+    """Lay out `count` x `count` cells of side 1, the first at the top left, with lines of `gap` points between them."""
+    frame.set_xlim(0, count)
+    frame.set_ylim(count, 0)
+    frame.set_xticks([])
+    frame.set_yticks([])
+    frame.spines[:].set_visible(False)
+    for line in range(1, count):
+        frame.axvline(line, color=PAPER, linewidth=gap)
+        frame.axhline(line, color=PAPER, linewidth=gap)
+
+
 def rows_of_shares(frame: "Axes", count: float, *, lowest: float, axis: str) -> None:
     """Lay out rows of figures between 0 and 1, the first on top, from the tenth below the lowest on."""
     low = float(np.floor(lowest * 10 + 1e-9) / 10)
