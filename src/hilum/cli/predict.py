@@ -4,7 +4,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from math import isnan
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryFile
 from typing import Annotated, Any, Optional, Self
 
 import typer
@@ -134,7 +134,8 @@ def explain(
 class _Maps:
     """Pictures of maps, all on one scale, which is known when the last image was predicted.
 
-    Until then the small maps stay in memory and the pictures to draw on lie in a temporary folder.
+    Until then the small maps stay in memory and the pictures to draw on lie one after the other in a file without a
+    name, which is gone however the command ends.
     """
 
     def __init__(self, predictor: Any, folder: Path, findings: tuple[str, ...] | None = None) -> None:
@@ -143,11 +144,11 @@ class _Maps:
         self._limit = 0.0
 
     def __enter__(self) -> Self:
-        self._temporary = TemporaryDirectory(prefix="hilum-maps-")
+        self._pictures = TemporaryFile()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._temporary.cleanup()
+        self._pictures.close()
 
     def keep(self, prediction: Any) -> Any:
         """Keep what is drawn later, and return the prediction without it."""
@@ -158,7 +159,7 @@ class _Maps:
 
         cases = make_cases(self._predictor.manifest, prediction, self._findings)
         self._limit = max(self._limit, scale_limit(cases))
-        np.save(self._picture(len(self._kept)), prediction.picture)
+        np.save(self._pictures, prediction.picture)
         self._kept.append(replace(prediction, picture=None))
         return replace(prediction, picture=None, maps=None)
 
@@ -177,8 +178,9 @@ class _Maps:
         watch.stage("Explaining", len(self._kept))
         written = 0
         names = map_files.names([prediction.image for prediction in self._kept])
+        self._pictures.seek(0)
         for number, (prediction, name) in enumerate(zip(self._kept, names, strict=True)):
-            whole = replace(prediction, picture=np.load(self._picture(number)))
+            whole = replace(prediction, picture=np.load(self._pictures))
             cases = make_cases(self._predictor.manifest, whole, self._findings)
             bundle = self._predictor.bundle.hash
             written += len(
@@ -187,9 +189,6 @@ class _Maps:
             watch.advance(number + 1)
         scale = f", on one scale of ±{limit:g} logit units" if limit else ""
         watch.finish(f"{count(written, 'picture')} written to {self._folder}{scale}")
-
-    def _picture(self, number: int) -> Path:
-        return Path(self._temporary.name) / f"{number}.npy"
 
 
 def _predict(predictor: Any, sources: list[Any], drawn: _Maps | None) -> list[Any]:
