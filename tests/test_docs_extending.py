@@ -49,7 +49,7 @@ def run(extended, tmp_path):
 
 
 def test_every_example_says_where_it_goes():
-    assert len(EXAMPLES) == PAGE.count("```python") == 6
+    assert len(EXAMPLES) == PAGE.count("```python") == 8
 
 
 READER = """
@@ -136,3 +136,18 @@ print(json.dumps([figures[recipe.train.monitor], "val_specificity" in monitors])
 
 def test_the_figure_is_computed_in_validation_and_may_steer(run):
     assert run(METRIC) == [0.5, True]
+
+
+SECTION = """
+import json
+from types import SimpleNamespace
+from hilum.report.evaluation.page import SECTIONS
+
+counts = {"Mass": {"positives": 3, "negatives": 7}, "Nodule": {"positives": 1, "negatives": 9}}
+section = SECTIONS[-1](SimpleNamespace(metrics={"findings": counts}))
+print(json.dumps([section.title, section.blocks[0].pairs]))
+"""
+
+
+def test_the_section_stands_in_the_report(run):
+    assert run(SECTION) == ["Prevalence", [["Mass", "3 of 10"], ["Nodule", "1 of 10"]]]

@@ -291,12 +291,12 @@ class Recipe(RecipeSection):
             )
         if kind == "multiclass" and loss != "auto" and LOSSES[loss].classes is None:
             raise ValueError(
-                f"train.loss = {loss!r} does not go with task.kind = 'multiclass'; use 'softmax' or 'focal'"
+                f"train.loss = {loss!r} does not go with task.kind = 'multiclass'; use {_losses(exclusive=True)}"
             )
         if kind != "multiclass" and loss != "auto" and LOSSES[loss].findings is None:
             raise ValueError(
                 f"train.loss = {loss!r} is for exactly one class an image, not for task.kind = {kind!r}; "
-                "use 'bce', or task.kind = 'multiclass'"
+                f"use {_losses(exclusive=False)}, or task.kind = 'multiclass'"
             )
         if self.train.unfreeze_after and self.model.freeze == "none":
             raise ValueError("train.unfreeze_after needs frozen layers; set model.freeze=backbone or a share")
@@ -333,6 +333,12 @@ class Recipe(RecipeSection):
                 ]
                 parts.append("\n".join([f"[{name}]", *lines]))
         return "\n\n".join(parts) + "\n"
+
+
+def _losses(*, exclusive: bool) -> str:
+    """Return the losses that have a formula for classes, or for findings, as a message names them."""
+    fitting = [name for name, loss in LOSSES.items() if (loss.classes if exclusive else loss.findings)]
+    return " or ".join(map(repr, fitting))
 
 
 def toml_value(value: Any) -> str:
