@@ -1,8 +1,10 @@
+from typing import get_args
+
 import pytest
 from hypothesis import given, strategies as st
 
 from hilum.errors import RecipeError
-from hilum.recipe import Recipe, load_recipe, parse_recipe, shipped_recipes
+from hilum.recipe import Recipe, Task, general_recipes, load_recipe, parse_recipe, shipped_recipes
 from hilum.recipe.findings import NIH_FINDINGS
 
 
@@ -189,7 +191,7 @@ def test_set_changes_a_key():
         ("model.hidden=256", ["model.hidden: should be a list (got 256)", "'model.hidden=[256]'"]),
         ("train.epochs=0", ["train.epochs", "greater than or equal to 1"]),
         ("model.architecture=densnet121", ["densnet121", "densenet121 (did you mean it?)"]),
-        ("task.findings=['Pneumona']", ["Pneumona", "Pneumonia (did you mean it?)"]),
+        ("task.findings=['']", ["task.findings", "holds an empty name"]),
         ("task.findings=['Pneumonia','Mass']", ["binary", "multilabel"]),
         ("model.weights=none", ["random features", "model.freeze=none"]),
         ("train.weight_decay=0.1", ["adamw"]),
@@ -264,3 +266,20 @@ def test_every_setting_has_a_sentence():
         fields = getattr(section.annotation, "model_fields", {})
         for name, field in fields.items():
             assert field.description, f"{section.annotation.__name__}.{name} says nothing of itself"
+
+
+def test_a_finding_that_no_vocabulary_knows_can_be_asked_for():
+    recipe = load_recipe("kermany-densenet121", ["task.findings=['Rundherd größer 3 cm']"])
+    assert recipe.task.findings == ("Rundherd größer 3 cm",)
+
+
+@pytest.mark.parametrize("kind", general_recipes())
+def test_a_general_recipe_lacks_the_findings_only(kind):
+    with pytest.raises(RecipeError, match=f"the recipe {kind} is for the findings of any data"):
+        load_recipe(kind)
+    findings = ["A", "B"][: 1 if kind == "binary" else 2]
+    assert load_recipe(kind, [f"task.findings={findings}"]).task.kind == kind
+
+
+def test_there_is_a_general_recipe_for_each_kind_of_task():
+    assert set(general_recipes()) == set(get_args(Task.model_fields["kind"].annotation))

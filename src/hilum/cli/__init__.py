@@ -41,7 +41,8 @@ def _root(
 
 app.command(epilog="Example: hilum demo -o runs/demo")(train.demo)
 app.command(
-    epilog="Example: hilum train kermany-densenet121 --data chest_xray -o runs/k --set train.epochs=5",
+    epilog="Examples: hilum train --data FOLDER        (one's own data, a recipe is chosen);  "
+    "hilum train kermany-densenet121 --data chest_xray -o runs/k --set train.epochs=5",
 )(train.train)
 app.command(
     epilog="Example: hilum crossval kermany-densenet121 --data chest_xray -o runs/cv --folds 5",
@@ -74,8 +75,10 @@ def recipes(
     ] = False,
 ) -> None:
     """List the shipped recipes, or print one with every key."""
+    import tomllib
+
     from hilum.cli.terminal import show
-    from hilum.recipe import describe_keys, load_recipe, shipped_recipes
+    from hilum.recipe import describe_keys, general_recipes, load_recipe, shipped_recipes, shipped_text
     from hilum.recipe.architectures import ARCHITECTURES
 
     if architectures:
@@ -84,8 +87,12 @@ def recipes(
     elif keys:
         typer.echo(describe_keys(), nl=False)
     elif name is None:
+        names = (*shipped_recipes(), *general_recipes())
         show(
-            [[n, load_recipe(n).description] for n in shipped_recipes()], header=["recipe", "what it trains"]
+            [[n, tomllib.loads(shipped_text(n))["description"]] for n in names],
+            header=["recipe", "what it trains"],
         )
+    elif name in general_recipes():
+        typer.echo(shipped_text(name), nl=False)
     else:
         typer.echo(load_recipe(name).to_toml(), nl=False)

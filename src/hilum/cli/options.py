@@ -112,6 +112,10 @@ class TrainingDataOptions(ReadingOptions):
     """The data that a model is trained on; without a source the recipe draws its own."""
 
     source: SourceOption = None
+    labels: Annotated[
+        Path | None,
+        option("--labels", help="The CSV file with the findings of the images in the folder --data."),
+    ] = None
     allow_leak: Annotated[
         bool,
         typer.Option(
@@ -126,9 +130,11 @@ class RecipeOptions:
     """The recipe that is trained, and by which engine."""
 
     recipe: Annotated[
-        str,
-        typer.Argument(help="A shipped recipe's name (hilum recipes) or a TOML file."),
-    ]
+        str | None,
+        argument(
+            help="A shipped recipe's name (hilum recipes) or a TOML file; if not given one is chosen for the data."
+        ),
+    ] = None
     engine: EngineOption = EngineName.torch
     changes: SetOption = None
 

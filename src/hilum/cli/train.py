@@ -1,6 +1,7 @@
 """`hilum demo`, `train` and `crossval`: from a recipe and data to sealed models."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,7 +41,8 @@ def demo(
 
 
 @expanded(
-    "recipe source output engine changes resume layout images remap track devices profile allow_leak saved_model"
+    "recipe source labels output dry_run engine changes resume layout images remap track devices profile allow_leak "
+    "saved_model"
 )
 def train(
     chosen: RecipeOptions,
@@ -48,6 +50,10 @@ def train(
     output: Annotated[
         Path | None, option("-o", "--output", help="The run's folder; runs/RECIPE if not given.")
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Show the split and print the recipe (TOML), and train nothing."),
+    ] = False,
     resume: ResumeOption = False,
     track: Annotated[
         list[str] | None,
@@ -71,18 +77,23 @@ def train(
 ) -> None:
     """Train a model and seal it into a bundle.
 
+    Without a recipe one is chosen that suits the data; it is shown, and written into the run's folder.
     Ctrl-C after the first epoch keeps the best epoch so far; --resume goes on after anything else.
     """
     from hilum.training import tracking
 
     tracking.check(track or ())
     check_source(data.source)
+    check_source(data.labels)
     if saved_model:
         _check_saved_model(saved_model, chosen.engine)
+    if dry_run:
+        _show_plan(chosen, data)
+        return
     run = _train(
         chosen,
         data,
-        output or Path("runs") / Path(chosen.recipe).stem,
+        output,
         resume=resume,
         track=track or (),
         devices=devices,
@@ -98,7 +109,7 @@ def train(
     typer.echo(f"next: hilum evaluate {run.folder}", err=True)
 
 
-@expanded("recipe output source folds repeats engine changes layout images remap allow_leak as_json")
+@expanded("recipe output source labels folds repeats engine changes layout images remap allow_leak as_json")
 def crossval(
     chosen: RecipeOptions,
     data: TrainingDataOptions,
@@ -124,13 +135,13 @@ def crossval(
     from hilum.report.evaluation import tables
     from hilum.training.crossval import FoldPlan, check, cross_validate, folder_of
 
-    recipe, watch = load_watched(chosen, data)
     check_source(data.source)
+    recipe, table, watch = load_watched(chosen, data)
     plan = FoldPlan(folds, repeats)
     engine = check(recipe, output, plan=plan, engine=chosen.engine.value)
     result = cross_validate(
         recipe,
-        training_table(recipe, data, watch),
+        table or training_table(recipe, data, watch),
         output,
         plan=plan,
         engine=engine,
@@ -151,7 +162,7 @@ def crossval(
 def _train(
     chosen: RecipeOptions,
     data: TrainingDataOptions,
-    folder: Path,
+    folder: Path | None,
     *,
     resume: bool,
     track: Sequence[str] = (),
@@ -162,13 +173,14 @@ def _train(
     from hilum.cli.terminal import RESEARCH
     from hilum.runs.folder import RunFolder
 
-    recipe, watch = load_watched(chosen, data)
+    recipe, table, watch = load_watched(chosen, data)
+    folder = folder or Path("runs") / Path(chosen.recipe or recipe.name).stem
     from hilum.training.train import TrainOptions, check, train
 
     engine = check(recipe, folder, engine=chosen.engine.value, resume=resume, devices=devices)
     run = train(
         recipe,
-        training_table(recipe, data, watch),
+        table or training_table(recipe, data, watch),
         folder,
         engine=engine,
         resume=resume,
@@ -190,22 +202,92 @@ def _train(
     return run
 
 
-def load_watched(chosen: RecipeOptions, data: TrainingDataOptions) -> tuple[Any, Any]:
-    """Return the Recipe and who watches; raise UsageError where it needs data and none are given."""
-    from hilum.cli.terminal import Terminal
-    from hilum.recipe import load_recipe
+def load_watched(chosen: RecipeOptions, data: TrainingDataOptions) -> tuple[Any, Any, Any]:
+    """Return the Recipe, the Table where it had to be read to choose the recipe (else None), and who watches.
 
-    recipe = load_recipe(chosen.recipe, chosen.changes or ())
-    if data.source is None and not recipe.data.phantoms:
-        raise UsageError(f"recipe {recipe.name} needs --data: a data set's folder, CSV file or table")
-    return recipe, Terminal()
+    Raises:
+        UsageError: No such recipe, or data are needed and none are given.
+    """
+    from hilum.cli.terminal import Terminal
+    from hilum.recipe import changed_keys, general_recipes, load_recipe
+
+    watch, changes = Terminal(), chosen.changes or ()
+    general = chosen.recipe in general_recipes() and "task.findings" not in changed_keys(changes)
+    if chosen.recipe and not general:
+        _refuse_data_as_recipe(chosen.recipe, data)
+        recipe = load_recipe(chosen.recipe, changes)
+        if data.source is None and not recipe.data.phantoms:
+            raise UsageError(f"recipe {recipe.name} needs --data: a data set's folder, CSV file or table")
+        return recipe, None, watch
+    if data.source is None:
+        raise UsageError(
+            "give --data: a data set's folder, CSV file or table, for which a recipe is chosen; or a recipe with it "
+            "(hilum recipes)"
+        )
+    from hilum.training.proposal import propose
+
+    table = _read_training_data(data)
+    proposal = propose(table, kind=chosen.recipe, changes=changes)
+    for reason in proposal.reasons:
+        watch.say(f"chosen: {reason}")
+    return proposal.recipe, table, watch
 
 
 def training_table(recipe: Any, data: TrainingDataOptions, watch: Any) -> Any:
     """Return the Table of the data given, or of the phantoms that the recipe draws."""
     from hilum.training.train import draw_phantoms
 
-    return read_table(data.source, data) if data.source else draw_phantoms(recipe, watch)
+    return _read_training_data(data) if data.source else draw_phantoms(recipe, watch)
+
+
+def _read_training_data(data: TrainingDataOptions) -> Any:
+    """Return the Table of `--data`, or of `--labels` with its images in `--data`."""
+    assert data.source is not None
+    if data.labels is None:
+        return read_table(data.source, data)
+    if not data.source.is_dir() or data.images is not None:
+        raise UsageError("--labels names the CSV file of a folder of images; give that folder with --data")
+    return read_table(data.labels, replace(data, images=data.source))
+
+
+def _refuse_data_as_recipe(recipe: str, data: TrainingDataOptions) -> None:
+    """Refuse data that stand where a recipe is expected."""
+    path = Path(recipe)
+    if data.source is None and (path.is_dir() or path.suffix in (".csv", ".parquet")) and path.exists():
+        raise UsageError(
+            f"{recipe} is data and not a recipe; give it with --data: hilum train --data {recipe}"
+        )
+
+
+def _show_plan(chosen: RecipeOptions, data: TrainingDataOptions) -> None:
+    """Show how the data would be divided, and print the recipe."""
+    from hilum.cli.terminal import RESEARCH
+    from hilum.data.examples import answering
+    from hilum.data.split import split
+
+    recipe, table, watch = load_watched(chosen, data)
+    table = answering(table or training_table(recipe, data, watch), recipe.task, watch=watch)
+    divided = split(table, recipe.split, findings=recipe.task.findings)
+    parts = divided.table.frame["split"].to_numpy(str)
+    labels, patients = divided.table.labels(recipe.task.findings), divided.table.patient_keys
+    inside = [parts == part for part in ("train", "val", "test")]
+    rows = {
+        "": ["train", "val", "test"],
+        "images": [f"{int(rows.sum()):,}" for rows in inside],
+        "patients": [f"{len(set(patients[rows])):,}" for rows in inside],
+    }
+    for column, finding in enumerate(recipe.task.findings):
+        rows[finding] = [f"{int((labels[rows, column] == 1).sum()):,}" for rows in inside]
+    width = max(map(len, rows))
+    watch.say(f"split: {divided.description}")
+    for note in divided.notes:
+        watch.say(f"note: {note}")
+    for name, numbers in rows.items():
+        watch.say(f"{name:<{width}}" + "".join(f"{number:>9}" for number in numbers))
+    watch.say(
+        f"nothing was trained; the recipe, to be kept as a file (> my.toml) and changed, follows. {RESEARCH}"
+    )
+    typer.echo(recipe.to_toml(), nl=False)
 
 
 def _show_folds(folds: Any) -> None:

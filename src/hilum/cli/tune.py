@@ -65,7 +65,7 @@ class SearchOptions:
 
 
 @expanded(
-    "recipe vary source output search trials workers storage prune engine changes layout images remap allow_leak"
+    "recipe vary source labels output search trials workers storage prune engine changes layout images remap allow_leak"
 )
 def tune(
     chosen: RecipeOptions,
@@ -89,11 +89,11 @@ def tune(
     if options.trials is not None and options.search is SearchName.grid:
         raise UsageError("--trials goes with --search tpe; a grid has as many trials as combinations")
     varied = study.parse_vary(options.vary)
-    recipe, watch = load_watched(chosen, data)
+    recipe, table, watch = load_watched(chosen, data)
     study.dimensions(recipe, varied, search=search)  # before what takes seconds to load
     from hilum.tuning.tune import BEST, TuneOptions, check, tune
 
-    folder = output or Path("tuned") / Path(chosen.recipe).stem
+    folder = output or Path("tuned") / Path(chosen.recipe or recipe.name).stem
     asked: dict[str, Any] = {
         "vary": varied,
         "search": search,
@@ -105,7 +105,7 @@ def tune(
     check(recipe, folder, **asked)
     result = tune(
         recipe,
-        training_table(recipe, data, watch),
+        table or training_table(recipe, data, watch),
         folder,
         **asked,
         watch=watch,
@@ -132,6 +132,7 @@ def _same_options(chosen: RecipeOptions, data: TrainingDataOptions) -> str:
     """Return the options by which `hilum train` reads the same data with the same engine."""
     given = {
         "--data": data.source,
+        "--labels": data.labels,
         "--images": data.images,
         "--as": data.layout,
         "--engine": chosen.engine if chosen.engine != "torch" else None,

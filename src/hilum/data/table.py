@@ -129,9 +129,9 @@ class Table:
         """Return the values of some findings.
 
         Args:
-            findings: Names in any spelling of the vocabulary. `No Finding`, which no table holds, is derived: present
-                where every finding of the table is known to be absent, absent where any is present, else unknown.
-                Support devices do not count.
+            findings: Names in any spelling of the vocabulary, or the table's own in any letter case. `No Finding`,
+                which no table holds, is derived: present where every finding of the table is known to be absent, absent
+                where any is present, else unknown. Support devices do not count.
 
         Returns:
             float32 (rows, findings): 1 present, 0 absent, NaN unknown.
@@ -139,7 +139,11 @@ class Table:
         Raises:
             UsageError: The table does not know a finding.
         """
-        names = [named(name) for name in findings]
+        own = {
+            NO_FINDING.casefold(): NO_FINDING,
+            **{finding.casefold(): finding for finding in self.findings},
+        }
+        names = [own.get(named(name).casefold(), named(name)) for name in findings]
         for name in names:
             if name not in self.findings and name != NO_FINDING:
                 raise UsageError(f"the table has no finding {name!r}; it has: {nearest(name, self.findings)}")
@@ -399,6 +403,8 @@ def _check_columns(frame: pd.DataFrame, findings: tuple[str, ...]) -> None:
     for name in findings:
         if named(name) == NO_FINDING:
             raise DataError(f"{name!r} cannot be a finding: it means that every finding is absent")
+        if name in COLUMNS:
+            raise DataError(f"a finding cannot be called {name!r}, as a table's own column is; rename it")
         if named(name) != name:
             raise DataError(f"finding {name!r} is called {named(name)!r} here; rename the column")
     expected = [*COLUMNS, *findings]

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from hilum.recipe.findings import NO_FINDING, canonical
+from hilum.recipe.findings import NO_FINDING, named
 
 
 class RecipeSection(BaseModel):
@@ -29,7 +29,7 @@ class Task(RecipeSection):
     kind: Literal["binary", "multilabel", "multiclass"] = "binary"
     """`binary`: one finding, yes or no. `multilabel`: each finding for itself. `multiclass`: exactly one of them."""
     findings: tuple[str, ...]
-    """The findings; one for `binary`. For `multiclass` the classes, of which `No Finding` may be one."""
+    """Any that the data name; one for `binary`. For `multiclass` the classes, of which `No Finding` may be one."""
     negatives: Literal["no-finding", "all-others"] = "all-others"
     """For `binary`: which images without the finding count, those with no finding at all or all others."""
 
@@ -38,7 +38,9 @@ class Task(RecipeSection):
     def _canonical(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         if not names:
             raise ValueError("names no finding")
-        findings = tuple(canonical(name) for name in names)
+        findings = tuple(named(name) for name in names)
+        if not all(findings):
+            raise ValueError("holds an empty name")
         if len(set(findings)) < len(findings):
             raise ValueError("names a finding twice")
         return findings
