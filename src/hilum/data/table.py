@@ -1,6 +1,7 @@
 """One row an image: where it lies, whose it is and what is known of its findings; stored as Parquet."""
 
 import hashlib
+import html
 import io
 import json
 import os
@@ -108,6 +109,18 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.frame)
+
+    def __repr__(self) -> str:
+        names = ", ".join(source.name for source in self.sources)
+        return f"Table({len(self):,} images of {self.num_patients:,} patients, findings={list(self.findings)}, {names})"
+
+    def _repr_html_(self) -> str:
+        counts = {name: [(self.frame[name] == value).sum() for value in (1, 0)] for name in self.findings}
+        grid = pd.DataFrame(counts, index=["present", "absent"]).T
+        grid["unknown"] = len(self) - grid.sum(axis=1)
+        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
+        head = f"<p>{len(self):,} images of {self.num_patients:,} patients</p>"
+        return f"{head}{grid.to_html()}<ul>{notes}</ul>{self.frame.head(3).to_html(max_cols=14)}"
 
     @property
     def num_patients(self) -> int:

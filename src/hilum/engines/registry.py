@@ -2,9 +2,14 @@
 
 import importlib
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from hilum.data.batches import load_grain
+from hilum.data.examples import Examples
 from hilum.engines.contract import Engine
 from hilum.errors import UsageError, nearest, require
 
@@ -63,3 +68,12 @@ def load_engine(name: str) -> Engine:
         require(package, extra=name)
     engine: Engine = getattr(importlib.import_module(entry.module), entry.class_name)()
     return engine
+
+
+def load_make_dataset(name: str) -> Callable[[Examples, np.ndarray], Any]:
+    """Import the function by which an engine's framework takes prepared images; errors as of `load_engine`."""
+    load_engine(name)
+    make: Callable[[Examples, np.ndarray], Any] = importlib.import_module(
+        f"{REGISTRY[name].module}.dataset"
+    ).make_dataset
+    return make

@@ -36,7 +36,7 @@ def from_pixels(pixels: np.ndarray) -> Decoded:
     """Turn an array into a grey picture.
 
     Args:
-        pixels: uint8, or float32 in [0, 1], (height, width), 0 is black, or (height, width, 3) in RGB.
+        pixels: uint8, or floating point in [0, 1], (height, width), 0 is black, or (height, width, 3) in RGB.
 
     Raises:
         ImageError: It is no such array, or its shape is beyond the limits.
@@ -44,10 +44,10 @@ def from_pixels(pixels: np.ndarray) -> Decoded:
     grey = pixels.ndim == 2
     if not (grey or (pixels.ndim == 3 and pixels.shape[2] == 3)) or not pixels.size:
         raise _wrong(pixels)
-    if pixels.dtype == np.float32:
+    if np.issubdtype(pixels.dtype, np.floating):
         if not (pixels.min() >= 0 and pixels.max() <= 1):
-            raise ImageError("float32 array with values outside [0, 1]; 0 is black and 1 is white")
-        pixels = pixels * np.float32(255)
+            raise ImageError(f"{pixels.dtype} array with values outside [0, 1]; 0 is black and 1 is white")
+        pixels = pixels.astype(np.float32) * np.float32(255)
     elif pixels.dtype != np.uint8:
         raise _wrong(pixels)
     height, width = pixels.shape[:2]

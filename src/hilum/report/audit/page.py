@@ -63,13 +63,14 @@ def write(folder: Path, audit: Audit) -> Path:
     Returns:
         The path of `audit.html`, which is written last.
     """
-    html = render_page(_page(audit))
+    html = render_page(make_page(audit))
     write_json(folder / "audit.json", audit.to_dict())
     files.write_text(folder / "audit.html", html)
     return folder / "audit.html"
 
 
-def _page(audit: Audit) -> Page:
+def make_page(audit: Audit) -> Page:
+    """Return the page of an audit."""
     title = ", ".join(source.name for source in audit.table.sources)
     checks = tuple(_check(audit, check) for check in audit.checks if check.issues)
     sections = (_summary(audit), *checks, _drawings(audit), _limits(audit))

@@ -55,7 +55,7 @@ def write(folder: Path, comparison: Comparison) -> Path:
     Returns:
         The path of `report.html`, which is written last.
     """
-    page = _page(comparison)
+    page = make_page(comparison)
     html = render_page(page)
     write_plots(folder, page.plots)
     if comparison.exhibits:
@@ -106,7 +106,8 @@ def performance_csv(comparison: Comparison) -> str:
     return csv_text(head, rows)
 
 
-def _page(comparison: Comparison) -> Page:
+def make_page(comparison: Comparison) -> Page:
+    """Return the page of a comparison."""
     names, findings = _names(comparison), comparison.findings
     what = findings[0]
     if len(findings) > 1:

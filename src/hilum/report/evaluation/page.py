@@ -47,7 +47,7 @@ def write(folder: Path, evaluation: Evaluation) -> Path:
     Returns:
         The path of `report.html`, which is written last.
     """
-    page = _page(evaluation)
+    page = make_page(evaluation)
     html, card = render_page(page), _card(evaluation, page)
     with files.replacing_folder(folder / "plots") as plots:
         write_plots(plots, page.plots)
@@ -66,7 +66,8 @@ def write(folder: Path, evaluation: Evaluation) -> Path:
     return folder / "report.html"
 
 
-def _page(evaluation: Evaluation) -> Page:
+def make_page(evaluation: Evaluation) -> Page:
+    """Return the page of an evaluation."""
     return Page(
         title=f"{evaluation.title}: evaluation report",
         heading=evaluation.title,

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from hilum import stats
@@ -15,6 +16,9 @@ from hilum.report.drawing import curves
 from hilum.report.drawing.forest import ForestLayout, ForestRow, Mark, forest, ranked
 from hilum.report.section import Plot
 from hilum.stats import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Floats = NDArray[np.float64]
 # Columns of the history -> names of their lines.
@@ -125,13 +129,32 @@ def training(evaluation: Evaluation) -> Iterator[Plot]:
     history = evaluation.history
     if history is None or not len(history):
         return
+    drawing, title = draw_history(history, evaluation.best_epoch)
+    caption = (
+        "Loss and validation scores by epoch. Vertical line and dots: the epoch whose weights were kept."
+    )
+    if len(evaluation.findings) > 1:
+        caption += f" Scores: means over {count(len(evaluation.findings), evaluation.task.noun)}."
+    if "val_f1" in history:
+        called = "of the most probable class" if evaluation.task.exclusive else "at a probability of 0.5"
+        caption += f" AP: average precision. F1: {called}."
+    yield Plot("learning_curves", drawing, title, caption)
+
+
+def draw_history(history: pd.DataFrame, best_epoch: int | None) -> tuple["Figure", str]:
+    """Draw a run's learning curves; return the drawing and its title.
+
+    Args:
+        history: One row an epoch.
+        best_epoch: Whose weights were kept; None where that is not known.
+    """
     epochs = history["epoch"].to_numpy(np.int64)
     column = {name: history[name].to_numpy(np.float64) for name in history.columns if name != "epoch"}
     auroc = column.get("val_auroc")
     title, subtitle = f"{count(len(epochs), 'epoch')} of training", ""
-    if evaluation.best_epoch is not None:
-        title = f"The weights of epoch {evaluation.best_epoch} of {int(epochs[-1])} were kept"
-        at = np.flatnonzero(epochs == evaluation.best_epoch)
+    if best_epoch is not None:
+        title = f"The weights of epoch {best_epoch} of {int(epochs[-1])} were kept"
+        at = np.flatnonzero(epochs == best_epoch)
         if auroc is not None and len(at) and np.isfinite(auroc[at[0]]):
             value = "> 0.999" if 0.9995 <= auroc[at[0]] < 1 else formatting.number(float(auroc[at[0]]))
             subtitle = f"validation AUROC {value} there; validation chose the epoch, so it is no test result"
@@ -140,19 +163,11 @@ def training(evaluation: Evaluation) -> Iterator[Plot]:
         losses={name: column[key] for key, name in LOSSES.items() if key in column},
         scores={name: column[key] for key, name in SCORES.items() if key in column},
         learning_rate=column.get("learning_rate"),
-        best_epoch=evaluation.best_epoch,
+        best_epoch=best_epoch,
         title=title,
         subtitle=subtitle,
     )
-    caption = (
-        "Loss and validation scores by epoch. Vertical line and dots: the epoch whose weights were kept."
-    )
-    if len(evaluation.findings) > 1:
-        caption += f" Scores: means over {count(len(evaluation.findings), evaluation.task.noun)}."
-    if "val_f1" in column:
-        called = "of the most probable class" if evaluation.task.exclusive else "at a probability of 0.5"
-        caption += f" AP: average precision. F1: {called}."
-    yield Plot("learning_curves", drawing, title, caption)
+    return drawing, title
 
 
 def class_confusion(evaluation: Evaluation) -> NDArray[np.int64]:

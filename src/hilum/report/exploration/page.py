@@ -58,7 +58,7 @@ def write(folder: Path, found: Exploration, *, title: str) -> Path:
     Returns:
         The path of `explore.html`, which is written last.
     """
-    page = _page(found, title=title)
+    page = make_page(found, title=title)
     html = render_page(page)
     write_plots(folder, page.plots)
     for name in set(FIGURES) - {plot.name for plot in page.plots}:
@@ -129,7 +129,8 @@ def notable(found: Exploration) -> list[str]:
     return [sentence for sentence in said if sentence]
 
 
-def _page(found: Exploration, *, title: str) -> Page:
+def make_page(found: Exploration, *, title: str) -> Page:
+    """Return the page of an exploration, under a title."""
     return Page(
         title=f"{title}: what the data hold",
         heading=title,
@@ -147,7 +148,7 @@ def _summary(found: Exploration) -> Section:
 
 
 def _class_section(found: Exploration) -> Section:
-    blocks = (*_drawn(plots.labels(found)), Tables((_classes(found),)))
+    blocks = (*_drawn(plots.labels(found)), Tables((classes(found),)))
     return Section("classes", "Classes", blocks, notes=left_out(found)["classes"], link="Classes")
 
 
@@ -212,7 +213,8 @@ def _tiles(found: Exploration) -> Iterator[Tile]:
         yield Tile("Read", f"{found.num_read:,}", "", "images, for all that is made of pixels")
 
 
-def _classes(found: Exploration) -> Grid:
+def classes(found: Exploration) -> Grid:
+    """Return how many images and patients each class has."""
     parts = list(found.splits)
     rows = []
     for each in found.classes:

@@ -26,7 +26,17 @@ def write(folder: Path, study: Study) -> Path:
     Returns:
         The path of `tune.html`, which is written last.
     """
-    page = Page(
+    page = make_page(study)
+    text = render_page(page)
+    with files.replacing_folder(folder / "plots") as target:
+        write_plots(target, page.plots)
+    files.write_text(folder / "tune.html", text)
+    return folder / "tune.html"
+
+
+def make_page(study: Study) -> Page:
+    """Return the page of a study."""
+    return Page(
         title=f"{study.recipe.name}: search",
         heading=f"Search: {study.recipe.name}",
         lead=_lead(study),
@@ -34,11 +44,6 @@ def write(folder: Path, study: Study) -> Path:
         warnings=tuple(_warnings(study)),
         warnings_title="Before you take the best",
     )
-    text = render_page(page)
-    with files.replacing_folder(folder / "plots") as target:
-        write_plots(target, page.plots)
-    files.write_text(folder / "tune.html", text)
-    return folder / "tune.html"
 
 
 def _summary(study: Study) -> Section:

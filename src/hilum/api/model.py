@@ -1,0 +1,188 @@
+"""A sealed bundle -> a Model to work with: predictions, explanations and an evaluation of any images."""
+
+import base64
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from io import BufferedIOBase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from hilum.api.results import Drawing
+from hilum.images import Location, Source
+from hilum.inference import prediction
+from hilum.inference.explanation import Case, choose_findings, make_cases
+from hilum.inference.prediction import Prediction
+from hilum.inference.predictor import Predictor, find_images
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from hilum.api.classifier import BundleClassifier
+
+Images = Source | BufferedIOBase | Iterable[Source | BufferedIOBase]
+"""One image or several: paths (of folders and zip archives too), bytes, open files, arrays, PIL images."""
+
+
+@dataclass(frozen=True)
+class ImagePredictions(Sequence[Prediction]):
+    """What a model gives for images, in their order."""
+
+    predictor: Predictor
+    predictions: tuple[Prediction, ...]
+
+    def __len__(self) -> int:
+        return len(self.predictions)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.predictions[index]
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """Calibrated probabilities, float64 (images, findings); NaN where an image could not be read."""
+        missing = np.full(len(self.predictor.manifest.findings), np.nan)
+        rows = [missing if given.error else given.probabilities for given in self.predictions]
+        return np.array(rows).reshape(len(rows), len(missing))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader must know: notices, and why images could not be read."""
+        errors = (f"{given.image}: {given.error}" for given in self.predictions if given.error)
+        return (*errors, *prediction.common_warnings(self.predictions))
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return a row an image and finding: image, finding, probability, threshold, decision, warnings, bundle."""
+        return prediction.to_frame(self.predictor, self.predictions)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of the JSON file that `hilum predict` writes."""
+        return prediction.to_dict(self.predictor, self.predictions)
+
+    def write(self, path: str | Path) -> None:
+        """Write a .csv or .json file, as `hilum predict` does."""
+        prediction.write(Path(path), self.predictor, self.predictions)
+
+    def _repr_html_(self) -> str:
+        return str(self.to_frame().drop(columns="bundle").to_html(index=False))
+
+
+@dataclass(frozen=True)
+class Explanations(Sequence[Case]):
+    """Images with the maps of the same findings each, image by image, all on one scale."""
+
+    cases: tuple[Case, ...]
+    bundle: str
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.cases[index]
+
+    def plot(self, number: int = 0) -> Drawing:
+        """Return the drawing of one of them: the film, the film under its map, the map with its scale."""
+        from hilum.report.drawing import maps
+
+        limit = maps.scale_limit(self.cases)
+        return Drawing(maps.panel(self.cases[number], limit=limit, bundle=self.bundle))
+
+    def write(self, folder: str | Path) -> list[Path]:
+        """Write a PNG file each, as `hilum explain` does, and return their paths."""
+        from hilum.report.drawing import map_files, maps
+
+        each = len({case.finding for case in self.cases})
+        images = [self.cases[first : first + each] for first in range(0, len(self.cases), each or 1)]
+        limit, written = maps.scale_limit(self.cases), []
+        for cases, name in zip(images, map_files.names([cases[0].image for cases in images]), strict=True):
+            written += map_files.write(Path(folder), cases, name=name, bundle=self.bundle, limit=limit)
+        return written
+
+    def _repr_html_(self) -> str:
+        pictures = (base64.b64encode(self.plot(number)._repr_png_()).decode() for number in range(len(self)))
+        return "".join(
+            f'<img style="max-width:100%" src="data:image/png;base64,{picture}">' for picture in pictures
+        )
+
+
+class Model:
+    """A sealed bundle, ready to predict. No framework is needed; see `hilum.load`."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        """Take a loaded bundle."""
+        self.predictor = predictor
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """The findings, or classes, in the order of all arrays."""
+        return self.predictor.manifest.findings
+
+    @property
+    def hash(self) -> str:
+        """The bundle's name everywhere: 64 hexadecimal digits."""
+        return self.predictor.bundle.hash
+
+    def predict(self, images: Images) -> ImagePredictions:
+        """Predict one image or several; each is decoded once and run once.
+
+        Args:
+            images: A path of a file, folder or zip archive's member, bytes, an open file, an array ((height, width) or
+                (height, width, 3), uint8 or floating point in [0, 1]), a PIL image; or any of them in a list.
+
+        Returns:
+            One prediction an image. Of an image that cannot be read `error` says why; the others are predicted.
+
+        Raises:
+            UsageError: A path does not exist.
+            LayoutError: A folder holds no image.
+        """
+        return ImagePredictions(self.predictor, tuple(self.predictor.predict(_sources(images))))
+
+    def explain(self, images: Images, findings: Sequence[str] | None = None) -> Explanations:
+        """Explain images by the exact Grad-CAM of each finding; images that cannot be read are left out.
+
+        Args:
+            images: As of `predict`.
+            findings: Which, in any spelling; None for all.
+
+        Raises:
+            UsageError: A path does not exist, or the model does not know a finding.
+        """
+        manifest = self.predictor.manifest
+        wanted = choose_findings(manifest, findings)
+        cases = [
+            case
+            for given in self.predictor.predict(_sources(images), maps=True)
+            if not given.error
+            for case in make_cases(manifest, given, wanted)
+        ]
+        return Explanations(tuple(cases), self.hash)
+
+    def as_classifier(self) -> "BundleClassifier":
+        """Return a view of the model with scikit-learn's interface."""
+        from hilum.api.classifier import BundleClassifier
+
+        return BundleClassifier(self)
+
+    def __repr__(self) -> str:
+        manifest = self.predictor.manifest
+        return f"Model({manifest.name!r}, findings={list(self.findings)}, bundle={self.hash[:16]!r})"
+
+
+def _sources(images: Images) -> Iterator[Source]:
+    """Yield images one by one, folders opened."""
+    if isinstance(images, str | Path | Location):
+        yield from find_images([Path(str(images))])
+    elif isinstance(images, bytes | np.ndarray | Image.Image):
+        yield images
+    elif hasattr(images, "read"):
+        yield images.read()
+    elif isinstance(images, Iterable):
+        for image in images:
+            yield from _sources(image)
+    else:
+        raise TypeError(
+            f"{type(images).__name__} is no image; a path, bytes, an open file, an array, a PIL image, or several of "
+            "them were expected"
+        )
