@@ -13,7 +13,7 @@ from hilum.data.table import Table
 from hilum.errors import DataError, UsageError
 from hilum.evaluation import evaluate, external
 from hilum.report import formatting
-from hilum.report.evaluation import external_section, page
+from hilum.report.evaluation import external_section, page, summary
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +57,21 @@ def test_the_drop_is_told_with_its_interval(result):
     assert stored["comparison"]["Pneumonia"]["auroc"]["difference"]["value"] == difference.value
     assert stored["internal"]["patients"] == 100
     assert not result.metrics["internal"]
+
+
+def test_a_ranking_that_is_worse_than_chance_is_told_before_all_else(sites):
+    table = Table.read(sites.site)
+    turned = table.frame.assign(Pneumonia=1 - table.frame["Pneumonia"])
+
+    found = elsewhere(sites.run, replace(table, frame=turned))
+
+    first, shown = str(found.warnings[0]), summary.section(found)
+    assert found.metrics["findings"]["Pneumonia"]["auroc"]["high"] < 0.5
+    assert first.startswith("Worse than chance: Pneumonia (AUROC 0.")
+    assert shown.blocks[0].tiles[0].remark == "Pneumonia: worse than chance"
+    said = " ".join(summary.failures(found))
+    assert "too extreme" not in said
+    assert "not surely above" not in said
 
 
 def test_what_the_bundle_has_not_seen_is_named(result):

@@ -18,7 +18,7 @@ from hilum.evaluation.cohort import Cohort
 from hilum.evaluation.evaluation import Evaluation
 from hilum.evaluation.external import compare_with_own_test, external_notices, find_report, unseen
 from hilum.evaluation.facts import citations, facts, title
-from hilum.evaluation.scoring import ScoredImages
+from hilum.evaluation.scoring import ScoredImages, ranking_notices
 from hilum.evaluation.subgroups import take_rows
 from hilum.inference.predictor import Predictor
 from hilum.notices import Notice, notice
@@ -184,6 +184,7 @@ def evaluate(
         cases=cases,
         facts=facts(manifest, bundle.hash),
         warnings=(
+            *ranking_notices(scores),
             *_notices(subject, chosen, mapped, scored, test_reads, rows_left_out),
             *(external_notices(external) if external else ()),
         ),

@@ -228,6 +228,7 @@ def score(
         scores=scores,
         facts=(("Predictions", predictions.name), ("Scored", f"by {level}")),
         warnings=(
+            *scoring.ranking_notices(scores),
             *notes,
             notice("predictions-of-bundle", bundle=predictions.bundle[:12])
             if predictions.bundle

@@ -1,5 +1,6 @@
 """Labels and probabilities -> Scores with intervals: the one place where anything is scored."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -9,6 +10,7 @@ from hilum import stats
 from hilum.bundle import DecisionRule
 from hilum.data.table import Table
 from hilum.evaluation.subgroups import Subgroups, subgroups
+from hilum.notices import Notice, notice
 from hilum.recipe import Task
 from hilum.stats import ClassScores, Resampling, Scores
 
@@ -101,3 +103,21 @@ def score(
         prevalence=prevalence,
         resampling=by_patient,
     )
+
+
+def worse_than_chance(high: float | None) -> bool:
+    """Return whether an AUROC with this upper end of its interval lies below 0.5 with the whole of it."""
+    return high is not None and high < 0.5
+
+
+def ranking_notices(scores: Scores | ClassScores) -> Iterator[Notice]:
+    """Yield that findings are ranked worse than chance, where any are: what a reader must know first."""
+    findings = (scores.classes if isinstance(scores, ClassScores) else scores).findings
+    aurocs = {name: found.metrics["auroc"] for name, found in findings.items()}
+    worse = [
+        f"{name} (AUROC {auroc.value:.3f}, {auroc.low:.3f} to {auroc.high:.3f})"
+        for name, auroc in aurocs.items()
+        if worse_than_chance(auroc.high)
+    ]
+    if worse:
+        yield notice("worse-than-chance", findings=worse)

@@ -34,6 +34,14 @@ def _own_test_among(*, shared: int, images: int, new: str) -> str:
 
 
 EVALUATION = {
+    "worse-than-chance": Wording(
+        "warning",
+        lambda *, findings: (
+            f"Worse than chance: {', '.join(findings)}. Here the model ranks images without the finding above those "
+            "with it: do not use it on such images, and see whether labels or images are inverted."
+        ),
+        "The whole interval of the AUROC lies below 0.5; no calibration and no threshold mends a wrong ranking.",
+    ),
     "leaky-split": Wording(
         "warning",
         _leaky,

@@ -69,6 +69,12 @@ def test_sizes_come_from_the_images_where_the_table_does_not_tell():
     assert of(made(labels=labels), "image size", width=sizes, height=sizes).value > 0.95
 
 
+def test_where_no_two_images_have_one_size_the_area_tells():
+    labels = np.arange(5000) % 5 < 2
+    side = np.arange(5000) + 5000 * labels + 1
+    assert of(made(5000, labels=labels, width=side, height=side), "image size").value > 0.95
+
+
 def test_what_cannot_be_estimated_says_why():
     reasons = {one.factor: str(one.reason) for one in associations(made(view="PA"))}
     assert reasons["view"] == "the same in all images"

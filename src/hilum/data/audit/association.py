@@ -123,8 +123,7 @@ def _sizes(width: NDArray[np.int64], height: NDArray[np.int64]) -> NDArray[np.in
     sizes = pd.Series(list(zip(width.tolist(), height.tolist(), strict=True)))
     common = sizes.map(sizes[known].value_counts(normalize=True)).fillna(0).to_numpy() >= _COMMON
     area = pd.Series(np.where(known & ~common, width * height, np.nan))
-    levels = _tenths(area)
-    levels[common] = _BINS + pd.factorize(sizes[common])[0]
+    levels = np.where(common, _BINS + pd.factorize(sizes)[0], _tenths(area))
     return np.where(known, levels, -1)
 
 

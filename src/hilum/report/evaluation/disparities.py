@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from hilum.evaluation.scoring import worse_than_chance
 from hilum.evaluation.subgroups import UNKNOWN, Baseline, Factor, Level, Subgroups
 from hilum.progress import count
 from hilum.report import formatting
@@ -43,7 +44,12 @@ def disparity_sentences(found: Subgroups) -> tuple[str, ...]:
         lines.append(
             f"At the threshold levels lie apart, by intervals that do not overlap: {'; '.join(apart)}."
         )
-    unsure = [name for name, one in found.baseline.items() if not _surely_above(one)]
+    # What is worse than chance is told before all else, and more than this.
+    unsure = [
+        name
+        for name, one in found.baseline.items()
+        if not _surely_above(one) and not worse_than_chance(one.model.high)
+    ]
     if unsure:
         lines.append(_matched(found, unsure))
     return tuple(lines)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from hilum.evaluation.evaluation import Evaluation
+from hilum.evaluation.scoring import worse_than_chance
 from hilum.progress import count
 from hilum.report import formatting
 from hilum.report.evaluation import plots
@@ -50,7 +51,7 @@ def _tiles(evaluation: Evaluation) -> list[Tile]:
         at = f"at threshold {formatting.probability(float(evaluation.decision.array[0]))}"
         prevalence = formatting.per_cent(entries["positives"], entries["positives"] + entries["negatives"])
         remarks = {
-            "auroc": findings[0],
+            "auroc": f"{findings[0]}: worse than chance" if worse_than_chance(entries["auroc"]["high"]) else findings[0],
             "sensitivity": at,
             "specificity": at,
             "ppv": f"at a prevalence of {prevalence}",
@@ -148,6 +149,9 @@ def _miscalibrated(evaluation: Evaluation) -> list[str]:
     for finding in evaluation.findings:
         slope = plots.scores_of(evaluation, finding)["calibration_slope"]
         if slope.get("low") is None or slope.get("high") is None:
+            continue
+        # A wrong ranking is told by itself: its probabilities are not too extreme but point the wrong way.
+        if worse_than_chance(plots.scores_of(evaluation, finding)["auroc"]["high"]):
             continue
         if slope["high"] < 1:
             extreme.append(finding)

@@ -1,0 +1,80 @@
+"""Films of which almost no two have one size, as hospitals and published sets have them, from index to report."""
+
+import json
+import sys
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from hilum import __main__, images
+from hilum.data.table import Table
+
+SMALL = (
+    "data.size=32", "train.epochs=1", "model.weights=none", "model.freeze=none", "split.method=patient",
+    "model.architecture=custom_cnn",
+)  # fmt: skip
+
+
+@pytest.fixture
+def hilum(monkeypatch, tmp_path):
+    """Runs the command line in this process and in a folder of its own; fails where it does."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["hilum", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            __main__.main()
+        assert not end.value.code
+
+    return run
+
+
+def draw(folder, count):
+    """Draw films in class folders, brighter where there is pneumonia, no two of one size."""
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        name = ("NORMAL", "PNEUMONIA")[number % 2]
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        grey = rng.normal(90 + 60 * (number % 2), 30, (40 + number % 40, 40 + number // 40))
+        cv2.imwrite(str(folder / name / f"{number:04d}.png"), np.clip(grey, 0, 255).astype(np.uint8))
+
+
+def whole_way(hilum, tmp_path, image):
+    """Goes from a table to its report on all its images; gives what metadata alone tell of Pneumonia."""
+    for command in ("audit", "explore"):
+        hilum("data", command, "table.parquet", "-o", command)
+    hilum("train", "kermany-custom-cnn", "--data", "table.parquet", "-o", "run",
+          *(word for change in SMALL for word in ("--set", change)))  # fmt: skip
+    hilum("evaluate", "run", "--split", "all", "-o", "report")
+    hilum("explain", "run", image, "-o", "maps")
+
+    for page in ("audit/audit.html", "explore/explore.html", "report/report.html"):
+        assert (tmp_path / page).is_file()
+    assert len(list((tmp_path / "maps").glob("*.png"))) == 1
+    metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
+    return metrics["subgroups"]["baseline"]["Pneumonia"]
+
+
+def test_drawn_films_of_1500_sizes(hilum, tmp_path):
+    draw(tmp_path / "films", 1500)
+    hilum("data", "index", "films", "-o", "table.parquet")
+
+    baseline = whole_way(hilum, tmp_path, tmp_path / "films" / "NORMAL" / "0000.png")
+
+    assert baseline["image size"]["value"] == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.real
+def test_real_films_of_118_sizes(hilum, tmp_path, shared_data):
+    hilum("data", "index", shared_data / "kermany_original", "-o", "all.parquet")
+    table = Table.read(tmp_path / "all.parquet")
+    # Two sizes occur twice; where none is common, all are told by their area.
+    sizes = [images.read(table.location(row)).geometry for row in range(len(table))]
+    alone = ~pd.Series([(size.width, size.height) for size in sizes]).duplicated()
+    table.select(alone.to_numpy(bool)).write(tmp_path / "table.parquet")
+
+    baseline = whole_way(hilum, tmp_path, table.location(0))
+
+    assert baseline["image size"]["value"] > 0.8
