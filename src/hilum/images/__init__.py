@@ -6,7 +6,14 @@ for pictures, and `prepare_and_read` both of one decoding.
 
 from hilum.images.decoded import MIN_SIDE, Header, Provenance
 from hilum.images.geometry import FITS, Geometry
-from hilum.images.location import Location, read_bytes, stack_members
+from hilum.images.location import (
+    ARCHIVE_SUFFIXES,
+    Location,
+    list_members,
+    read_bytes,
+    reading_order,
+    stack_members,
+)
 from hilum.images.radiograph import (
     IMAGE_SUFFIXES,
     PREPARE_VERSION,
@@ -20,6 +27,7 @@ from hilum.images.radiograph import (
 )
 
 __all__ = [
+    "ARCHIVE_SUFFIXES",
     "FITS",
     "IMAGE_SUFFIXES",
     "MIN_SIDE",
@@ -32,9 +40,11 @@ __all__ = [
     "Radiograph",
     "Source",
     "header",
+    "list_members",
     "prepare",
     "prepare_and_read",
     "read",
     "read_bytes",
+    "reading_order",
     "stack_members",
 ]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hilum.data.table import BOX_COLUMNS, MEMBER, SPLITS, Table, archive_members, no_boxes
 from hilum.errors import DataError, LayoutError, nearest
-from hilum.images import IMAGE_SUFFIXES
+from hilum.images import ARCHIVE_SUFFIXES, IMAGE_SUFFIXES
 from hilum.recipe.findings import DEVICES, NO_FINDING, VOCABULARY, named, tokens
 
 OLDEST = 120.0
@@ -168,7 +168,7 @@ def images_in(folder: Path) -> list[str]:
 
 
 def walk_images(folder: Path) -> Iterator[str]:
-    """Yield the paths of all images under `folder`, those in ZIP archives too, relative and with `/`."""
+    """Yield the paths of all images under `folder`, those in zip and tar archives too, relative and with `/`."""
     seen: set[tuple[int, int]] = set()
     for place, folders, names in os.walk(folder, followlinks=True):
         status = os.stat(place)  # noqa: PTH116
@@ -183,7 +183,7 @@ def walk_images(folder: Path) -> Iterator[str]:
         for name in sorted(names):
             if is_image(name):
                 yield prefix + name
-            elif name.lower().endswith(".zip") and not name.startswith("."):
+            elif name.lower().endswith(ARCHIVE_SUFFIXES) and not name.startswith("."):
                 archives.append(name)
         for name in archives:
             members = archive_members(Path(place) / name)
