@@ -102,3 +102,8 @@ def printable(name: str | Path) -> str:
 def is_text(name: str | Path) -> bool:
     """Return whether a file's name is UTF-8, so that tables and reports can hold it."""
     return str(name).isascii() or printable(name) == str(name)
+
+
+def is_system_file(name: str) -> bool:
+    """Return whether a file is one that macOS or Windows leaves in folders that are looked at."""
+    return name.lower() in (".ds_store", "thumbs.db", "desktop.ini") or name.startswith("._")

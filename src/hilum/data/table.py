@@ -44,7 +44,7 @@ class Source:
     """A data set that rows come from.
 
     Attributes:
-        name: What the `source` column says.
+        name: What the `source` column says; bytes of a folder's name that are no UTF-8 are escaped.
         root: The folder that image paths are relative to; kept absolute.
         citation: The publication to cite.
         terms: Licence or terms of use, and what a user must know of the labels.
@@ -59,6 +59,7 @@ class Source:
     states_no_finding: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "name", files.printable(self.name))
         object.__setattr__(self, "root", absolute(self.root))
 
 
@@ -325,7 +326,7 @@ def make_frame(
     if odd := sorted(set(columns) - set(_UNKNOWN)):
         raise TypeError(f"a table has no column {odd[0]!r}; it has: {', '.join(_UNKNOWN)}")
     index = pd.RangeIndex(len(image))
-    values = {**_UNKNOWN, **columns, "image": image, "source": source, "patient": patient}
+    values = {**_UNKNOWN, **columns, "image": image, "source": files.printable(source), "patient": patient}
     types = {"age": np.dtype(np.float64), "width": np.dtype(np.int64), "height": np.dtype(np.int64)}
 
     def column(name: str) -> pd.Series:

@@ -1,4 +1,4 @@
-"""A radiograph (PNG, JPEG, TIFF, DICOM, one array of a stack) becomes a grey image in [0, 1] that knows its origin.
+"""A radiograph (a raster file, DICOM, one array of a stack) becomes a grey image in [0, 1] that knows its origin.
 
 `prepare` is the only way from a file to what a network sees; `read` gives the same image at full resolution
 for pictures, and `prepare_and_read` both of one decoding.
@@ -21,6 +21,7 @@ from hilum.images.radiograph import (
     Radiograph,
     Source,
     header,
+    is_image,
     prepare,
     prepare_and_read,
     read,
@@ -40,6 +41,7 @@ __all__ = [
     "Radiograph",
     "Source",
     "header",
+    "is_image",
     "list_members",
     "prepare",
     "prepare_and_read",
