@@ -1,5 +1,6 @@
 """The command line's entry: exceptions become one or two lines and an exit status."""
 
+import io
 import os
 import sys
 
@@ -11,6 +12,10 @@ def main() -> None:
     from hilum.cli import app
     from hilum.errors import HilumError
 
+    # A file's name may be no UTF-8; printing it must not end the command.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in sys.argv or bool(os.environ.get("HILUM_DEBUG"))
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     if not debug:

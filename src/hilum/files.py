@@ -1,4 +1,4 @@
-"""Writes a file or a folder whole or not at all: temporary neighbour, fsync, rename."""
+"""Writes a file or a folder whole or not at all (temporary neighbour, fsync, rename); names made fit to print."""
 
 import contextlib
 import os
@@ -8,6 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
+def cache_directory() -> Path:
+    """Return the folder of all caches: `$HILUM_CACHE`, else `hilum` in `$XDG_CACHE_HOME` or `~/.cache`."""
+    if own := os.environ.get("HILUM_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hilum"
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path` so that a crash leaves either the old file or the new one."""
     with replacing(path) as temporary:
@@ -15,8 +22,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write `content` to `path` as UTF-8, whole or not at all."""
-    write_bytes(path, content.encode())
+    """Write `content` to `path` as UTF-8, whole or not at all; what UTF-8 cannot hold is escaped by backslashes."""
+    write_bytes(path, content.encode(errors="backslashreplace"))
 
 
 @contextlib.contextmanager
@@ -82,3 +89,21 @@ def spreadsheet_safe(text: str) -> str:
     """Put an apostrophe before text that begins like a formula or with a control character."""
     dangerous = text[:1] in set("=+-@") or text[:1] < " " or text[:1] == "\x7f"
     return f"'{text}" if text and dangerous else text
+
+
+def printable(name: str | Path) -> str:
+    r"""Return a file's name as text: bytes that are no UTF-8, which Python keeps as surrogates, become `\xff`."""
+    try:
+        return str(name).encode(errors="surrogateescape").decode(errors="backslashreplace")
+    except UnicodeEncodeError:
+        return str(name).encode(errors="backslashreplace").decode()
+
+
+def is_text(name: str | Path) -> bool:
+    """Return whether a file's name is UTF-8, so that tables and reports can hold it."""
+    return str(name).isascii() or printable(name) == str(name)
+
+
+def is_system_file(name: str) -> bool:
+    """Return whether a file is one that macOS or Windows leaves in folders that are looked at."""
+    return name.lower() in (".ds_store", "thumbs.db", "desktop.ini") or name.startswith("._")

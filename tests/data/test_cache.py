@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 import zipfile
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hilum import images
+from hilum import files, images
 from hilum.data import cache
 from hilum.data.table import Source, Table, make_frame
 from hilum.errors import DataError, ImageError, UsageError
@@ -85,6 +86,24 @@ def test_cached_pixels_are_those_of_prepare(tmp_path: Path, fit: str) -> None:
     assert any(
         "scale" in step for step in images.prepare(tmp_path / "large.jpeg", SIZE, fit).provenance.steps
     )
+
+
+def test_a_packed_archive_is_read_from_its_front_to_its_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
+        for number in range(6):
+            content = png(number)
+            member = tarfile.TarInfo(f"{number}.png")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    table = table_of(tmp_path, [f"a.tar.gz::{number}.png" for number in (4, 0, 5, 2, 1, 3)])
+    read, read_bytes = [], images.read_bytes
+    monkeypatch.setattr(cache, "_num_cores", lambda: 1)
+    monkeypatch.setattr(images, "read_bytes", lambda place: read.append(place.member) or read_bytes(place))
+    cached = build(table, tmp_path)
+    assert read == [f"{number}.png" for number in range(6)]
+    np.testing.assert_array_equal(cached.images(np.arange(6)), prepared(table))
 
 
 def test_sizes_of_originals_are_kept(tmp_path: Path) -> None:
@@ -518,8 +537,8 @@ def test_an_empty_table_gives_an_empty_cache(tmp_path: Path) -> None:
 def test_the_default_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HILUM_CACHE", "/somewhere")
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-    assert cache.default_directory() == Path("/somewhere")
+    assert files.cache_directory() == Path("/somewhere")
     monkeypatch.delenv("HILUM_CACHE")
-    assert cache.default_directory() == Path("/xdg/hilum")
+    assert files.cache_directory() == Path("/xdg/hilum")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache.default_directory() == Path.home() / ".cache" / "hilum"
+    assert files.cache_directory() == Path.home() / ".cache" / "hilum"

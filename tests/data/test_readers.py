@@ -1,6 +1,8 @@
 """Detection and arguments, class folders, and CSV files; the data sets have files of their own."""
 
+import os
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -135,6 +137,107 @@ def test_class_folders_with_splits(tmp_path):
         ("val", 0),
         ("val", 1),
     ]
+
+
+def test_spellings_of_one_class_are_one_finding(tmp_path):
+    put_images(tmp_path / "train" / "COVID_19", "a.png")
+    put_images(tmp_path / "train" / "NORMAL", "b.png")
+    put_images(tmp_path / "test" / "Covid 19 ", "a.png")
+    put_images(tmp_path / "test" / "Normal", "b.png")
+    put_images(tmp_path / "test" / "Unauff\u00e4llig", "c.png")
+    put_images(tmp_path / "train" / "Unauffa\u0308llig", "c.png")
+    table = readers.read(tmp_path)
+    assert len(table.findings) == 1
+    assert table.labels(table.findings).sum() == 2
+    assert "'Covid 19 ' and 'COVID_19' are one finding, Covid 19" in table.notes
+
+
+def test_the_class_taken_as_normal_is_named(tmp_path):
+    put_images(tmp_path / "a" / "Gesund", "a.png")
+    put_images(tmp_path / "a" / "Lungenentz\u00fcndung", "b.png")
+    table = readers.read(tmp_path / "a")
+    assert table.findings == ("Lungenentz\u00fcndung",)
+    assert table.sources[0].states_no_finding
+    assert "Gesund: taken as No Finding, every finding is absent" in table.notes
+    put_images(tmp_path / "b" / "Tuberculosis", "a.png")
+    put_images(tmp_path / "b" / "Sarcoidosis", "b.png")
+    assert any(
+        "each of the 2 classes is a finding of its own" in note for note in readers.read(tmp_path / "b").notes
+    )
+
+
+def test_images_beside_masks_are_read_and_masks_are_counted(tmp_path):
+    for name in ("COVID", "Normal"):
+        put_images(tmp_path / name / "images", "a.png", "b.png")
+        put_images(tmp_path / name / "masks", "a.png", "b.png")
+    table = readers.read(tmp_path)
+    assert table.findings == ("COVID",)
+    assert table.frame["image"].tolist() == [
+        f"{name}/images/{image}.png" for name in ("COVID", "Normal") for image in "ab"
+    ]
+    assert "4 left out: images in folders masks inside class folders" in table.notes
+
+
+def test_images_and_masks_alone_are_no_classes(tmp_path):
+    put_images(tmp_path / "images", "a.png")
+    put_images(tmp_path / "masks", "a.png")
+    with pytest.raises(LayoutError, match="no known layout"):
+        readers.read(tmp_path)
+
+
+def test_images_of_any_suffix_are_read_and_the_others_counted(tmp_path):
+    put_images(tmp_path / "Normal", "a.png")
+    mass = tmp_path / "Mass"
+    put_images(mass, "a.bmp", "b.webp", "c.TIF", "d.png", "e.png", "g.gif")
+    (mass / "d.png").rename(mass / "d")
+    (mass / "e.png").rename(mass / "1.2.840")
+    (mass / "f.JFIF").write_bytes((mass / "d").read_bytes())
+    for name in ("readme.txt", "licence.TXT", "NOTES", "Thumbs.db", "desktop.ini", ".DS_Store"):
+        put_text(mass / name, "hello")
+    table = readers.read(tmp_path)
+    assert sorted(table.frame["image"]) == sorted(
+        ["Normal/a.png", *(f"Mass/{name}" for name in ("a.bmp", "b.webp", "c.TIF", "d", "1.2.840", "f.JFIF"))]
+    )
+    assert {note for note in table.notes if "left out" in note} == {
+        "1 left out: files that end in .gif",
+        "1 left out: files that end in no suffix",
+        "2 left out: files that end in .txt",
+    }
+
+
+def test_links_are_followed_and_those_that_lead_nowhere_are_counted(tmp_path):
+    put_images(tmp_path / "elsewhere", "a.png")
+    put_images(tmp_path / "set" / "Normal", "a.png")
+    (tmp_path / "set" / "Mass").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "set" / "Normal" / "b.png").symlink_to(tmp_path / "elsewhere" / "a.png")
+    (tmp_path / "set" / "Normal" / "c.png").symlink_to(tmp_path / "gone.png")
+    (tmp_path / "set" / "Nodule").symlink_to(tmp_path / "gone")
+    table = readers.read(tmp_path / "set")
+    assert table.frame["image"].tolist() == ["Mass/a.png", "Normal/a.png", "Normal/b.png"]
+    assert "2 left out: links that lead nowhere, such as Nodule" in table.notes
+    assert len(table.missing_images()) == 0
+
+
+def test_patients_are_taken_from_the_names_that_tell(tmp_path):
+    put_images(tmp_path / "Mass", "00000001_000.png", "00000001_001.png", "x.png")
+    put_images(tmp_path / "Normal", "IM-0001-0001.jpeg", "20240101_001.png")
+    table = readers.read(tmp_path)
+    assert table.frame["patient"].tolist() == [
+        *("00000001", "00000001", "Mass/x.png", "Normal/20240101_001.png", "IM-0001")
+    ]
+    assert any("patients of 3 images are taken from the file names" in note for note in table.notes)
+
+
+def test_names_that_are_not_utf8_are_left_out_and_named(tmp_path):
+    root = Path(os.fsdecode(os.fsencode(tmp_path) + b"/Thorax\xfc"))
+    for name in ("Normal", "Mass", "Nodule\udce4"):
+        put_images(root / name, "a.png", "film\udcff.png")
+    table = readers.read(root)
+    assert table.frame["image"].tolist() == ["Mass/a.png", "Normal/a.png"]
+    assert set(table.frame["source"]) == {r"Thorax\xfc"}
+    assert r"3 left out: names that are not UTF-8, such as Nodule\xe4" in table.notes
+    table.write(tmp_path / "t.parquet")
+    assert len(readers.read(tmp_path / "t.parquet").missing_images()) == 0
 
 
 def test_no_x_says_nothing_of_the_other_classes(tmp_path):

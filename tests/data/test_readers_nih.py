@@ -1,9 +1,12 @@
+import io
+import tarfile
 import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from hilum import images
 from hilum.data import readers
 from hilum.errors import DataError, LayoutError
 from hilum.recipe.findings import NIH_FINDINGS
@@ -51,6 +54,18 @@ def put_zip(path, *members):
     with zipfile.ZipFile(path, "w") as archive:
         for member in members:
             archive.writestr(member, b"x")
+
+
+def put_tar(path, *members):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:gz") as archive:
+        for member in members:
+            content = io.BytesIO()
+            Image.new("L", (40, 40)).save(content, "PNG")
+            info = tarfile.TarInfo(member)
+            info.size = content.tell()
+            content.seek(0)
+            archive.addfile(info, content)
 
 
 def put_csv_2020(root):
@@ -122,6 +137,17 @@ def test_images_lie_in_numbered_folders_archives_and_flat(tmp_path):
     ]
     assert len(table.missing_images()) == 0
     assert table.location(1).member == "images/00000001_001.png"
+
+
+def test_the_archives_of_the_download_are_read_in_place(tmp_path):
+    put_csv_2020(tmp_path)
+    put_tar(tmp_path / "images" / "images_001.tar.gz", *(f"images/{name}" for name in NAMES[:2]))
+    put_tar(tmp_path / "images" / "images_002.tar.gz", f"images/{NAMES[2]}", f"../{NAMES[2]}")
+    for source in (tmp_path, tmp_path / "images"):
+        table = readers.read(source)
+        check_rows(table)
+        assert len(table.missing_images()) == 0
+        assert all(images.prepare(table.location(row), 32).pixels.shape == (32, 32) for row in range(3))
 
 
 def test_an_unpacked_image_is_preferred_to_the_archive_beside_it(tmp_path):

@@ -12,7 +12,7 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 
 from hilum.errors import ImageError, UsageError
-from hilum.images import FITS, IMAGE_SUFFIXES, PREPARE_VERSION, Location, prepare, radiograph, read
+from hilum.images import FITS, IMAGE_SUFFIXES, PREPARE_VERSION, Location, is_image, prepare, radiograph, read
 
 Encode = Callable[..., bytes]
 
@@ -93,12 +93,30 @@ def test_suffixes_are_lower_case_and_dotted() -> None:
     assert all(suffix.startswith(".") and suffix == suffix.lower() for suffix in IMAGE_SUFFIXES)
 
 
+def test_a_file_is_an_image_by_its_name_else_by_its_first_bytes(tmp_path: Path, encode: Encode) -> None:
+    content = {
+        "png": encode(np.zeros((40, 40), np.uint8), "PNG"),
+        "dcm": bytes(128) + b"DICM",
+        "txt": b"text",
+    }
+    for name, (kind, expected) in {
+        "a.JFIF": ("txt", True),
+        "a": ("png", True),
+        "1.2.840.7": ("dcm", True),
+        "README": ("txt", False),
+        "a.txt": ("png", False),
+    }.items():
+        (tmp_path / name).write_bytes(content[kind])
+        assert is_image(tmp_path / name) is expected
+    assert not is_image(tmp_path / "missing")
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         (b"", "^empty file$"),
-        (b"This is no image at all.", "^not a PNG, JPEG, TIFF or DICOM file$"),
-        (b"GIF89a" + bytes(100), "^not a PNG, JPEG, TIFF or DICOM file$"),
+        (b"This is no image at all.", "^not a PNG, JPEG, TIFF, BMP, WebP or DICOM file$"),
+        (b"GIF89a" + bytes(100), "^not a PNG, JPEG, TIFF, BMP, WebP or DICOM file$"),
         (b"\x89PNG\r\n\x1a\n", "^damaged PNG"),
         (b"\xff\xd8\xff", "^damaged JPEG"),
         (b"II*\0", "^damaged TIFF"),

@@ -1,6 +1,8 @@
 """PNG, JPEG and TIFF files of every kind become the grey values that they store."""
 
 import io
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -275,3 +277,35 @@ def test_square_and_picture_of_one_decoding_are_those_of_two(
     np.testing.assert_array_equal(radiograph.grey, read(data).grey)
     assert radiograph.provenance == read(data).provenance
     assert any("scale" in step for step in prepared.provenance.steps) == (form == "JPEG")
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+@pytest.mark.parametrize("before_pixels", [True, False])
+def test_a_png_with_a_large_text_is_read_without_it(
+    picture: np.ndarray, encode: Encode, before_pixels: bool
+) -> None:
+    data = encode(picture, "PNG")
+    place = data.index(b"IDAT" if before_pixels else b"IEND") - 4
+    text = png_chunk(b"zTXt", b"XMP\0\0" + zlib.compress(bytes(3 * 2**20)))
+    radiograph = read(data[:place] + text + data[place:])
+    np.testing.assert_array_equal(np.rint(radiograph.grey * 255), picture)
+    assert radiograph.provenance.steps == ("texts left out",)
+
+
+def test_a_damaged_png_with_a_text_stays_damaged(picture: np.ndarray, encode: Encode) -> None:
+    data = encode(picture, "PNG")
+    place = data.index(b"IDAT") - 4
+    with pytest.raises(ImageError, match=r"^(damaged|truncated) PNG"):
+        read(data[:place] + png_chunk(b"tEXt", b"a\0b") + data[place : place + 20])
+
+
+@pytest.mark.parametrize(("form", "options"), [("BMP", {}), ("WEBP", {"lossless": True})])
+def test_bitmaps_and_webp_are_read(
+    picture: np.ndarray, encode: Encode, form: str, options: dict[str, bool]
+) -> None:
+    radiograph = read(encode(picture, form, **options))
+    np.testing.assert_array_equal(np.rint(radiograph.grey * 255), picture)
+    assert radiograph.provenance.format == form

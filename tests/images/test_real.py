@@ -28,7 +28,7 @@ REFUSED = {
     "badVR.dcm": f"RT Dose Storage; {EXPECTED}",
     "image_dfl.dcm": SECONDARY,
     "multiframe.dcm": f"VL Whole Slide Microscopy Image Storage; {EXPECTED}",
-    "no_meta.dcm": "not a PNG, JPEG, TIFF or DICOM file",
+    "no_meta.dcm": "not a PNG, JPEG, TIFF, BMP, WebP or DICOM file",
     "test-SR.dcm": f"Comprehensive SR Storage; {EXPECTED}",
 }
 READ = ("fuji_cr_mono1_10bit_no_meta", "nih_dx_mono2_1024.dcm")

@@ -23,7 +23,9 @@ def predict(
     model: BundleArgument,
     paths: Annotated[
         list[Path],
-        typer.Argument(help="Image files (PNG, JPEG, TIFF, DICOM), folders of them, or ARCHIVE.zip::MEMBER."),
+        typer.Argument(
+            help="Image files (PNG, JPEG, TIFF, BMP, WebP, DICOM), folders of them, or ARCHIVE.zip::MEMBER."
+        ),
     ],
     output: Annotated[
         Optional[Path],  # noqa: UP045
@@ -98,7 +100,9 @@ def explain(
     model: BundleArgument,
     paths: Annotated[
         list[Path],
-        typer.Argument(help="Image files (PNG, JPEG, TIFF, DICOM), folders of them, or ARCHIVE.zip::MEMBER."),
+        typer.Argument(
+            help="Image files (PNG, JPEG, TIFF, BMP, WebP, DICOM), folders of them, or ARCHIVE.zip::MEMBER."
+        ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder for the pictures.")] = Path(
         "maps"

@@ -83,7 +83,7 @@ def build(
         table: What to prepare.
         size: Side of the squares in pixels.
         fit: One of `images.FITS`.
-        directory: The folder of all caches; None: `default_directory()`.
+        directory: The folder of all caches; None: `files.cache_directory()`.
         on_progress: Called with how many rows are done, and of how many.
 
     Raises:
@@ -91,7 +91,7 @@ def build(
         DataError: The disk is full, or the folder cannot be written to.
     """
     check(size, fit)
-    folder = (directory or default_directory()) / f"{fit}-{size}-v{images.PREPARE_VERSION}"
+    folder = (directory or files.cache_directory()) / f"{fit}-{size}-v{images.PREPARE_VERSION}"
     locations = _locations(table)
     rows = _Rows(len(table))
 
@@ -130,13 +130,6 @@ def build(
     )
 
 
-def default_directory() -> Path:
-    """Return the folder of all caches: `$HILUM_CACHE`, else `hilum` in `$XDG_CACHE_HOME` or `~/.cache`."""
-    if own := os.environ.get("HILUM_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hilum"
-
-
 _PIXELS = "pixels.u8"
 _INDEX = "index.sqlite"
 _BLOCK, _BLOCK_BYTES = 256, 16 * 2**20
@@ -155,6 +148,7 @@ CREATE TABLE IF NOT EXISTS entries (
 ) WITHOUT ROWID;
 """
 _DECODERS = (
+    "hilum",
     "pillow",
     "opencv-python-headless",
     "pydicom",
@@ -351,6 +345,7 @@ def _prepare(
 ) -> None:
     """Prepare the rows of which nothing is known, on all cores."""
     missing = rows.missing()
+    missing = [missing[place] for place in images.reading_order([locations[row] for row in missing])]
     _log.info("preparing %d images into %s", len(missing), store.folder)
     needed, free = len(missing) * store.size**2, shutil.disk_usage(store.folder).free
     if needed > free:

@@ -5,7 +5,6 @@ import html
 import io
 import json
 import os
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -20,7 +19,7 @@ from pyarrow import parquet
 
 from hilum import files
 from hilum.errors import DataError, ImageError, UsageError, nearest
-from hilum.images import Location, stack_members
+from hilum.images import Location, list_members, stack_members
 from hilum.recipe.findings import DEVICES, NO_FINDING, named
 
 FORMAT = 1
@@ -46,7 +45,7 @@ class Source:
     """A data set that rows come from.
 
     Attributes:
-        name: What the `source` column says.
+        name: What the `source` column says; bytes of a folder's name that are no UTF-8 are escaped.
         root: The folder that image paths are relative to; kept absolute.
         citation: The publication to cite.
         terms: Licence or terms of use, and what a user must know of the labels.
@@ -61,6 +60,7 @@ class Source:
     states_no_finding: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "name", files.printable(self.name))
         object.__setattr__(self, "root", absolute(self.root))
 
 
@@ -78,10 +78,10 @@ class Table:
     Attributes:
         frame: One row an image, a RangeIndex, and the columns `COLUMNS`, then one float64 column a finding:
             1 present, 0 absent, NaN unknown. Paths are relative to the source's root, with `/` between
-            folders, `archive.zip::member` for an image inside an archive, and `archive.npz::stack.npy/17` for
-            one of a stack of arrays. `age` is float64 years, NaN unknown; `width` and `height` are those of the
-            original, int64, 0 unknown; text is never null, empty means unknown (`image`, `source` and `patient`
-            are never empty). Not to be written to.
+            folders, `archive.zip::member` for an image inside an archive (`.tar`, `.tar.gz` and `.tgz` too),
+            and `archive.npz::stack.npy/17` for one of a stack of arrays. `age` is float64 years, NaN unknown;
+            `width` and `height` are those of the original, int64, 0 unknown; text is never null, empty means
+            unknown (`image`, `source` and `patient` are never empty). Not to be written to.
         findings: Names of the finding columns, in their order.
         sources: The data sets that the rows come from.
         boxes: Columns `BOX_COLUMNS`; x, y (of the upper left corner), width and height are float64 fractions
@@ -343,7 +343,7 @@ def make_frame(
     if odd := sorted(set(columns) - set(_UNKNOWN)):
         raise TypeError(f"a table has no column {odd[0]!r}; it has: {', '.join(_UNKNOWN)}")
     index = pd.RangeIndex(len(image))
-    values = {**_UNKNOWN, **columns, "image": image, "source": source, "patient": patient}
+    values = {**_UNKNOWN, **columns, "image": image, "source": files.printable(source), "patient": patient}
     types = {"age": np.dtype(np.float64), "width": np.dtype(np.int64), "height": np.dtype(np.int64)}
 
     def column(name: str) -> pd.Series:
@@ -376,17 +376,16 @@ def absolute(path: Path) -> Path:
 
 
 def archive_members(path: Path) -> list[str]:
-    """List the files of a ZIP archive, without what macOS adds and without names that lead out of it.
+    """List the files of a zip or tar archive, without what macOS adds and without names that lead out of it.
 
     Raises:
         DataError: The archive is damaged.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise DataError(f"{path} is no whole ZIP archive ({error}); get it again or remove it") from None
-    return [name for name in names if not name.endswith("/") and "__MACOSX" not in name and _inside(name)]
+        names = list_members(path)
+    except ImageError as error:
+        raise DataError(f"{path} is {error}; get it again or remove it") from None
+    return [name for name in names if "__MACOSX" not in name and _inside(name)]
 
 
 def _names_in(root: Path, folder: str) -> frozenset[str]:

@@ -25,7 +25,7 @@ class Provenance:
     """How a file became grey values, and what its header says about the picture.
 
     Attributes:
-        format: `"PNG"`, `"JPEG"`, `"TIFF"`, `"DICOM"` or `"NPY"`.
+        format: `"PNG"`, `"JPEG"`, `"TIFF"`, `"BMP"`, `"WEBP"`, `"DICOM"` or `"NPY"`.
         steps: What was done to the stored values, in order.
         notices: What a reader of the result should know; no values of a patient.
         view: `"PA"`, `"AP"`, `"LATERAL"` or `""` (not told).

@@ -1,6 +1,7 @@
-"""Where an image is: a file, a member of a zip archive, or one of a stack of arrays; read in place, within bounds."""
+"""Where an image is: a file, a member of an archive, or one of a stack of arrays; read in place, within bounds."""
 
 import collections
+import functools
 import io
 import math
 import os
@@ -8,27 +9,33 @@ import re
 import stat
 import threading
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO, Self
+from typing import IO, Protocol, Self
 
 import numpy as np
 
 from hilum.errors import ImageError
+from hilum.images import tar
 
 MAX_BYTES = 256 * 2**20
 """The largest file that is read; a chest radiograph has 10 to 40 MB at most."""
 
+ARCHIVE_SUFFIXES = (".zip", *tar.SUFFIXES)
+"""Names of archives that images are read from in place."""
+
 _MAX_OPEN_ARCHIVES = 16
-_MEMBER = re.compile(r"(.+?\.(?:zip|npz))::(.+)", re.IGNORECASE | re.DOTALL)
+_MEMBER = re.compile(r"(.+?\.(?:zip|npz|tar|tar\.gz|tgz))::(.+)", re.IGNORECASE | re.DOTALL)
 _IN_STACK = re.compile(r"(.+\.npy)/(0|[1-9]\d{0,9})", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Location:
-    """A file, a member of a zip archive, or one image of a stack in NumPy's archive.
+    """A file, a member of a zip or tar archive, or one image of a stack in NumPy's archive.
 
-    As text `"folder/a.png"`, `"a.zip::folder/b.png"` or `"a.npz::train_images.npy/17"`, counted from 0.
+    As text `"folder/a.png"`, `"a.zip::folder/b.png"`, `"a.tar.gz::b.png"` or `"a.npz::train_images.npy/17"`, counted
+    from 0.
     """
 
     path: Path
@@ -39,7 +46,7 @@ class Location:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read what `str` wrote: only after `.zip` and `.npz` does `::` part an archive from its member."""
+        """Read what `str` wrote: only after the ending of an archive does `::` part it from its member."""
         match = _MEMBER.fullmatch(text)
         return cls(Path(match[1]), match[2]) if match else cls(Path(text))
 
@@ -94,24 +101,16 @@ def _read_member(path: Path, status: os.stat_result, member: str) -> bytes:
     ):
         raise ImageError("the archive member's name is absolute or has '..'")
     try:
-        archive = _archives.get(path, status)
-        stacked = _IN_STACK.fullmatch(member) if path.suffix.lower() == ".npz" else None
-        if stacked:
-            return _read_from_stack(archive, stacked[1], int(stacked[2]))
-        info = archive.zip.getinfo(member)
-        if info.is_dir():
-            raise ImageError("a folder; a file expected")
-        _check_size(info.file_size)
-        with archive.zip.open(info) as stream:
-            content = stream.read(MAX_BYTES + 1)
+        content = _archives.get(path, status).read(member)
     except KeyError:
         raise ImageError("no such member in the archive") from None
     except (OSError, ImageError):
         raise
     except Exception as error:
-        # Damaged and hostile archives raise much besides BadZipFile: zlib.error, struct.error, EOFError,
+        # Damaged and hostile archives raise much besides BadZipFile and TarError: zlib.error, struct.error, EOFError,
         # RuntimeError (encrypted), NotImplementedError (a compression that Python lacks).
-        raise ImageError(f"the zip archive cannot be read ({type(error).__name__})") from None
+        kind = "tar" if tar.is_tar(path) else "zip"
+        raise ImageError(f"the {kind} archive cannot be read ({type(error).__name__})") from None
     _check_size(len(content))
     return content
 
@@ -119,6 +118,47 @@ def _read_member(path: Path, status: os.stat_result, member: str) -> bytes:
 def _check_size(size: int) -> None:
     if size > MAX_BYTES:
         raise ImageError(f"{size / 2**20:.0f} MiB; at most {MAX_BYTES // 2**20} MiB expected")
+
+
+def list_members(path: Path) -> list[str]:
+    """List the files of a zip or tar archive, by any names that they may have.
+
+    Raises:
+        ImageError: The archive is damaged.
+    """
+    try:
+        if tar.is_tar(path):
+            return list(tar.members(path, path.stat()))
+        with zipfile.ZipFile(path) as archive:
+            return [name for name in archive.namelist() if not name.endswith("/")]
+    except Exception as error:
+        kind = "tar" if tar.is_tar(path) else "ZIP"
+        raise ImageError(f"no whole {kind} archive ({str(error) or type(error).__name__})") from None
+
+
+def reading_order(locations: Sequence[Location]) -> list[int]:
+    """Return the numbers of locations in the order in which they are read fastest.
+
+    Members of a packed tar archive come together and from its front to its back, so that it is unpacked once; all
+    others stay in their order. Reads the index of each such archive.
+    """
+    first: dict[Path, int] = {}
+
+    def key(number: int) -> tuple[int, int]:
+        location = locations[number]
+        if location.member is None or not tar.is_packed(location.path):
+            return number, 0
+        place, _ = places(location.path).get(location.member, (0, 0))
+        return first.setdefault(location.path, number), place
+
+    @functools.cache
+    def places(path: Path) -> tar.Members:
+        try:
+            return tar.members(path, path.stat())
+        except Exception:
+            return {}  # Whoever reads its members is told.
+
+    return sorted(range(len(locations)), key=key)
 
 
 def stack_members(path: Path) -> list[str]:
@@ -153,13 +193,40 @@ class _Stack:
     dtype: np.dtype[np.generic]
 
 
+class _Archive(Protocol):
+    """An open archive: `read` gives a member's content, within bounds, or raises a KeyError where there is none."""
+
+    def read(self, member: str) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+class _TarArchive(tar.TarArchive):
+    def read(self, member: str) -> bytes:
+        _, size = self.members[member]
+        _check_size(size)
+        return super().read(member)
+
+
 @dataclass
-class _Archive:
-    """An open archive, and the stack in it that was read last."""
+class _ZipArchive:
+    """An open zip archive, and the stack in it that was read last."""
 
     zip: zipfile.ZipFile
+    has_stacks: bool
     name: str = ""
     stack: _Stack | None = None
+
+    def read(self, member: str) -> bytes:
+        stacked = _IN_STACK.fullmatch(member) if self.has_stacks else None
+        if stacked:
+            return _read_from_stack(self, stacked[1], int(stacked[2]))
+        info = self.zip.getinfo(member)
+        if info.is_dir():
+            raise ImageError("a folder; a file expected")
+        _check_size(info.file_size)
+        with self.zip.open(info) as stream:
+            return stream.read(MAX_BYTES + 1)
 
     def close(self) -> None:
         if self.stack is not None:
@@ -167,7 +234,7 @@ class _Archive:
         self.zip.close()
 
 
-def _read_from_stack(archive: _Archive, name: str, place: int) -> bytes:
+def _read_from_stack(archive: _ZipArchive, name: str, place: int) -> bytes:
     """Return one image of a stack as the content of a `.npy` file.
 
     The stream stays open: a compressed stack can only be read from its beginning, so that reading its images in
@@ -205,10 +272,16 @@ def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[np.generi
     return shape, dtype
 
 
+def _opened(path: Path, status: os.stat_result) -> _Archive:
+    if tar.is_tar(path):
+        return _TarArchive(path, status)
+    return _ZipArchive(zipfile.ZipFile(path), has_stacks=path.suffix.lower() == ".npz")
+
+
 class _Archives(threading.local):
     """The archives that this thread has open, since reading a large archive's directory takes a second.
 
-    A `ZipFile` seeks in its file, so threads must not share one; nor may a forked process use its parent's,
+    An archive seeks in its file, so threads must not share one; nor may a forked process use its parent's,
     whose file position it shares: hence the process number in the key. Size, time and inode notice a replaced
     archive.
     """
@@ -219,7 +292,7 @@ class _Archives(threading.local):
     def get(self, path: Path, status: os.stat_result) -> _Archive:
         key = (os.getpid(), path, status.st_ino, status.st_size, status.st_mtime_ns)
         if key not in self._open:
-            self._open[key] = _Archive(zipfile.ZipFile(path))
+            self._open[key] = _opened(path, status)
             if len(self._open) > _MAX_OPEN_ARCHIVES:
                 self._open.popitem(last=False)[1].close()
         self._open.move_to_end(key)

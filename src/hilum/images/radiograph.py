@@ -17,7 +17,10 @@ from hilum.images.location import MAX_BYTES, Location, read_bytes
 PREPARE_VERSION = 1
 """Raised whenever `prepare` gives other pixels for the same file; part of the cache's key."""
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom")
+IMAGE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".webp"),
+    *(".dcm", ".dicom", ".dic"),
+)
 """Names under which images are looked for in a folder; what a file is, its content tells."""
 
 Source = Path | str | Location | bytes | NDArray[np.uint8] | NDArray[np.float32] | Image.Image
@@ -32,6 +35,8 @@ _MAGIC = {
     "PNG": re.compile(rb"\x89PNG\r\n\x1a\n"),
     "JPEG": re.compile(rb"\xff\xd8\xff"),
     "TIFF": re.compile(rb"II[\x2a\x2b]\0|MM\0[\x2a\x2b]"),
+    "BMP": re.compile(rb"BM.{4}\0{4}", re.DOTALL),
+    "WEBP": re.compile(rb"RIFF.{4}WEBP", re.DOTALL),
     "NPY": re.compile(rb"\x93NUMPY"),
 }
 
@@ -130,6 +135,24 @@ def header(source: Path) -> Header | None:
         return dicom.header(source)
 
 
+def is_image(path: Path) -> bool:
+    """Tell whether a file in a folder is taken for an image: by its name, else by its first bytes.
+
+    Bytes are looked at where the name ends in no suffix, or in a number as names of DICOM files often do.
+    """
+    suffix = path.suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return True
+    if suffix and not suffix[1:].isdigit():
+        return False
+    try:
+        with path.open("rb") as stream:
+            beginning = stream.read(132)
+    except OSError:
+        return False
+    return any(magic.match(beginning) for magic in _MAGIC.values())
+
+
 def _to_square(size: int, fit: str) -> raster.Scaled:
     return lambda width, height: Geometry(width, height, size, fit).scaled
 
@@ -189,4 +212,4 @@ def _format(data: bytes) -> str:
     for name, magic in _MAGIC.items():
         if magic.match(data):
             return name
-    raise ImageError("not a PNG, JPEG, TIFF or DICOM file")
+    raise ImageError("not a PNG, JPEG, TIFF, BMP, WebP or DICOM file")

@@ -1,4 +1,4 @@
-"""A PNG, JPEG or TIFF file becomes grey levels, by the values that it stores and never by their spread."""
+"""A PNG, JPEG, TIFF, BMP or WebP file becomes grey levels, by the values that it stores and never by their spread."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -14,11 +14,13 @@ from hilum.errors import ImageError
 from hilum.images.decoded import MAX_PIXELS, Decoded, Provenance, check_shape
 from hilum.notices import Notice, notice
 
-FORMATS = ("PNG", "JPEG", "TIFF")
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 
 Levels = NDArray[np.uint8] | NDArray[np.float32]
 Scaled = Callable[[int, int], tuple[int, int]]
 
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 _BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # tags of TIFF files
 _EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 _DRAFT_MARGIN = 2
@@ -60,8 +62,18 @@ def decode(
         ImageError: The image has no defined grey values, or its shape is beyond the limits.
         Exception: Whatever Pillow raises for a damaged file.
     """
-    with _open(data) as image:
-        decoded = from_picture(image, decoder_messages, scaled=scaled)
+    try:
+        with _open(data) as image:
+            decoded = from_picture(image, decoder_messages, scaled=scaled)
+    except ValueError:
+        # Pillow refuses a PNG file whose texts unpack to more than 1 MiB each, or 64 MiB together.
+        needed = _without_texts(data)
+        if needed is None:
+            raise
+        with _open(needed) as image:
+            decoded = from_picture(image, decoder_messages)
+        steps = ("texts left out", *decoded.provenance.steps)
+        return replace(decoded, provenance=replace(decoded.provenance, steps=steps))
     if whole and decoded.levels.shape != (decoded.height, decoded.width):
         with _open(data) as image:
             return replace(decoded, whole=from_picture(image, decoder_messages))
@@ -107,6 +119,22 @@ def _open(data: bytes) -> Image.Image:
         raise ImageError(
             f"at most {MAX_PIXELS // 10**6} megapixels expected, and there are far more"
         ) from None
+
+
+def _without_texts(data: bytes) -> bytes | None:
+    """Return a PNG file without texts and colour profile, which may unpack to much; None: there are none."""
+    if not data.startswith(_PNG):
+        return None
+    kept, place = [data[: len(_PNG)]], len(_PNG)
+    while place < len(data):
+        chunk = data[
+            place : place + 12 + int.from_bytes(data[place : place + 4])
+        ]  # length, kind, content, check sum
+        if chunk[4:8] not in _PNG_TEXTS:
+            kept.append(chunk)
+        place += len(chunk)
+    needed = b"".join(kept)
+    return needed if len(needed) < len(data) else None
 
 
 def _refuse(image: Image.Image, name: str) -> None:

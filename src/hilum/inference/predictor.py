@@ -14,6 +14,7 @@ import numpy as np
 
 from hilum.bundle import Bundle, Manifest, Seen, read_bundle
 from hilum.errors import ImageError, LayoutError, UsageError
+from hilum.files import printable
 from hilum.images import IMAGE_SUFFIXES, Location, Prepared, Source, prepare, prepare_and_read
 from hilum.inference.explanation import NO_BOXES, Case, make_cases, reduce_picture
 from hilum.inference.prediction import Prediction
@@ -186,7 +187,7 @@ class Predictor:
 
 
 def find_images(paths: Iterable[Path]) -> list[Location]:
-    """Find the image files that paths name: files, members of zip archives (`a.zip::b.png`), and folders' content.
+    """Find the image files that paths name: files, members of archives (`a.zip::b.png`), and folders' content.
 
     Raises:
         UsageError: A path does not exist.
@@ -216,7 +217,7 @@ def find_images(paths: Iterable[Path]) -> list[Location]:
 
 
 def _name(source: Source, number: int) -> str:
-    return str(source) if isinstance(source, str | Path | Location) else f"image {number}"
+    return printable(str(source)) if isinstance(source, str | Path | Location) else f"image {number}"
 
 
 def _unseen(prepared: Prepared, distance: float, seen: Seen) -> Iterator[Notice]:

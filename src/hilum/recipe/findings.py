@@ -4,6 +4,7 @@ A finding's value is 1.0 present, 0.0 absent or NaN unknown. Names are compared 
 space or an underscore between words, do not matter): "Pneumonia" is never found inside "No Pneumonia".
 """
 
+import unicodedata
 from collections.abc import Iterable
 
 from hilum.errors import UsageError, nearest
@@ -33,7 +34,10 @@ NIH_FINDINGS: tuple[str, ...] = (
 """The 14 findings of NIH ChestX-ray14, in the order of its paper."""
 
 VOCABULARY: dict[str, tuple[str, ...]] = {
-    NO_FINDING: ("No Findings", "Normal"),
+    NO_FINDING: (
+        *("No Findings", "Normal", "Normals", "Healthy"),
+        *("Gesund", "Gesunde", "Normalbefund", "Kein Befund", "Ohne Befund", "Unauffällig"),
+    ),
     **dict.fromkeys(NIH_FINDINGS, ()),
     # NIH's boxes spell Infiltrate; CheXpert and VinBigData name the effusion's place, VinBigData the
     # fibrosis's.
@@ -96,6 +100,12 @@ def same(name: str, other: str) -> bool:
     return _key(named(name)) == _key(named(other))
 
 
+def one_spelling(names: Iterable[str]) -> dict[str, str]:
+    """Return for each name the spelling that stands for all that mean the same, of unknown ones the first."""
+    first: dict[str, str] = {}
+    return {name: first.setdefault(_key(named(name)), named(name)) for name in names}
+
+
 def tokens(text: str, separator: str = "|") -> tuple[str, ...]:
     """Take a joined label apart into names.
 
@@ -117,7 +127,8 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _key(name: str) -> str:
-    return " ".join(name.replace("_", " ").split()).casefold()
+    # File names of macOS have their umlauts taken apart.
+    return unicodedata.normalize("NFC", " ".join(name.replace("_", " ").split()).casefold())
 
 
 _CANONICAL = {_key(spelling): name for name, others in VOCABULARY.items() for spelling in (name, *others)}

@@ -14,7 +14,7 @@ import pandas as pd
 
 from hilum import files
 from hilum.bundle import Bundle, read_bundle
-from hilum.data import cache, phantom
+from hilum.data import phantom
 from hilum.data.examples import Examples
 from hilum.data.table import Table
 from hilum.engines import Engine, Hooks, Progress, Trained, TrainingJob, load_engine
@@ -173,7 +173,7 @@ def draw_phantoms(recipe: Recipe, watch: Watcher | None = None) -> Table:
     """
     watch = watch or Silent()
     number, seed = recipe.data.phantoms, recipe.train.seed
-    folder = cache.default_directory() / f"phantoms-v{phantom.VERSION}-{number}-{seed}"
+    folder = files.cache_directory() / f"phantoms-v{phantom.VERSION}-{number}-{seed}"
     stored = folder / TABLE
     if not stored.exists():
         watch.stage("Drawing phantoms", number)

@@ -53,7 +53,7 @@ def audit(table: Table, *, directory: Path | None = None, watch: Watcher | None 
 
     Args:
         table: Any table; where it has no split, or its images are not there, the rest is looked at.
-        directory: The folder of all caches; None: `cache.default_directory()`.
+        directory: The folder of all caches; None: `files.cache_directory()`.
         watch: Told how it goes.
 
     Raises:
@@ -62,7 +62,7 @@ def audit(table: Table, *, directory: Path | None = None, watch: Watcher | None 
     watch = watch or Silent()
     if not len(table):
         raise DataError("the table has no rows to audit")
-    seen = _look(table, directory or cache.default_directory(), watch)
+    seen = _look(table, directory or files.cache_directory(), watch)
     watch.stage("Comparing labels and metadata")
     found = associations(table, width=seen.width, height=seen.height)
     comparisons = compare(table) if len(checks.parts_of(table)) > 1 else ()

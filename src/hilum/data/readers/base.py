@@ -1,5 +1,6 @@
 """What the readers share: their contract, and CSV cells and file names -> columns of a Table."""
 
+import logging
 import os
 import re
 import warnings
@@ -11,10 +12,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hilum import files, images
 from hilum.data.table import BOX_COLUMNS, MEMBER, SPLITS, Table, archive_members, no_boxes
 from hilum.errors import DataError, LayoutError, nearest
-from hilum.images import IMAGE_SUFFIXES
+from hilum.images import ARCHIVE_SUFFIXES, IMAGE_SUFFIXES
 from hilum.recipe.findings import DEVICES, NO_FINDING, VOCABULARY, named, tokens
+
+_log = logging.getLogger(__name__)
 
 OLDEST = 120.0
 """Years; an age above is an error of entry and becomes unknown."""
@@ -153,22 +157,80 @@ def is_image(name: str) -> bool:
     return base.lower().endswith(IMAGE_SUFFIXES) and not base.startswith(".")
 
 
-def sub_folders(folder: Path) -> dict[str, Path]:
-    """Return the folders in `folder` by name, without hidden ones and macOS's copies."""
+LeftOut = dict[str, list[str]]
+"""Why files were left out -> their names."""
+
+_NOT_UTF8 = "names that are not UTF-8"
+_DANGLING = "links that lead nowhere"
+_OTHER = "files that end in "
+
+
+def sub_folders(folder: Path, left_out: LeftOut | None = None) -> dict[str, Path]:
+    """Return the folders in `folder` by name, links to folders too, without hidden ones and macOS's copies.
+
+    Args:
+        folder: Where to look.
+        left_out: Gets the folders that no table can name, and links that lead nowhere.
+    """
     if not folder.is_dir():
         return {}
-    entries = sorted(entry for entry in folder.iterdir() if entry.is_dir())
-    return {entry.name: entry for entry in entries if not _is_junk(entry.name)}
-
-
-def images_in(folder: Path) -> list[str]:
-    """Return the sorted names of the images directly in `folder`."""
+    found = {}
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if is_image(entry.name) and entry.is_file())
+        for entry in entries:
+            if _is_junk(entry.name):
+                continue
+            if entry.is_symlink() and not Path(entry.path).exists():
+                reason = _DANGLING
+            elif not entry.is_dir():
+                continue
+            elif not files.is_text(entry.name):
+                reason = _NOT_UTF8
+            else:
+                found[entry.name] = Path(entry.path)
+                continue
+            if left_out is not None:
+                left_out.setdefault(reason, []).append(entry.name)
+    return dict(sorted(found.items()))
+
+
+def images_in(folder: Path, left_out: LeftOut | None = None) -> list[str]:
+    """Return the sorted names of the images directly in `folder`.
+
+    Args:
+        folder: Where to look.
+        left_out: Gets the other files but those of the system, by reason.
+    """
+    found = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if _is_junk(entry.name) or entry.is_dir():
+                continue
+            path = Path(entry.path)
+            if entry.is_symlink() and not path.exists():
+                reason = _DANGLING
+            elif not (entry.is_file() and images.is_image(path)):
+                reason = _OTHER + (path.suffix.lower() or "no suffix")
+            elif not files.is_text(entry.name):
+                reason = _NOT_UTF8
+            else:
+                found.append(entry.name)
+                continue
+            if left_out is not None:
+                left_out.setdefault(reason, []).append(entry.name)
+    return sorted(found)
+
+
+def left_out_notes(left_out: LeftOut) -> tuple[str, ...]:
+    """Say how many files were left out and why, one note a reason; only names that must be mended are named."""
+    return tuple(
+        f"{len(names):,} left out: {reason}"
+        + (f", such as {files.printable(min(names))}" if reason in (_NOT_UTF8, _DANGLING) else "")
+        for reason, names in sorted(left_out.items())
+    )
 
 
 def walk_images(folder: Path) -> Iterator[str]:
-    """Yield the paths of all images under `folder`, those in ZIP archives too, relative and with `/`."""
+    """Yield the paths of all images under `folder`, those in zip and tar archives too, relative and with `/`."""
     seen: set[tuple[int, int]] = set()
     for place, folders, names in os.walk(folder, followlinks=True):
         status = os.stat(place)  # noqa: PTH116
@@ -176,18 +238,30 @@ def walk_images(folder: Path) -> Iterator[str]:
             folders.clear()  # a link back up
             continue
         seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not _is_junk(name))
+        unnamable = [name for name in (*folders, *names) if not files.is_text(name)]
+        if unnamable:
+            _log.warning(
+                "%d files and folders in %s are passed over, since their names are not UTF-8, such as %s",
+                *(len(unnamable), place, files.printable(unnamable[0])),
+            )
+        folders[:] = sorted(name for name in folders if not _is_junk(name) and files.is_text(name))
         relative = Path(place).relative_to(folder).as_posix()
         prefix = "" if relative == "." else f"{relative}/"
         archives = []
         for name in sorted(names):
-            if is_image(name):
+            if not files.is_text(name):
+                continue
+            if not name.startswith(".") and images.is_image(Path(place) / name):
                 yield prefix + name
-            elif name.lower().endswith(".zip") and not name.startswith("."):
+            elif name.lower().endswith(ARCHIVE_SUFFIXES) and not name.startswith("."):
                 archives.append(name)
         for name in archives:
             members = archive_members(Path(place) / name)
-            yield from (f"{prefix}{name}{MEMBER}{member}" for member in members if is_image(member))
+            yield from (
+                f"{prefix}{name}{MEMBER}{member}"
+                for member in members
+                if is_image(member) and files.is_text(member)
+            )
 
 
 def file_names(paths: pd.Series) -> pd.Series:
@@ -372,20 +446,33 @@ def patients_from_names(images: pd.Series) -> tuple[pd.Series, tuple[str, ...]]:
         images: Paths.
 
     Returns:
-        Patients by the names of NIH's or Kermany's files where all are of that form; else each image is its
-        own patient. And a note that says which.
+        Patients by those file names that are of NIH's or Kermany's form; each other image is its own patient. And a
+        note that says which.
     """
     names = file_names(images)
+    patients = pd.Series(np.nan, index=images.index, dtype=object)
+    forms = []
     for data_set, pattern in (("NIH ChestX-ray14", NIH_NAME), ("Kermany", KERMANY_NAME)):
         found = names.str.extract(pattern, flags=re.IGNORECASE)[0]
-        if found.notna().all():
-            return found, (f"patients are taken from the file names, which are of {data_set}'s form",)
-    return images, (
-        "patients are unknown: each image counts as its own patient, so a split may leak patients",
-    )
+        if found.notna().any():
+            forms.append(data_set)
+            patients = patients.where(patients.notna(), found)
+    unknown = int(patients.isna().sum())
+    form = f"file names, which are of {' and '.join(forms)}'s form"
+    if not forms:
+        note = "patients are unknown: each image counts as its own patient, so a split may leak patients"
+    elif not unknown:
+        note = f"patients are taken from the {form}"
+    else:
+        note = (
+            f"patients of {len(images) - unknown:,} images are taken from the {form}; of {unknown:,} they are unknown: "
+            "each of these counts as its own patient, so a split may leak patients"
+        )
+    return patients.where(patients.notna(), images), (note,)
 
 
-NIH_NAME = r"^(\d{8})_\d{3}\.(?:png|jpe?g)$"
+NIH_NAME = r"^(000\d{5})_\d{3}\.(?:png|jpe?g)$"
+"""NIH's patients have numbers up to 30,805; longer ones in other sets are dates."""
 KERMANY_NAME = r"^(person\d+_(?:bacteria|virus)|(?:NORMAL2-)?IM-\d+)[-_]\d"
 
 
@@ -480,7 +567,7 @@ def boxes_of(
 
 
 def _is_junk(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
+    return name.startswith(".") or name == "__MACOSX" or files.is_system_file(name)
 
 
 def _denied(name: str) -> str:

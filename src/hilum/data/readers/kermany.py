@@ -19,7 +19,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hilum.data.readers.base import KERMANY_NAME, Reader, Request, images_in, sub_folders
+from hilum.data.readers.base import (
+    KERMANY_NAME,
+    LeftOut,
+    Reader,
+    Request,
+    images_in,
+    left_out_notes,
+    sub_folders,
+)
 from hilum.data.table import SPLITS, Source, Table, make_frame
 from hilum.errors import DataError, LayoutError
 
@@ -52,10 +60,11 @@ def read(request: Request) -> Table:
             f"no NORMAL and PNEUMONIA folders were found in {request.images or request.source} "
             "or in its train, val and test"
         )
+    left_out: LeftOut = {}
     rows = [
         (folder.joinpath(name).relative_to(root).as_posix(), split, label == "PNEUMONIA")
         for split, label, folder in _class_folders(root)
-        for name in images_in(folder)
+        for name in images_in(folder, left_out)
     ]
     if not rows:
         raise DataError(f"the class folders under {root} hold no images")
@@ -82,7 +91,7 @@ def read(request: Request) -> Table:
         ),
         findings=FINDINGS,
         sources=(Source("kermany", root, CITATION, TERMS, states_no_finding=True),),
-        notes=tuple(notes),
+        notes=(*notes, *left_out_notes(left_out)),
     )
 
 

@@ -1,11 +1,11 @@
 """NIH ChestX-ray14, whole or Kaggle's sample of it -> a Table.
 
 Layout: `Data_Entry_2017_v2020.csv`, `Data_Entry_2017.csv` or `sample_labels.csv`, with the images anywhere
-below it: in `images_001/images` to `images_012/images`, in one folder, in the ZIP archives as they are (read
-in place), or in any mix of these. Beside the CSV file, where they are: `BBox_List_2017.csv` (984 boxes in
-pixels of 1024 x 1024) and the official `train_val_list.txt` and `test_list.txt`, which share no patient. A
-folder of images whose parent holds the CSV file is read too. The CSV file alone makes a table of labels
-without images.
+below it: in `images_001/images` to `images_012/images`, in one folder, in the archives as they are
+(`images_001.tar.gz` or ZIP, read in place), or in any mix of these. Beside the CSV file, where they are:
+`BBox_List_2017.csv` (984 boxes in pixels of 1024 x 1024) and the official `train_val_list.txt` and
+`test_list.txt`, which share no patient. A folder of images whose parent holds the CSV file is read too. The
+CSV file alone makes a table of labels without images.
 
 Headers: `Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,`
 `OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],` (two cells for two values each; the release of
