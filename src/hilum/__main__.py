@@ -10,6 +10,7 @@ def main() -> None:
     """Run `hilum`; exit with 0 done, 1 the data or the model failed a check, 2 wrong use, 130 interrupted."""
     from hilum.cli import app
     from hilum.errors import HilumError
+    from hilum.files import refusal
 
     debug = "--debug" in sys.argv or bool(os.environ.get("HILUM_DEBUG"))
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
@@ -31,6 +32,11 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
+        if reason := refusal(error):
+            place = getattr(error, "filename", None)
+            _fail(
+                f"error: {f'{place}: ' if place else ''}{reason}; make room there, or give another place", 1
+            )
         _fail(
             f"error: {type(error).__name__}: {error}\n"
             "this is a fault of Hilum, not of your data; run again with --debug and report what it prints",

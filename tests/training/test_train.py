@@ -11,6 +11,7 @@ from hilum.errors import DataError, TrainingError, UsageError
 from hilum.evaluation import evaluate
 from hilum.inference.predictor import Predictor
 from hilum.recipe import load_recipe, parse_recipe
+from hilum.runs.folder import RunFolder
 from hilum.training.train import train
 
 SMALL = [
@@ -73,6 +74,19 @@ def test_the_test_split_is_read_once_by_one_evaluation(run):
     entry = json.loads(lines[-1])
     assert entry["bundle"] == run.bundle.hash
     assert entry["split"] == run.bundle.manifest.training.split_hash
+
+
+def test_a_read_that_the_ledger_cannot_keep_is_said_and_counts(run, monkeypatch):
+    before = evaluate.evaluate(evaluate.subject(run.folder), replicates=100).test_reads
+    place = run.folder / "bundle" / "bundle.json" / "test_reads.jsonl"  # below a file
+    monkeypatch.setattr(RunFolder, "ledger", place)
+
+    result = evaluate.evaluate(evaluate.subject(run.folder), replicates=100)
+
+    assert before > 0
+    assert result.test_reads == 1
+    said = [notice for notice in result.warnings if notice.code == "test-read-not-kept"]
+    assert said[0].values == {"ledger": str(place), "reason": "not a directory"}
 
 
 def test_validation_is_no_test_and_says_so(run):

@@ -214,6 +214,7 @@ def _begun(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
     stored = folder / PLAN
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; give a new folder with -o")
+    files.check_writable(folder)
     if not stored.exists():
         if folder.exists() and any(folder.iterdir()):
             raise UsageError(

@@ -262,6 +262,7 @@ def _check_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
     stored = RunFolder(folder).recipe
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; give a new folder with -o")
+    files.check_writable(folder)
     if not resume:
         if folder.exists() and any(folder.iterdir()):
             what = "a run; go on with it by --resume, or" if stored.exists() else "something else;"
