@@ -3,29 +3,26 @@
 import os
 import sys
 
-EXIT_INTERRUPTED = 130
+from hilum.errors import HilumError
+from hilum.files import refusal
 
 
 def main() -> None:
     """Run `hilum`; exit with 0 done, 1 the data or the model failed a check, 2 wrong use, 130 interrupted."""
-    from hilum.cli import app
-    from hilum.errors import HilumError
-    from hilum.files import refusal
-
     debug = "--debug" in sys.argv or bool(os.environ.get("HILUM_DEBUG"))
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     if not debug:
         _quieten()
     try:
+        from hilum.cli import app
+
         app(args=arguments, prog_name="hilum", standalone_mode=True)
     except HilumError as error:
         if debug:
             raise
         _fail(f"error: {error}", error.exit_status)
     except KeyboardInterrupt:
-        if debug:
-            raise
-        _fail("stopped", EXIT_INTERRUPTED)
+        _fail("stopped by Ctrl-C", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -46,7 +46,7 @@ def check_writable(path: Path, *, option: str = "-o") -> None:
     except OSError as error:
         where = "" if place == path else f" in {place}"
         raise UsageError(
-            f"{option} {path} cannot be written{where}: {error.strerror.lower()}; give another place"
+            f"{option} {path} cannot be written{where}: {str(error.strerror or error).lower()}; give another place"
         ) from None
 
 

@@ -267,7 +267,8 @@ def _train(
         watch.finish(f"kept: {name} ({sealed.hash[:16]})")
         return sealed
     watch.finish(f"training {name}")
-    run = train(recipe, table, folder, engine=engine, resume=True, options=options, watch=watch)
+    begun = RunFolder(folder).recipe.is_file()
+    run = train(recipe, table, folder, engine=engine, resume=begun, options=options, watch=watch)
     if run.stopped == "interrupted":
         raise KeyboardInterrupt
     return run.bundle
