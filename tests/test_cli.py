@@ -359,6 +359,50 @@ def test_resume_goes_on_to_more_epochs(run_copy, phantoms, hilum):
     assert list(pd.read_csv(run_copy / "history.csv")["epoch"]) == [1, 2]
 
 
+def test_resume_where_nothing_is_begins_nothing(tmp_path, phantoms, hilum):
+    status, _, err = hilum("train", "kermany-densenet121", "--data", phantoms / "table.parquet",
+                           "-o", tmp_path / "new", *SMALL, "--resume")  # fmt: skip
+
+    assert status == 2
+    assert "holds no run to resume" in err
+    assert not (tmp_path / "new").exists()
+
+
+def test_resume_of_a_run_that_lost_its_state_is_refused(run_copy, phantoms, hilum):
+    shutil.rmtree(run_copy / "state")
+
+    status, _, err = hilum("train", "kermany-densenet121", "--data", phantoms / "table.parquet", "-o", run_copy, *SMALL,
+                           "--set", "train.epochs=2", "--resume")  # fmt: skip
+
+    assert status == 2
+    assert "1 epochs behind it but no state" in err
+
+
+def test_resume_with_fewer_epochs_than_are_done_is_refused(run_copy, phantoms, hilum):
+    (run_copy / "history.csv").write_text("epoch\n" + "".join(f"{epoch}\n" for epoch in range(1, 6)))
+    before = (run_copy / "bundle" / "SHA256SUMS").read_bytes()
+
+    status, _, err = hilum("train", "kermany-densenet121", "--data", phantoms / "table.parquet", "-o", run_copy, *SMALL,
+                           "--set", "train.epochs=2", "--resume")  # fmt: skip
+
+    assert status == 2
+    assert "5 epochs behind it, more than train.epochs = 2" in err
+    assert (run_copy / "bundle" / "SHA256SUMS").read_bytes() == before
+
+
+def test_a_resume_with_nothing_to_do_says_so_and_keeps_the_bundle(run_copy, phantoms, hilum):
+    before = (run_copy / "bundle" / "SHA256SUMS").read_bytes()
+    recipe = (run_copy / "recipe.toml").read_text()
+
+    status, _, err = hilum("train", "kermany-densenet121", "--data", phantoms / "table.parquet", "-o", run_copy, *SMALL,
+                           "--set", "train.patience=9", "--resume")  # fmt: skip
+
+    assert status == 0, err
+    assert "nothing was left to train" in err
+    assert (run_copy / "bundle" / "SHA256SUMS").read_bytes() == before
+    assert (run_copy / "recipe.toml").read_text() == recipe
+
+
 def test_resume_with_another_recipe_is_refused(run_copy, phantoms, hilum):
     status, _, err = hilum("train", "kermany-densenet121", "--data", phantoms / "table.parquet", "-o", run_copy, *SMALL,
                            "--set", "train.learning_rate=0.5", "--resume")  # fmt: skip
@@ -502,8 +546,9 @@ def test_ctrl_c_in_training_keeps_the_best_epoch_so_far(phantoms, tmp_path):
 
     status, err = interrupt(arguments, lambda: (run / "history.csv").exists())
 
-    assert status == 0, err
-    assert "interrupted; best epoch" in err
+    assert status == 130, err
+    assert "stopped by Ctrl-C, --resume goes on; best epoch" in err
+    assert "next:" not in err
     assert (run / "bundle" / "SHA256SUMS").exists()
 
 
@@ -515,5 +560,6 @@ def test_ctrl_c_before_the_first_epoch_leaves_nothing(phantoms, tmp_path):
     status, err = interrupt(arguments, lambda: (run / "log.txt").exists())
 
     assert status == 130, err
+    assert err.splitlines()[-1] == "stopped by Ctrl-C; nothing is kept"
     assert "Traceback" not in err
     assert not run.exists()

@@ -4,14 +4,12 @@ import io
 import os
 import sys
 
-EXIT_INTERRUPTED = 130
+from hilum.errors import HilumError
+from hilum.files import refusal
 
 
 def main() -> None:
     """Run `hilum`; exit with 0 done, 1 the data or the model failed a check, 2 wrong use, 130 interrupted."""
-    from hilum.cli import app
-    from hilum.errors import HilumError
-
     # A file's name may be no UTF-8; printing it must not end the command.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -21,21 +19,26 @@ def main() -> None:
     if not debug:
         _quieten()
     try:
+        from hilum.cli import app
+
         app(args=arguments, prog_name="hilum", standalone_mode=True)
     except HilumError as error:
         if debug:
             raise
         _fail(f"error: {error}", error.exit_status)
     except KeyboardInterrupt:
-        if debug:
-            raise
-        _fail("stopped", EXIT_INTERRUPTED)
+        _fail("stopped by Ctrl-C", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
         if debug:
             raise
+        if reason := refusal(error):
+            place = getattr(error, "filename", None)
+            _fail(
+                f"error: {f'{place}: ' if place else ''}{reason}; make room there, or give another place", 1
+            )
         _fail(
             f"error: {type(error).__name__}: {error}\n"
             "this is a fault of Hilum, not of your data; run again with --debug and report what it prints",

@@ -1,11 +1,60 @@
 """Writes a file or a folder whole or not at all (temporary neighbour, fsync, rename); names made fit to print."""
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from hilum.errors import UsageError
+
+_PROBE = 4096
+"""Bytes that are tried: a block, which a full disk does not have."""
+_REFUSALS = (
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+    errno.ENAMETOOLONG,
+    errno.ENOSPC,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+)
+"""Why a system does not write, whatever the program that asks."""
+
+
+def check_writable(path: Path, *, option: str = "-o") -> None:
+    """Refuse a file or folder that could not be written, before any work.
+
+    A block is written where the path will lie, in the nearest folder that is there already, and is gone again.
+
+    Args:
+        path: What will be written; it need not be there.
+        option: By which it was named.
+
+    Raises:
+        UsageError: The disk is full or read-only, a part of the path is a file, or rights are missing.
+    """
+    place = path
+    try:
+        place = next(part for part in (path, *path.absolute().parents) if part.exists())
+        with tempfile.TemporaryFile(dir=place, buffering=0) as probe:
+            probe.write(bytes(_PROBE))
+    except OSError as error:
+        where = "" if place == path else f" in {place}"
+        raise UsageError(
+            f"{option} {path} cannot be written{where}: {str(error.strerror or error).lower()}; give another place"
+        ) from None
+
+
+def refusal(error: BaseException) -> str:
+    """Return in words why the system did not write something; empty for any other error."""
+    if not isinstance(error, OSError) or error.errno not in _REFUSALS:
+        return ""
+    return os.strerror(error.errno).lower()
 
 
 def cache_directory() -> Path:

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from hilum.cli import app
 from hilum.data import readers
-from hilum.errors import HilumError
+from hilum.errors import HilumError, UsageError
 from hilum.recipe import load_recipe
 
 CSV = "image,Pneumothorax,view\na.png,1,PA\nb.png,0,AP\n"
@@ -141,6 +141,34 @@ def test_nothing_is_written_over(place, command, message):
     assert isinstance(refused.exception, HilumError), refused.output
     assert message in str(refused.exception)
     assert contents(place) == before
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "data index ours.csv -o p.csv/t.parquet",
+        "data merge a.parquet b.parquet -o p.csv/t.parquet",
+        "data filter a.parquet Pneumothorax -o p.csv/t.parquet",
+        "data relabel a.parquet ours.csv -o p.csv/t.parquet",
+        "data explore ours.csv -o p.csv/new",
+        "data audit ours.csv -o p.csv/new",
+        "data audit ours.csv --without-leaks p.csv/t.parquet",
+        "score p.csv --labels ours.csv -o p.csv/new",
+        "evaluate none -o p.csv/new",
+        "predict none x.png -o p.csv/new.csv",
+        "predict none x.png --maps p.csv/new",
+        "explain none x.png -o p.csv/new",
+        "compare none none -o p.csv/new",
+        "train demo -o p.csv/new",
+        "crossval demo -o p.csv/new",
+        "tune demo --vary train.epochs=1,2 -o p.csv/new",
+    ],
+)
+def test_an_output_that_cannot_be_written_is_told_before_any_work(place, command):
+    refused = CliRunner().invoke(app, command.split())
+
+    assert isinstance(refused.exception, UsageError), refused.output
+    assert "cannot be written in p.csv: not a directory" in str(refused.exception).replace(f"{place}/", "")
 
 
 def test_a_report_of_the_same_kind_is_replaced(place):

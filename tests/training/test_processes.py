@@ -121,17 +121,21 @@ def test_kill_at_any_moment_and_resume_ends_as_if_it_had_not_come(tmp_path, envi
     folder = tmp_path / "cut"
     for _ in range(3):
         process = subprocess.Popen(
-            command(folder, changes, "--resume"), env=environment, stderr=subprocess.DEVNULL
+            command(folder, changes, *resumed(folder)), env=environment, stderr=subprocess.DEVNULL
         )
         time.sleep(seconds * rng.uniform(0.4, 0.95))
         process.kill()
         process.wait()
 
-    assert run(environment, folder, changes, "--resume").returncode == 0
+    assert run(environment, folder, changes, *resumed(folder)).returncode == 0
 
     for key, value in weights(folder).items():
         assert value.equal(expected[key]), key
     pd.testing.assert_frame_equal(history(folder), history(tmp_path / "whole"))
+
+
+def resumed(folder):
+    return ["--resume"] if (folder / "recipe.toml").exists() else []
 
 
 def wait_for(path):

@@ -3,14 +3,18 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 from hilum import images
 from hilum.data import cache, phantom, readers
 from hilum.data.table import Table
-from hilum.errors import DataError, TrainingError, UsageError
+from hilum.engines import state_file
+from hilum.errors import DataError, NoRoomError, TrainingError, UsageError
 from hilum.evaluation import evaluate
 from hilum.inference.predictor import Predictor
 from hilum.recipe import load_recipe, parse_recipe
+from hilum.runs.folder import RunFolder
+from hilum.training import seal
 from hilum.training.train import train
 
 SMALL = [
@@ -75,6 +79,19 @@ def test_the_test_split_is_read_once_by_one_evaluation(run):
     assert entry["split"] == run.bundle.manifest.training.split_hash
 
 
+def test_a_read_that_the_ledger_cannot_keep_is_said_and_counts(run, monkeypatch):
+    before = evaluate.evaluate(evaluate.subject(run.folder), replicates=100).test_reads
+    place = run.folder / "bundle" / "bundle.json" / "test_reads.jsonl"  # below a file
+    monkeypatch.setattr(RunFolder, "ledger", place)
+
+    result = evaluate.evaluate(evaluate.subject(run.folder), replicates=100)
+
+    assert before > 0
+    assert result.test_reads == 1
+    said = [notice for notice in result.warnings if notice.code == "test-read-not-kept"]
+    assert said[0].values == {"ledger": str(place), "reason": "not a directory"}
+
+
 def test_validation_is_no_test_and_says_so(run):
     result = evaluate.evaluate(evaluate.subject(run.folder), split="val", replicates=100)
 
@@ -102,6 +119,42 @@ def test_a_leaky_split_is_refused_unless_allowed_and_then_called_leaky(tmp_path,
     (run.folder / "allowed_leaks.txt").write_text("something else leaked\n")
     with pytest.raises(DataError, match="more than one part"):
         train(more, phantoms, run.folder, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("epochs_done", "stands"),
+    [(0, "nothing is kept"), (1, "what was saved stands: --resume goes on")],
+)
+def test_a_disk_that_fills_up_tells_what_stands(tmp_path, phantoms, monkeypatch, epochs_done, stands):
+    written = []
+
+    def save(*arguments, **options):
+        if len(written) == epochs_done:
+            raise OSError(28, "No space left on device")
+        written.append(save_file(*arguments, **options))
+
+    monkeypatch.setattr(state_file, "save_file", save)
+    settings = load_recipe("kermany-densenet121", [*PHANTOM, "train.epochs=2"])
+
+    with pytest.raises(NoRoomError, match=f"No space left on device.*{stands}"):
+        train(settings, phantoms, tmp_path / "run")
+
+    monkeypatch.undo()
+    resume = (tmp_path / "run").exists()
+    assert resume == bool(epochs_done)
+    assert len(train(settings, phantoms, tmp_path / "run", resume=resume).history) == 2
+
+
+def test_a_disk_that_fills_up_while_sealing_is_told_too(tmp_path, phantoms, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(seal, "write_bundle", full)
+
+    with pytest.raises(
+        NoRoomError, match=r"run cannot be written: no space left on device; what was saved st"
+    ):
+        train(load_recipe("kermany-densenet121", PHANTOM), phantoms, tmp_path / "run")
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from hilum.bundle.folder import (
     SUMS,
     Bundle,
     Golden,
+    check_new,
     read_bundle,
     write_bundle,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "Recalibration",
     "Seen",
     "Training",
+    "check_new",
     "read_bundle",
     "write_bundle",
 ]

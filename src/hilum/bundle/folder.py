@@ -27,7 +27,7 @@ from pydantic import ValidationError
 
 from hilum.bundle.manifest import READABLE, Manifest
 from hilum.errors import BundleError, UsageError
-from hilum.files import replacing_folder
+from hilum.files import check_writable, replacing_folder
 
 SUMS = "SHA256SUMS"
 MANIFEST = "bundle.json"
@@ -84,6 +84,21 @@ class Bundle:
 
 
 NOTHING = np.zeros((0, 16), np.uint8)
+
+
+def check_new(folder: Path) -> None:
+    """Refuse a folder that cannot become a new bundle's.
+
+    Raises:
+        UsageError: It is there already, lies inside a bundle, or cannot be written.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} is there already; give a new folder with -o")
+    if (folder.parent / SUMS).exists():
+        raise UsageError(
+            f"{folder} lies inside a bundle, which would be no longer whole; give another folder with -o"
+        )
+    check_writable(folder)
 
 
 def write_bundle(

@@ -22,6 +22,7 @@ from hilum.cli.options import (
     option,
 )
 from hilum.errors import UsageError
+from hilum.files import check_writable
 from hilum.progress import count
 
 HEADLINES = {
@@ -85,7 +86,9 @@ def evaluate(
     if output:
         check_report(output, own_test=split in (None, "test"))
     if data:  # before they are read
-        read_bundle(model, expect=expect)
+        bundle = read_bundle(model, expect=expect)
+        if output is None:
+            check_writable(bundle.folder.with_name("external"))
         if internal:
             external.find_report(internal)
     table = read_table(data, reading) if data else None

@@ -8,6 +8,8 @@ from typer.core import TyperGroup
 
 from hilum.errors import plain
 
+EXIT_INTERRUPTED = 130
+
 
 class Group(TyperGroup):
     """The group of all commands, which refuses in one line.
@@ -33,6 +35,9 @@ class Group(TyperGroup):
         """Run the command."""
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt as error:  # which Typer would turn into a status without a word
+            typer.echo("; ".join(["stopped by Ctrl-C", *map(str, error.args)]), err=True)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
         except typer.BadParameter as error:
             errors = getattr(error.__cause__, "errors", None)
             if errors is not None:

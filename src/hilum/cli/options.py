@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from hilum.errors import UsageError
+from hilum.files import check_writable
 
 
 class LevelName(StrEnum):
@@ -232,7 +233,7 @@ def expanded(order: str = "") -> Callable[[Callable[..., None]], Callable[..., N
 
 
 def check_folder(folder: Path, *, option: str = "-o", reports: Sequence[str] = ()) -> None:
-    """Refuse a file where a folder will be written, before any work or read of the test.
+    """Refuse a folder that cannot be written, before any work or read of the test.
 
     Args:
         folder: What the command will write.
@@ -242,6 +243,7 @@ def check_folder(folder: Path, *, option: str = "-o", reports: Sequence[str] = (
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{option} {folder} is a file; give a folder")
+    check_writable(folder, option=option)
     if not reports or not folder.is_dir() or not any(folder.iterdir()):
         return
     if not any((folder / name).is_file() for name in reports):
@@ -267,7 +269,7 @@ def check_report(folder: Path, *, own_test: bool) -> None:
 
 
 def check_file(path: Path, *, option: str = "-o", read: Sequence[Path] = ()) -> None:
-    """Refuse to write over a file, before any work.
+    """Refuse to write over a file, or where none can be written, before any work.
 
     Args:
         path: What the command will write.
@@ -280,6 +282,7 @@ def check_file(path: Path, *, option: str = "-o", read: Sequence[Path] = ()) -> 
         raise UsageError(f"{option} {path} is what the command reads; give another file")
     if path.exists():
         raise UsageError(f"{option} {path} is there already; give another file, or remove it first")
+    check_writable(path, option=option)
 
 
 def check_table(path: Path, *, option: str = "-o", read: Sequence[Path] = ()) -> None:

@@ -60,7 +60,7 @@ def predict(
     found = find_images(paths)
     predictor = Predictor.load(model, expect=expect)
     watch = Terminal()
-    with _Maps(predictor, maps) if maps else nullcontext() as drawn:
+    with _Maps(predictor, maps, found) if maps else nullcontext() as drawn:
         results = _predict(predictor, found, drawn)
         unreadable = sum(bool(result.error) for result in results)
         watch.finish(
@@ -118,7 +118,7 @@ def explain(
     """Draw where a model sees a finding.
 
     A PNG an image and finding: the radiograph, the radiograph under its map, the map with its scale, which is one for
-    all pictures of a command.
+    all pictures of a command. A picture that is there already is never replaced.
     """
     from hilum.inference.explanation import choose_findings
     from hilum.inference.predictor import Predictor, find_images
@@ -126,7 +126,7 @@ def explain(
     check_folder(output)
     found = find_images(paths)
     predictor = Predictor.load(model, expect=expect)
-    with _Maps(predictor, output, choose_findings(predictor.manifest, finding)) as drawn:
+    with _Maps(predictor, output, found, choose_findings(predictor.manifest, finding)) as drawn:
         results = _predict(predictor, found, drawn)
         _say_recalibrated(predictor)
         _say_warnings(results)
@@ -142,9 +142,15 @@ class _Maps:
     name, which is gone however the command ends.
     """
 
-    def __init__(self, predictor: Any, folder: Path, findings: tuple[str, ...] | None = None) -> None:
-        self._predictor, self._folder, self._findings = predictor, folder, findings
-        self._kept: list[Any] = []
+    def __init__(
+        self, predictor: Any, folder: Path, images: list[Any], findings: tuple[str, ...] | None = None
+    ) -> None:
+        from hilum.report.drawing import map_files
+
+        self._predictor, self._folder = predictor, folder
+        self._findings = findings or predictor.manifest.findings
+        self._files = map_files.plan(folder, map(str, images), self._findings)
+        self._kept: list[tuple[Any, tuple[Path, ...]]] = []
         self._limit = 0.0
 
     def __enter__(self) -> Self:
@@ -154,8 +160,8 @@ class _Maps:
     def __exit__(self, *_: object) -> None:
         self._pictures.close()
 
-    def keep(self, prediction: Any) -> Any:
-        """Keep what is drawn later, and return the prediction without it."""
+    def keep(self, number: int, prediction: Any) -> Any:
+        """Keep of the image with this number what is drawn later, and return the prediction without it."""
         import numpy as np
 
         from hilum.inference.explanation import make_cases
@@ -164,7 +170,7 @@ class _Maps:
         cases = make_cases(self._predictor.manifest, prediction, self._findings)
         self._limit = max(self._limit, scale_limit(cases))
         np.save(self._pictures, prediction.picture)
-        self._kept.append(replace(prediction, picture=None))
+        self._kept.append((replace(prediction, picture=None), self._files[number]))
         return replace(prediction, picture=None, maps=None)
 
     def draw(self) -> None:
@@ -180,18 +186,14 @@ class _Maps:
         limit = self._limit if several else None
         shared = f"all {count(len(self._kept), 'image')} of this command" if several else ""
         watch.stage("Explaining", len(self._kept))
-        written = 0
-        names = map_files.names([prediction.image for prediction in self._kept])
         self._pictures.seek(0)
-        for number, (prediction, name) in enumerate(zip(self._kept, names, strict=True)):
+        for done, (prediction, paths) in enumerate(self._kept, start=1):
             whole = replace(prediction, picture=np.load(self._pictures))
             cases = make_cases(self._predictor.manifest, whole, self._findings)
-            bundle = self._predictor.bundle.hash
-            written += len(
-                map_files.write(self._folder, cases, name=name, bundle=bundle, limit=limit, shared=shared)
-            )
-            watch.advance(number + 1)
+            map_files.write(paths, cases, bundle=self._predictor.bundle.hash, limit=limit, shared=shared)
+            watch.advance(done)
         scale = f", on one scale of ±{limit:g} logit units" if limit else ""
+        written = len(self._kept) * len(self._findings)
         watch.finish(f"{count(written, 'picture')} written to {self._folder}{scale}")
 
 
@@ -201,9 +203,10 @@ def _predict(predictor: Any, sources: list[Any], drawn: _Maps | None) -> list[An
 
     watch = Terminal()
     watch.stage("Predicting", len(sources))
-    results = []
+    results: list[Any] = []
     for prediction in predictor.predict(sources, maps=drawn is not None):
-        results.append(drawn.keep(prediction) if drawn and not prediction.error else prediction)
+        whole = drawn and not prediction.error
+        results.append(drawn.keep(len(results), prediction) if drawn and whole else prediction)
         watch.advance(len(results))
     watch.finish()
     return results

@@ -9,6 +9,7 @@ import typer
 
 from hilum.cli.data import check_source, read_table
 from hilum.cli.evaluate import evaluate_model, show_report
+from hilum.cli.group import EXIT_INTERRUPTED
 from hilum.cli.options import (
     EngineName,
     EngineOption,
@@ -78,7 +79,7 @@ def train(
     """Train a model and seal it into a bundle.
 
     Without a recipe one is chosen that suits the data; it is shown, and written into the run's folder.
-    Ctrl-C after the first epoch keeps the best epoch so far; --resume goes on after anything else.
+    Ctrl-C after the first epoch seals the best epoch so far, exit status 130; --resume goes on after that and all else.
     """
     from hilum.training import tracking
 
@@ -191,7 +192,7 @@ def _train(
     ended = {
         "epochs": "all epochs done",
         "patience": "no better epoch for a while",
-        "interrupted": "interrupted",
+        "interrupted": "stopped by Ctrl-C, --resume goes on",
     }
     for note in run.bundle.manifest.temperature_notes:
         watch.say(f"note: {note}; {RunFolder(folder).log} says which")
@@ -199,6 +200,8 @@ def _train(
         f"{ended[run.stopped]}; best epoch {run.best_epoch} of {len(run.history)}; "
         f"bundle {run.bundle.folder} ({run.bundle.hash[:16]}). {RESEARCH}"
     )
+    if run.stopped == "interrupted":  # so that no script takes it for a whole training
+        raise typer.Exit(EXIT_INTERRUPTED)
     return run
 
 

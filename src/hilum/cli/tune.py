@@ -7,10 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from hilum.cli.group import EXIT_INTERRUPTED
 from hilum.cli.options import RecipeOptions, TrainingDataOptions, expanded, option
 from hilum.errors import UsageError, require
-
-EXIT_INTERRUPTED = 130
 
 
 class SearchName(StrEnum):

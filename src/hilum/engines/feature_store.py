@@ -173,10 +173,10 @@ class FeatureFile:
         except filelock.Timeout:
             raise
         except OSError as error:
-            mend = "run the same command to go on, what is done is kept" if self._shared else "train again"
+            mend = " and run the same command to go on, what is done is kept" if self._shared else ""
             raise NoRoomError(
                 f"what the frozen backbone makes of the images cannot be written to {self.folder}: "
-                f"{error.strerror or error}; free some space and {mend}, or set train.stored_versions=0"
+                f"{error.strerror or error}; free some space{mend}, or set train.stored_versions=0"
             ) from error
 
 

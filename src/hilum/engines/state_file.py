@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from hilum.errors import TrainingError
+from hilum.errors import NoRoomError, TrainingError
 from hilum.files import replacing
 
 Arrays = dict[str, np.ndarray]
@@ -20,7 +20,7 @@ def write_state(path: Path, groups: Mapping[str, Mapping[str, np.ndarray]], rest
     """Write arrays by group and name, and JSON, whole or not at all.
 
     Raises:
-        TrainingError: The disk is full, or refuses otherwise.
+        NoRoomError: The disk is full, or refuses otherwise; what was there before stays.
     """
     arrays = {
         f"{group}.{key}": np.array(value, order="C")
@@ -32,9 +32,7 @@ def write_state(path: Path, groups: Mapping[str, Mapping[str, np.ndarray]], rest
         with replacing(path) as temporary:
             save_file(arrays, temporary, metadata=metadata)
     except (OSError, SafetensorError) as error:
-        raise TrainingError(
-            f"the training state could not be written ({error}); free some space and go on with --resume"
-        ) from error
+        raise NoRoomError(f"the training state could not be written ({error}); free some space") from error
 
 
 def read_state(path: Path) -> tuple[defaultdict[str, Arrays], dict[str, Any]]:

@@ -24,7 +24,7 @@ from hilum.inference.predictor import Predictor
 from hilum.notices import Notice, notice
 from hilum.progress import Silent, Watcher
 from hilum.runs.folder import RunFolder
-from hilum.runs.ledger import Ledger
+from hilum.runs.ledger import Ledger, Reads
 from hilum.stats import Resampling
 
 SPLITS = ("train", "val", "test", "all")
@@ -155,7 +155,7 @@ def evaluate(
             resampling=resampling,
         )
     divided = scored.subgroups(scores)
-    test_reads = _enter(subject, chosen.name) if chosen.internal else 0
+    reads = _enter(subject, chosen.name) if chosen.internal else Reads()
     rows_left_out = table.notes[len(subject.table.notes) :]
     cases = explain_cases(
         choose_cases(scored.labels, scored.probabilities, scored.decision, seed=seed),
@@ -178,14 +178,14 @@ def evaluate(
         probabilities=scored.probabilities,
         decision=scored.decision,
         scores=scores,
-        test_reads=test_reads,
+        test_reads=reads.count,
         history=_history(subject.run),
         best_epoch=manifest.training.best_epoch,
         cases=cases,
         facts=facts(manifest, bundle.hash),
         warnings=(
             *ranking_notices(scores),
-            *_notices(subject, chosen, mapped, scored, test_reads, rows_left_out),
+            *_notices(subject, chosen, mapped, scored, reads, rows_left_out),
             *(external_notices(external) if external else ()),
         ),
         citations=citations(manifest, chosen.examples.table),
@@ -204,13 +204,12 @@ def check_split(split: str | None) -> None:
         raise UsageError(f"--split {split!r}: {', '.join(SPLITS)} expected")
 
 
-def _enter(subject: Subject, split: str) -> int:
-    """Enter a read of the test in the run's ledger; return how many there are of this split, 0 if not a test."""
+def _enter(subject: Subject, split: str) -> Reads:
+    """Enter a read of the test in the run's ledger; return those of this split, none if it is no test."""
     if subject.run is None or split not in ("test", "all"):
-        return 0
-    bundle, ledger = subject.predictor.bundle, Ledger(subject.run.ledger)
-    ledger.enter(bundle=bundle.hash, split=bundle.manifest.training.split_hash)
-    return ledger.count(bundle.manifest.training.split_hash)
+        return Reads()
+    bundle = subject.predictor.bundle
+    return Ledger(subject.run.ledger).enter(bundle=bundle.hash, split=bundle.manifest.training.split_hash)
 
 
 def _history(run: RunFolder | None) -> pd.DataFrame | None:
@@ -222,7 +221,7 @@ def _notices(
     chosen: Cohort,
     mapped: Mapped,
     scored: ScoredImages,
-    test_reads: int,
+    reads: Reads,
     rows_left_out: Sequence[str],
 ) -> Iterator[Notice]:
     """Yield what a reader must know before any figure."""
@@ -235,10 +234,12 @@ def _notices(
         yield notice("recalibration-caution", caution=caution)
     if chosen.left_out:
         yield notice("calibrating-patients-left-out", left_out=chosen.left_out, scored=len(chosen.rows))
-    if chosen.internal and chosen.name in ("test", "all") and not test_reads:
+    if chosen.internal and chosen.name in ("test", "all") and not reads.count:
         yield notice("test-reads-not-counted")
-    if test_reads > 1:
-        yield notice("test-read-again", reads=test_reads)
+    if reads.not_kept and subject.run:
+        yield notice("test-read-not-kept", ledger=str(subject.run.ledger), reason=reads.not_kept)
+    if reads.count > 1:
+        yield notice("test-read-again", reads=reads.count)
     if len(chosen.examples.quarantine):
         yield notice("images-unreadable", images=len(chosen.examples.quarantine))
     for note in rows_left_out:

@@ -11,12 +11,12 @@ from hilum import stats
 from hilum.bundle import (
     FORMAT,
     GRAPH,
-    SUMS,
     Bundle,
     Calibration,
     DataSource,
     Manifest,
     Recalibration,
+    check_new,
     write_bundle,
 )
 from hilum.data.examples import Examples, answering, prepare
@@ -206,12 +206,7 @@ def check(manifest: Manifest, target: Path, plan: SiteCalibration) -> None:
         raise UsageError(f"--share {share:g}: above 0 and at most 1 expected, for example 0.5")
     if sensitivity is not None and not 0 < sensitivity <= 1:
         raise UsageError(f"--sensitivity {sensitivity:g}: above 0 and at most 1 expected, for example 0.95")
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UsageError(f"{target} is there already; give a new folder with -o")
-    if (target.parent / SUMS).exists():
-        raise UsageError(
-            f"{target} lies inside a bundle, which would be no longer whole; give another folder with -o"
-        )
+    check_new(target)
 
 
 @dataclass(frozen=True)

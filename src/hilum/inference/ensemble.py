@@ -20,13 +20,13 @@ from scipy.special import expit, logit
 from hilum.bundle import (
     GRAPH,
     OUTPUTS,
-    SUMS,
     Bundle,
     Calibration,
     Manifest,
     Member,
     Seen,
     Training,
+    check_new,
     write_bundle,
 )
 from hilum.errors import BundleError, UsageError
@@ -147,12 +147,7 @@ def _check(members: Sequence[Bundle], target: Path) -> None:
                     f"{first.folder} and {member.folder} differ in {what}: {ours} against {theirs}; the members of an "
                     f"ensemble have the same {', '.join(AGREE)}"
                 )
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UsageError(f"{target} is there already; give a new folder with -o")
-    if (target.parent / SUMS).exists():
-        raise UsageError(
-            f"{target} lies inside a bundle, which would be no longer whole; give another folder with -o"
-        )
+    check_new(target)
 
 
 def _merge(members: Sequence[Bundle]) -> onnx.ModelProto:

@@ -214,6 +214,7 @@ def _begun(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
     stored = folder / PLAN
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; give a new folder with -o")
+    files.check_writable(folder)
     if not stored.exists():
         if folder.exists() and any(folder.iterdir()):
             raise UsageError(
@@ -266,7 +267,8 @@ def _train(
         watch.finish(f"kept: {name} ({sealed.hash[:16]})")
         return sealed
     watch.finish(f"training {name}")
-    run = train(recipe, table, folder, engine=engine, resume=True, options=options, watch=watch)
+    begun = RunFolder(folder).recipe.is_file()
+    run = train(recipe, table, folder, engine=engine, resume=begun, options=options, watch=watch)
     if run.stopped == "interrupted":
         raise KeyboardInterrupt
     return run.bundle

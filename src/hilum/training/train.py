@@ -19,9 +19,16 @@ from hilum.data.examples import Examples
 from hilum.data.table import Table
 from hilum.engines import Engine, Hooks, Progress, Trained, TrainingJob, load_engine
 from hilum.engines.processes import find_processes
-from hilum.errors import BundleError, NotANumberError, RecipeError, TrainingError, UsageError
+from hilum.errors import (
+    BundleError,
+    NoRoomError,
+    NotANumberError,
+    RecipeError,
+    TrainingError,
+    UsageError,
+)
 from hilum.progress import Silent, Watcher
-from hilum.recipe import Recipe, load_recipe
+from hilum.recipe import Recipe, load_recipe, parse_recipe
 from hilum.runs.folder import TABLE, RunFolder
 from hilum.training.job import TrainingData, check_named, divide
 from hilum.training.seal import Sealing
@@ -89,9 +96,9 @@ def train(
     Args:
         recipe: What to train.
         table: On what.
-        folder: The run's folder; it must be new, or hold a run of the same recipe if `resume`.
+        folder: The run's folder; it must be new, or hold a run of the same recipe that can go on if `resume`.
         engine: One of `architectures.ENGINES`, or an engine itself.
-        resume: Go on from where the run stood.
+        resume: Go on from where the run stood. Where nothing is left to train, the bundle stays as it was sealed.
         allow_leak: Whether to train though patients or pictures (pixel for pixel) stand in more than one part of the
             split; the bundle and every report then say so. Copies that were changed only an audit finds. The run
             keeps what was allowed, so that `resume` needs no second word for the same leaks.
@@ -106,6 +113,7 @@ def train(
             architecture.
         DataError: The data do not allow what the recipe asks, or the split leaks.
         StoppedError: SIGTERM arrived; the state is saved.
+        NoRoomError: A disk is full or read-only; the message says what stands.
         TrainingError: See `Engine.fit`.
     """
     leads = find_processes(options.devices).leads
@@ -137,7 +145,10 @@ def train(
         trained = _watched(loaded, job, examples, folder, options.track, watch)
         seconds = time.perf_counter() - started
         sealed, final = _sealed_before(folder, trained, recipe) if resume else (None, None)
-        if sealed is None:
+        if sealed is not None:
+            files.write_text(RunFolder(folder).recipe, parse_recipe(sealed.manifest.recipe).to_toml())
+            watch.finish(f"nothing was left to train: {folder} keeps its bundle as it was sealed")
+        else:
             seal = Sealing(loaded, recipe, examples, parted, leaks, data.balance, seconds, watch)
             sealed = seal.seal(trained, RunFolder(folder).bundle)
             if trained.final is not None:
@@ -246,37 +257,60 @@ def _sigterm() -> Iterator[Callable[[], bool]]:
 
 
 def _sealed_before(folder: Path, trained: Trained, recipe: Recipe) -> tuple[Bundle | None, Bundle | None]:
-    """The bundles of a run that was finished when it was resumed, so that its hash stays."""
+    """Return the bundles of a run that had nothing left to train when it was resumed, so that its hash stays."""
     try:
         sealed = read_bundle(RunFolder(folder).bundle)
         final = read_bundle(RunFolder(folder).final) if recipe.train.keep_final else None
     except (UsageError, BundleError):
         return None, None
-    same = sealed.manifest.training.epochs == len(
-        trained.history
-    ) and sealed.manifest.recipe == recipe.model_dump(mode="json")
+    before = parse_recipe(sealed.manifest.recipe)
+    same = sealed.manifest.training.epochs == len(trained.history) and not _changed(before, recipe)
     return (sealed, final) if same else (None, None)
+
+
+def _changed(before: Recipe, wanted: Recipe) -> list[str]:
+    """Return the keys in which two recipes differ, and which may not change where a run goes on."""
+    values = before.flat()
+    return [key for key, value in wanted.flat().items() if values.get(key) != value and key not in MAY_CHANGE]
 
 
 def _check_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
     stored = RunFolder(folder).recipe
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; give a new folder with -o")
+    files.check_writable(folder)
     if not resume:
         if folder.exists() and any(folder.iterdir()):
             what = "a run; go on with it by --resume, or" if stored.exists() else "something else;"
             raise UsageError(f"{folder} already holds {what} give another folder with -o")
         return
     if not stored.exists():
-        if folder.exists() and any(folder.iterdir()):
-            raise UsageError(f"{folder} holds no run to resume (no {stored.name}); give the run's folder")
-        return
-    before, wanted = load_recipe(stored).flat(), recipe.flat()
-    changed = [key for key, value in wanted.items() if before.get(key) != value and key not in MAY_CHANGE]
-    if changed:
+        raise UsageError(
+            f"{folder} holds no run to resume (no {stored.name}); give the run's folder, or leave "
+            "--resume out to begin one"
+        )
+    before = load_recipe(stored)
+    if changed := _changed(before, recipe):
+        was, wanted = before.flat()[changed[0]], recipe.flat()[changed[0]]
         raise RecipeError(
-            f"{folder} was begun with {changed[0]} = {before[changed[0]]!r}, not {wanted[changed[0]]!r}; "
+            f"{folder} was begun with {changed[0]} = {was!r}, not {wanted!r}; "
             f"resume with the same recipe ({', '.join(MAY_CHANGE)} may change) or give another folder"
+        )
+    _check_epochs(RunFolder(folder), recipe.train.epochs)
+
+
+def _check_epochs(run: RunFolder, wanted: int) -> None:
+    """Refuse to go on with a run that has more epochs behind it than wanted, or whose state is gone."""
+    done = len(pd.read_csv(run.history)) if run.history.is_file() else 0
+    if done and not run.state.is_file():
+        raise UsageError(
+            f"{run.path} has {done} epochs behind it but no state to go on from ({run.state.name}); train anew in "
+            "another folder"
+        )
+    if done > wanted:
+        raise RecipeError(
+            f"{run.path} has {done} epochs behind it, more than train.epochs = {wanted}; give {done} or more, or "
+            "another folder"
         )
 
 
@@ -288,7 +322,10 @@ def _allowed_leaks(folder: Path) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def _folder(folder: Path, recipe: Recipe, examples: Examples, leaks: Sequence[str]) -> Iterator[None]:
-    """Set up the run's folder; if nothing worth keeping comes of it and it was new, it goes again."""
+    """Set up the run's folder; if nothing worth keeping comes of it and it was new, it goes again.
+
+    What stopped the training tells what stands.
+    """
     new, run = not folder.exists(), RunFolder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -298,16 +335,28 @@ def _folder(folder: Path, recipe: Recipe, examples: Examples, leaks: Sequence[st
         examples.table.write(run.table)
         files.write_text(run.quarantine, examples.quarantine.map(files.spreadsheet_safe).to_csv(index=False))
         yield
-    except BaseException:
-        if new and not any(path.exists() for path in (run.state, run.bad_batch)):
+    except BaseException as error:
+        gone = new and not any(path.exists() for path in (run.state, run.bad_batch))
+        if gone:
             shutil.rmtree(folder, ignore_errors=True)
+        stands = (
+            "nothing is kept"
+            if gone
+            else "what was saved stands: --resume goes on (of crossval the same command)"
+        )
+        if isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(stands) from None
+        if isinstance(error, NoRoomError):
+            raise NoRoomError(f"{error}; {stands}") from error
+        if reason := files.refusal(error):
+            raise NoRoomError(f"{folder} cannot be written: {reason}; {stands}") from error
         raise
 
 
 @contextlib.contextmanager
 def _logged(path: Path) -> Iterator[None]:
     """Send what the library logs to a file."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root = logging.getLogger("hilum")
     level = root.level
@@ -318,4 +367,12 @@ def _logged(path: Path) -> Iterator[None]:
     finally:
         root.removeHandler(handler)
         root.setLevel(level)
-        handler.close()
+        with contextlib.suppress(OSError):
+            handler.close()
+
+
+class _LogFile(logging.FileHandler):
+    """A log that a full disk costs lines, and nothing else."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's own name)
+        """Lose the line; what training cannot do without says itself that the disk is full."""

@@ -195,6 +195,7 @@ def check(
         )
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; give a new folder with -o")
+    files.check_writable(folder)
     if folder.exists() and any(folder.iterdir()) and not (folder / DEFINITION).exists():
         raise UsageError(
             f"{folder} holds something else; give a new folder, or that of a study to go on with it"
