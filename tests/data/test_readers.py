@@ -40,12 +40,13 @@ def test_an_unknown_layout_names_what_is_there_and_every_layout(tmp_path):
     message = str(caught.value)
     assert "folders: pictures; files by ending: .txt 1" in message
     assert "--as NAME" in message
-    assert all(f"{name}: {reader.expects}" in message for name, reader in READERS.items())
+    assert all(name in message for name in READERS)
+    assert len(message.splitlines()) <= 6
 
 
 def test_an_unknown_csv_file_names_its_columns(tmp_path):
     path = put_text(tmp_path / "x.csv", "file,diagnosis", "a.png,Mass")
-    with pytest.raises(LayoutError, match="with the columns file,diagnosis"):
+    with pytest.raises(LayoutError, match="with the columns file, diagnosis"):
         readers.read(path)
 
 
@@ -389,10 +390,10 @@ def test_images_in_an_archive_by_a_csv_file(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["image,label", "a.png,No Finding|Mass"], "beside a finding"),
-        (["image,Mass", "a.png,maybe"], "holds 'maybe'; 1, 0, -1"),
-        (["image,label", ",Mass"], "no image path in row 1"),
-        (["image,label", "a.png,Mass", "a.png,Mass"], "twice"),
+        (["image,label", "b.png,Mass", "a.png,No Finding|Mass"], r"line 3 \(a.png\): .* beside a finding"),
+        (["image,Mass", "b.png,1", "a.png,maybe"], r"x.csv, line 3 \(a.png\): .* holds 'maybe'; 1, 0, -1"),
+        (["image,label", ",Mass"], "line 2: the column 'image' holds no image path"),
+        (["image,label", "a.png,Mass", "./a.png,Mass"], "names a.png twice, in lines 2 and 3"),
         (["image,label"], "has a header but no rows"),
         (["image,label", "a.png,Mass,x,y"], "no CSV file"),
         (["image,label", "a.png,No Finding"], "names no finding"),
@@ -421,9 +422,9 @@ def test_a_missing_column_names_the_nearest(tmp_path):
         readers.read(path, columns=ColumnMap(image="image_path", label="label"))
 
 
-def test_a_csv_file_that_is_not_utf8_is_refused(tmp_path):
-    (tmp_path / "x.csv").write_bytes(b"image,label\n\xff\xfe,Mass\n")
-    with pytest.raises(DataError, match="no CSV file in UTF-8"):
+def test_a_csv_file_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "x.csv").write_bytes(b"image,label\na\0.png,Mass\n")
+    with pytest.raises(DataError, match="bytes that are no text"):
         readers.read(tmp_path / "x.csv", name="csv")
 
 

@@ -109,7 +109,7 @@ def test_wrong_content_is_named(folder, tmp_path):
     with pytest.raises(DataError, match="1 paths are not of the form train/patient00001"):
         readers.read(path)
     path.write_text(f"{HEADER}\n{TRAIN[0].removesuffix('1.0')}maybe\n")
-    with pytest.raises(DataError, match=r"'Support Devices' of .* holds 'maybe'"):
+    with pytest.raises(DataError, match=r"line 2: the column 'Support Devices' holds 'maybe'"):
         readers.read(path)
     with pytest.raises(UsageError, match=r"no policy; known are: zeros \(did you mean it"):
         readers.read(folder, uncertain="zero")

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from hilum.data import csv_file
 from hilum.data.readers import chexpert, csv_map, folders, kermany, labeled, medmnist, nih, rsna, vinbigdata
-from hilum.data.readers.base import POLICIES, ColumnMap, Reader, Request, remapped
+from hilum.data.readers.base import POLICIES, ColumnMap, Reader, Request, read_header, remapped
+from hilum.data.readers.columns import joined_beside
 from hilum.data.table import Table, absolute
 from hilum.errors import LayoutError, UsageError, nearest
 
@@ -72,7 +74,7 @@ def read(
     else:
         reader = _reader(request, name)
         _check_arguments(request, reader)
-        table = reader.read(request)
+        table = _read_layout(request, reader, name)
     for note in table.notes:
         _log.info("%s", note)
     return table
@@ -119,16 +121,49 @@ def _reader(request: Request, name: str | None) -> Reader:
     special = [known for known in fitting if not READERS[known].general]
     chosen: Sequence[str] = special or fitting
     if len(chosen) == 1:
+        _refuse_two_labels(request.source)
         return READERS[chosen[0]]
     if chosen:
         raise LayoutError(
             f"{request.source} fits several layouts: {', '.join(chosen)}. Choose with --as NAME."
         )
-    known = "\n".join(f"  {known}: {reader.expects}" for known, reader in READERS.items())
+    csv_file.refuse_spreadsheet(request.source)
     raise LayoutError(
         f"{request.source} is of no known layout; it holds {_seen(request.source)}.\n"
-        f"Known layouts, to be named with --as NAME where detection is not enough:\n{known}"
+        f"{_advice(request.source)}\n"
+        f"Data sets that are known, by --as NAME: {', '.join(READERS)}; docs/data.md says what each looks like."
     )
+
+
+def _refuse_two_labels(source: Path) -> None:
+    """Refuse a CSV file that holds joined labels and columns of findings: which is meant cannot be told."""
+    if not source.is_file() or not csv_file.is_csv(source):
+        return
+    told = joined_beside(csv_file.read(source, limit=csv_file.SAMPLE_BYTES).frame)
+    if told:
+        raise LayoutError(f"{source}: {told}")
+
+
+def _advice(source: Path) -> str:
+    """Say how a set of one's own is read."""
+    if source.is_file():
+        return (
+            "Name its columns: --column image=COLUMN, and --column label=COLUMN (findings joined in one cell) or "
+            "--column finding=COLUMN (1 and 0; repeated); --positive yes where cells are words."
+        )
+    there = [path for path in sorted(source.iterdir()) if path.is_file() and csv_file.is_csv(path)]
+    if there:
+        return f"Where a CSV file holds the labels, name the file: {there[0]}"
+    return f"A folder of your own: {READERS['folders'].expects}; or the CSV file that holds its labels."
+
+
+def _read_layout(request: Request, reader: Reader, name: str | None) -> Table:
+    try:
+        return reader.read(request)
+    except LayoutError as error:
+        if name is None or reader.matches(request):
+            raise
+        raise LayoutError(f"{error}\n{name} expects {reader.expects}") from None
 
 
 def _check_arguments(request: Request, reader: Reader) -> None:
@@ -158,7 +193,5 @@ def _seen(source: Path) -> str:
 
 
 def _header(source: Path) -> str:
-    if source.suffix.lower() != ".csv":
-        return ""
-    with source.open(encoding="utf-8", errors="replace") as lines:
-        return f" with the columns {lines.readline(2000).strip()}"
+    header = read_header(source)
+    return f" with the columns {', '.join(header)[:2000]}" if header else ""

@@ -3,7 +3,6 @@
 import logging
 import os
 import re
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hilum import files, images
+from hilum.data import csv_file
 from hilum.data.table import BOX_COLUMNS, MEMBER, SPLITS, Table, archive_members, no_boxes
 from hilum.errors import DataError, LayoutError, nearest
 from hilum.images import ARCHIVE_SUFFIXES, IMAGE_SUFFIXES
@@ -40,6 +40,7 @@ class ColumnMap:
         sex: F or M.
         age: Years, or DICOM's form such as 060Y, 013M, 001D.
         split: train, val or test.
+        called: (COLUMN, FINDING): finding columns whose finding has another name than the column.
         positive: Cells of finding columns that mean present, whatever their letter case; any other cell that is not
             empty then means absent. None: 1, 0 and -1 as above.
     """
@@ -54,7 +55,12 @@ class ColumnMap:
     sex: str = ""
     age: str = ""
     split: str = ""
+    called: tuple[tuple[str, str], ...] = ()
     positive: tuple[str, ...] = ()
+
+    def finding_of(self, column: str) -> str:
+        """Return the canonical name of a column's finding."""
+        return named(dict(self.called).get(column, column))
 
 
 POLICIES: dict[str, float] = {"ignore": np.nan, "zeros": 0.0, "ones": 1.0}
@@ -98,40 +104,37 @@ def read_csv(path: Path) -> pd.DataFrame:
     """Read a CSV file as text, header names trimmed, empty cells as empty text.
 
     Raises:
-        DataError: The file is not a CSV file in UTF-8, or has no rows.
+        LayoutError: It is a spreadsheet.
+        DataError: It is no CSV file with a header, has two columns of one name, or no rows.
     """
-    try:
-        with warnings.catch_warnings():
-            # pandas only warns where rows have more cells than the header, and drops the rest.
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            # Objects, since looking up Arrow's strings is several times slower.
-            frame = pd.read_csv(
-                path, dtype=object, keep_default_na=False, index_col=False, encoding="utf-8-sig"
-            )
-    except (
-        pd.errors.ParserError,
-        pd.errors.ParserWarning,
-        pd.errors.EmptyDataError,
-        UnicodeDecodeError,
-    ) as error:
-        raise DataError(
-            f"{path} is no CSV file in UTF-8 with a header ({str(error).splitlines()[0]})"
-        ) from None
-    if not len(frame):
-        raise DataError(f"{path} has a header but no rows")
-    frame.columns = frame.columns.str.strip()
-    return frame
+    return csv_file.read(path).frame
 
 
 def read_header(path: Path) -> tuple[str, ...]:
     """Return the trimmed header cells of a CSV file, none where it cannot be read; never raises."""
-    if path.suffix.lower() != ".csv" or not path.is_file():
+    if not csv_file.is_csv(path) or not path.is_file():
         return ()
     try:
-        columns = pd.read_csv(path, nrows=0, dtype=str, encoding="utf-8-sig").columns
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError):
+        return csv_file.read(path, limit=csv_file.SAMPLE_BYTES).header
+    except (DataError, OSError):
         return ()
-    return tuple(str(name).strip() for name in columns)
+
+
+def place_of(cells: pd.Series, row: int, *, path: Path, images: pd.Series | None = None) -> str:
+    """Say where a faulty cell stands.
+
+    Args:
+        cells: The trimmed cells of one column, named as in the file.
+        row: Of the first of these cells that is faulty.
+        path: The file.
+        images: The images of the same rows, where they are known.
+
+    Returns:
+        For example `"labels.csv, line 7 (img/a.png)"`; no line where the cell was not found in the file.
+    """
+    lines = csv_file.read(path).lines(str(cells.name), [cells.iloc[row]]) if path.is_file() else []
+    line = f", line {lines[0]}" if lines else ""
+    return f"{path}{line}" + (f" ({images.iloc[row]})" if images is not None else "")
 
 
 def require_columns(frame: pd.DataFrame, names: Iterable[str], *, path: Path) -> None:
@@ -270,9 +273,16 @@ def file_names(paths: pd.Series) -> pd.Series:
 
 
 def remapped(path: str, remap: tuple[str, str]) -> str:
-    """Return `path` with its beginning OLD replaced by NEW, where it begins so."""
-    old, new = remap
-    return new + path.removeprefix(old) if path.startswith(old) else path
+    """Return `path` with `/` and its beginning OLD replaced by NEW, where it begins so; else as it is.
+
+    `/` and back-slashes are the same, since paths of Windows are written with either.
+    """
+    old, new = (text.replace("\\", "/") for text in remap)
+    slashed = path.replace("\\", "/")
+    if not slashed.startswith(old):
+        return path
+    joint = "/" if new and old.endswith("/") and not new.endswith("/") else ""
+    return new + joint + slashed.removeprefix(old)
 
 
 def encode(labels: pd.Series, findings: Sequence[str], *, separator: str, path: Path) -> NDArray[np.float64]:
@@ -300,9 +310,8 @@ def encode(labels: pd.Series, findings: Sequence[str], *, separator: str, path: 
         if not names:
             values[row] = np.nan
         if len(names) > 1 and NO_FINDING in names:
-            raise DataError(
-                f"{path} has a label {text!r}: {NO_FINDING} beside a finding; one of them is wrong"
-            )
+            place = place_of(labels, int(np.argmax(codes == row)), path=path)
+            raise DataError(f"{place}: label {text!r}: {NO_FINDING} beside a finding; one of them is wrong")
         for name in names:
             if name in column:
                 values[row, column[name]] = 1
@@ -310,7 +319,8 @@ def encode(labels: pd.Series, findings: Sequence[str], *, separator: str, path: 
                 values[row] = np.where(values[row] == 1, 1, np.nan)
                 values[row, column[denied]] = 0
             elif name != NO_FINDING:
-                raise DataError(f"{path} has an unknown label {name!r}; known are: {nearest(name, findings)}")
+                place = place_of(labels, int(np.argmax(codes == row)), path=path)
+                raise DataError(f"{place}: unknown label {name!r}; known are: {nearest(name, findings)}")
     result: NDArray[np.float64] = values[codes]
     return result
 
@@ -366,19 +376,67 @@ def states(labels: NDArray[np.float64], findings: Sequence[str], normal: NDArray
     return bool(normal.any() and (normal | ~nothing).all())
 
 
-def numbers_or_empty(cells: pd.Series, *, path: Path) -> NDArray[np.float64]:
+NO_LABEL = frozenset(
+    {
+        "nan",
+        "na",
+        "n/a",
+        "<na>",
+        "none",
+        "null",
+        "nil",
+        "unknown",
+        "unlabeled",
+        "unlabelled",
+        "todo",
+        "tbd",
+        "?",
+        "-",
+    }
+)
+"""Cells that say that nothing is known, in lower case, besides empty ones."""
+
+
+def without_unknown(cells: pd.Series) -> tuple[pd.Series, tuple[str, ...]]:
+    """Return trimmed cells, those that say that nothing is known as empty text, and a note on them."""
+    trimmed = cells.str.strip()
+    said = trimmed.str.casefold().isin(NO_LABEL)
+    if not said.any():
+        return trimmed, ()
+    words = ", ".join(sorted(set(trimmed[said])))
+    note = f"{int(said.sum()):,} cells of {cells.name!r} say {words}: they are unknown"
+    return trimmed.mask(said, ""), (note,)
+
+
+_NUMBERS = {"true": 1.0, "false": 0.0, "": np.nan}
+
+
+def label_numbers(cells: pd.Series) -> pd.Series:
+    """Return trimmed label cells of 1, 0, -1, true, false or nothing as numbers; NaN for nothing and for all else."""
+    words = cells.str.casefold().map(_NUMBERS)
+    numbers = pd.to_numeric(csv_file.with_points(cells), errors="coerce")
+    return words.where(words.notna(), numbers.where(numbers.isin((0, 1, -1)))).astype(float)
+
+
+def numbers_or_empty(cells: pd.Series, *, path: Path, images: pd.Series | None = None) -> NDArray[np.float64]:
     """Read label cells of 1, 0, -1 or nothing (NaN).
+
+    Args:
+        cells: Text, named by its column.
+        path: The file, for messages.
+        images: The images of the same rows, for messages.
 
     Raises:
         DataError: A cell is none of these.
     """
-    trimmed = cells.str.strip()
-    value: NDArray[np.float64] = pd.to_numeric(trimmed, errors="coerce").to_numpy(float)
-    bad = ~(np.isin(value, (0, 1, -1)) | (trimmed == "").to_numpy())
+    trimmed, _ = without_unknown(cells)
+    value: NDArray[np.float64] = label_numbers(trimmed).to_numpy(float)
+    bad = np.isnan(value) & (trimmed != "").to_numpy()
     if bad.any():
+        row = int(np.argmax(bad))
         raise DataError(
-            f"the column {cells.name!r} of {path} holds {trimmed[bad].iloc[0]!r}; "
-            "1, 0, -1 (uncertain) or nothing was expected"
+            f"{place_of(trimmed, row, path=path, images=images)}: the column {cells.name!r} holds "
+            f"{trimmed.iloc[row]!r}; 1, 0, -1 (uncertain) or nothing was expected"
         )
     return value
 
@@ -392,12 +450,12 @@ def findings_of(labels: Iterable[str]) -> set[str]:
 
 
 def parse_ages(text: pd.Series) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """Read ages such as `57`, `060Y`, `013M`, `002W` and `001D`.
+    """Read ages such as `57`, `45,5`, `060Y`, `013M`, `002W` and `001D`.
 
     Returns:
         Years (float64, NaN where empty, unreadable or above `OLDEST`), and notes on what became unknown.
     """
-    parts = text.str.strip().str.extract(r"^(\d+(?:\.\d*)?)\s*([YMWD]?)$", flags=re.IGNORECASE)
+    parts = csv_file.with_points(text).str.extract(r"^(\d+(?:\.\d*)?)\s*([YMWD]?)$", flags=re.IGNORECASE)
     per_year = parts[1].str.upper().map({"": 1.0, "Y": 1.0, "M": 12.0, "W": 365.25 / 7, "D": 365.25})
     years = (parts[0].astype(float) / per_year).to_numpy(float)
     unreadable = int((np.isnan(years) & (text.str.strip() != "").to_numpy()).sum())
@@ -424,6 +482,18 @@ def parse_choice(
     return found, notes
 
 
+def parse_views(text: pd.Series, *, column: str) -> tuple[pd.Series, tuple[str, ...]]:
+    """Map views such as `PA`, `AP Supine`, `a.p.` and DICOM's `LL`; others become unknown (empty), with a note."""
+    return parse_choice(text.map(_view_code), VIEW_MEANINGS, column=column)
+
+
+def _view_code(text: str) -> str:
+    """Return PA, AP or LATERAL where all words of a text say so, apart from posture; else the text."""
+    words = re.sub(r"[.-]", "", text.upper()).replace("_", " ")
+    meanings = {_VIEW_WORDS.get(word, "") for word in re.findall(r"\w+", words) if word not in _POSTURES}
+    return next(iter(meanings)) or text if len(meanings) == 1 else text
+
+
 VIEW_MEANINGS = {
     "PA": "PA",
     "AP": "AP",
@@ -432,7 +502,42 @@ VIEW_MEANINGS = {
     "RL": "LATERAL",
     "L": "LATERAL",
 }
-SEX_MEANINGS = {"F": "F", "M": "M", "O": "O", "FEMALE": "F", "MALE": "M", "OTHER": "O"}
+_VIEW_WORDS = {
+    **VIEW_MEANINGS,
+    **{"POSTEROANTERIOR": "PA", "ANTEROPOSTERIOR": "AP"},
+    **dict.fromkeys(("LAT", "LLAT", "RLAT", "SEITLICH"), "LATERAL"),
+}
+_POSTURES = frozenset(
+    {
+        "SUPINE",
+        "ERECT",
+        "STANDING",
+        "UPRIGHT",
+        "SITTING",
+        "SEMI",
+        "SEMIERECT",
+        "SEMIUPRIGHT",
+        "PRONE",
+        "PORTABLE",
+        "MOBILE",
+        "BEDSIDE",
+        "HORIZONTAL",
+        "VIEW",
+        "PROJECTION",
+        "CHEST",
+        "LEFT",
+        "RIGHT",
+        "LIEGEND",
+        "STEHEND",
+        "SITZEND",
+    }
+)
+"""Words beside a view that change nothing of it."""
+
+SEX_MEANINGS = {
+    **{"F": "F", "M": "M", "O": "O", "FEMALE": "F", "MALE": "M", "OTHER": "O"},
+    **{"W": "F", "WEIBLICH": "F", "MÄNNLICH": "M", "DIVERS": "O"},
+}
 SPLIT_MEANINGS = {
     **{name.upper(): name for name in SPLITS},
     **{"TRAINING": "train", "VALID": "val", "VALIDATION": "val", "TESTING": "test"},

@@ -1,9 +1,8 @@
 """Any CSV file of labels -> a Table, by a map of its columns.
 
-Layout: one row an image, a header, the columns that `ColumnMap` names. Without a map, a file whose columns
-are named as a table's (`image`, and `label` or findings; perhaps `patient`, `study`, `view`, `sex`, `age`,
-`split`) reads itself. Paths are relative to the folder of the images (`--images`, else the file's own folder)
-or absolute.
+Layout: one row an image, a header, the columns that `ColumnMap` names. Without a map, a file whose columns are plain
+(see `columns.py`) reads itself. Paths are relative to the folder of the images (`--images`, else the file's own folder)
+or absolute; those of Windows are read too.
 
 Citation, terms, where: unknown; they are the user's to know.
 """
@@ -11,49 +10,52 @@ Citation, terms, where: unknown; they are the user's to know.
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hilum.data import csv_file
 from hilum.data.readers.base import (
     SEX_MEANINGS,
     SPLIT_MEANINGS,
-    VIEW_MEANINGS,
     ColumnMap,
     Reader,
     Request,
     decide,
-    encode,
     file_names,
-    findings_of,
     numbers_or_empty,
     parse_ages,
     parse_choice,
+    parse_views,
     patients_from_names,
-    read_csv,
-    read_header,
     remapped,
     require_columns,
     rows_to_keep,
     states,
-    ticked,
     walk_images,
+    without_unknown,
 )
+from hilum.data.readers.columns import plain_columns
+from hilum.data.readers.joined_labels import Labels, read_joined
 from hilum.data.table import Source, Table, make_frame
 from hilum.errors import DataError, LayoutError, UsageError, nearest
-from hilum.recipe.findings import NO_FINDING, VOCABULARY, in_order, named
+from hilum.recipe.findings import NO_FINDING
 
-SEPARATORS = "|;,"
-"""What may join findings in the column label."""
 _OPTIONAL = ("patient", "study", "view", "sex", "age", "split")
 
 
 def matches(request: Request) -> bool:
-    """Return whether the source is a CSV file whose columns are named as a table's."""
-    return _own_names(read_header(request.source)) is not None
+    """Return whether the source is a CSV file of images and findings by its first rows."""
+    if not request.source.is_file() or not csv_file.is_csv(request.source):
+        return False
+    try:
+        plain = plain_columns(csv_file.read(request.source, limit=csv_file.SAMPLE_BYTES).frame)
+    except DataError:
+        return False
+    return bool(plain.columns or plain.problem)
 
 
 def read(request: Request) -> Table:
@@ -62,19 +64,21 @@ def read(request: Request) -> Table:
         raise LayoutError(f"{request.source} is a folder; the layout csv expects a CSV file")
     if request.columns is not None:
         return read_mapped(request, request.columns)
-    header = tuple(read_csv(request.source).columns)
-    columns = _own_names(header)
-    if columns is None:
+    frame = csv_file.read(request.source).frame
+    plain = plain_columns(frame)
+    if plain.problem:
+        raise LayoutError(f"{request.source}: {plain.problem}")
+    if plain.columns is None:
         raise UsageError(
-            f"{request.source} needs a column map: its columns are {', '.join(header)}; "
-            "without one (--column image=COLUMN, and --column label=COLUMN or --column finding=COLUMN), columns named "
-            "image and label, or image and findings, were expected"
+            f"{request.source} needs a column map: its columns are {', '.join(map(str, frame.columns))}; give "
+            "--column image=COLUMN, and --column label=COLUMN or --column finding=COLUMN for each"
         )
-    return read_mapped(request, columns)
+    table = read_mapped(request, plain.columns)
+    return replace(table, notes=(*plain.notes, *table.notes))
 
 
 READER = Reader(
-    expects="a CSV file with a column map (--column), or with columns named image and label, or image and findings",
+    expects="a CSV file with a column of images, and one of joined labels or of 1 and 0 for each finding (--column)",
     matches=matches,
     read=read,
     general=True,
@@ -88,7 +92,7 @@ def parse_columns(pairs: Sequence[str], *, separator: str = "|", positive: Seque
 
     Args:
         pairs: Texts such as `"image=file"`; the left is a field of `ColumnMap`, the right a column; `finding` may
-            occur several times.
+            occur several times, and be `finding:NAME` where the finding has another name than its column.
         separator: What joins findings in the column `label`.
         positive: Cells that mean present.
 
@@ -101,24 +105,31 @@ def parse_columns(pairs: Sequence[str], *, separator: str = "|", positive: Seque
     """
     known = ("image", "patient", "study", "label", "finding", "view", "sex", "age", "split")
     told: dict[str, Any] = {}
-    findings: list[str] = []
+    findings: dict[str, str] = {}
     for pair in pairs:
-        name, equals, column = (part.strip() for part in pair.partition("="))
+        field, equals, column = (part.strip() for part in pair.partition("="))
         if not equals or not column:
             raise UsageError(
                 f"--column {pair!r} is not of the form FIELD=COLUMN, for example image=file_name"
             )
-        if name not in known:
-            raise UsageError(f"--column {pair!r}: unknown field {name!r}; known are: {nearest(name, known)}")
+        name, _, finding = field.partition(":")
+        if name not in known or (finding and name != "finding"):
+            raise UsageError(f"--column {pair!r}: unknown field {field!r}; known are: {nearest(name, known)}")
         if name == "finding":
-            findings.append(column)
+            findings[column] = finding or column
         elif name in told:
             raise UsageError(f"--column {name}= is given twice: {told[name]!r} and {column!r}")
         else:
             told[name] = column
     if "image" not in told:
         raise UsageError("a column map needs --column image=COLUMN: the paths of the images")
-    return ColumnMap(**told, findings=tuple(findings), separator=separator, positive=tuple(positive))
+    return ColumnMap(
+        **told,
+        findings=tuple(findings),
+        called=tuple((column, name) for column, name in findings.items() if name != column),
+        separator=separator,
+        positive=tuple(positive),
+    )
 
 
 def read_mapped(request: Request, columns: ColumnMap) -> Table:
@@ -134,46 +145,53 @@ def read_mapped(request: Request, columns: ColumnMap) -> Table:
             "a column map needs the findings: --column label=COLUMN where one column joins them, else "
             "--column finding=COLUMN for each"
         )
-    frame = read_csv(path)
+    file = csv_file.read(path)
+    frame = file.frame
     asked = {
         name: getattr(columns, name) for name in ("image", "label", *_OPTIONAL) if getattr(columns, name)
     }
     require_columns(frame, [*asked.values(), *columns.findings], path=path)
 
     def cells(name: str) -> pd.Series:
-        return frame[asked[name]].str.strip() if name in asked else pd.Series([""] * len(frame), dtype=object)
+        column = frame[asked[name]] if name in asked else pd.Series([""] * len(frame), dtype=object)
+        return without_unknown(column)[0]
 
-    root, images, notes = _place(cells("image"), request)
-    findings, labels, normal, label_notes = _labels(frame, columns, request)
-    view, view_notes = parse_choice(cells("view"), VIEW_MEANINGS, column=columns.view)
+    root, images, notes = _place(frame[columns.image].str.strip(), request)
+    _refuse_twice(images, frame[columns.image], file)
+    labels = _labels(frame, images, columns, request)
+    view, view_notes = parse_views(cells("view"), column=columns.view)
     sex, sex_notes = parse_choice(cells("sex"), SEX_MEANINGS, column=columns.sex)
     split, split_notes = parse_choice(cells("split"), SPLIT_MEANINGS, column=columns.split)
     age, age_notes = parse_ages(cells("age"))
     patient, patient_notes = _patients(cells("patient"), images)
+    name = csv_file.stem(path)
     table = Table(
         frame=make_frame(
             image=images,
-            source=path.stem,
+            source=name,
             patient=patient,
             study=cells("study"),
             view=view,
             sex=sex,
             age=age,
             split=split,
-            findings=findings,
-            labels=labels,
+            findings=labels.findings,
+            labels=labels.values,
         ),
-        findings=findings,
+        findings=labels.findings,
         sources=(
             Source(
-                path.stem,
+                name,
                 root,
                 citation="unknown",
                 terms="; ".join(("unknown", *patient_notes)),
-                states_no_finding=states(labels, findings, normal),
+                states_no_finding=states(labels.values, labels.findings, labels.normal),
             ),
         ),
-        notes=(*notes, *label_notes, *view_notes, *sex_notes, *split_notes, *age_notes, *patient_notes),
+        notes=(
+            *(*file.notes, *notes, *labels.notes),
+            *(*view_notes, *sex_notes, *split_notes, *age_notes, *patient_notes),
+        ),
     )
     found = np.ones(len(table), dtype=bool)
     found[table.missing_images()] = False
@@ -181,40 +199,41 @@ def read_mapped(request: Request, columns: ColumnMap) -> Table:
     return replace(table.select(kept), notes=(*table.notes, *left_out))
 
 
-def _own_names(header: Sequence[str]) -> ColumnMap | None:
-    """Return the map of a file whose columns are named as a table's, else None."""
-    findings = tuple(name for name in header if named(name) in VOCABULARY)
-    if "image" not in header or not (findings or "label" in header):
-        return None
-    there: dict[str, Any] = {name: name for name in ("image", "label", *_OPTIONAL) if name in header}
-    return replace(ColumnMap(**there), findings=() if "label" in header else findings)
-
-
 def _place(written: pd.Series, request: Request) -> tuple[Path, pd.Series, tuple[str, ...]]:
     """Find the root of the images, and their paths relative to it."""
     base = request.images or request.source.parent
+    if (written == "").any():
+        lines = csv_file.read(request.source).lines(str(written.name), [""])
+        raise DataError(f"{request.source}, line {lines[0]}: the column {written.name!r} holds no image path")
+    notes: tuple[str, ...] = ()
+    if written.str.contains("\\", regex=False).any():
+        written = written.str.replace("\\", "/", regex=False)
+        notes = ("image paths are Windows', with back-slashes between folders",)
     if request.remap is not None:
         moved = written.map(lambda text: remapped(text, request.remap))
         if (moved == written).all():
-            raise UsageError(f"--remap: no image path of {request.source} begins with {request.remap[0]!r}")
+            raise UsageError(
+                f"--remap: no image path of {request.source} begins with {request.remap[0]!r}; "
+                f"the first is {written.iloc[0]}"
+            )
         written = moved
-    if (written == "").any():
-        row = int(np.flatnonzero(written == "")[0])
-        raise DataError(f"{request.source} has no image path in row {row + 1} after the header")
     full = written.map(lambda text: os.path.normpath(base / text))
-    if all(path.startswith(f"{base}{os.sep}") for path in full):
+    # Elsewhere than on Windows, a path with a drive looks like one inside of the base.
+    elsewhere = written.map(lambda text: bool(PureWindowsPath(text).drive) and not Path(text).is_absolute())
+    if not elsewhere.any() and all(path.startswith(f"{base}{os.sep}") for path in full):
         root = base
-    elif request.images is not None:
+    elif request.images is not None or elsewhere.any():
         # The paths were written elsewhere; a name that is the only one of its kind still tells which image it
         # is.
-        return _place_by_name(written, request.images, request.source)
+        images, by_name = _found_by_name(written, base, request.source)
+        return base, images, (*notes, *by_name)
     else:
         root = Path(os.path.commonpath([os.path.dirname(path) for path in full]))  # noqa: PTH120
-    return root, full.map(lambda path: Path(os.path.relpath(path, root)).as_posix()), ()
+    return root, full.map(lambda path: Path(os.path.relpath(path, root)).as_posix()), notes
 
 
-def _place_by_name(written: pd.Series, folder: Path, source: Path) -> tuple[Path, pd.Series, tuple[str, ...]]:
-    names = file_names(written.str.replace("\\", "/", regex=False))
+def _found_by_name(written: pd.Series, folder: Path, source: Path) -> tuple[pd.Series, tuple[str, ...]]:
+    names = file_names(written)
     there = pd.Series(list(walk_images(folder)), dtype=object)
     by_name = pd.Series(there.to_numpy(), index=file_names(there))
     wanted = by_name[by_name.index.isin(names)]
@@ -223,75 +242,69 @@ def _place_by_name(written: pd.Series, folder: Path, source: Path) -> tuple[Path
             f"the image paths of {source} lead out of {folder}, and file names alone are not unique; "
             "mend the paths with --remap OLD=NEW"
         )
+    if not len(wanted):
+        return names, ()
     images = names.map(wanted).where(names.isin(wanted.index), names)
-    return (
-        folder,
-        images,
-        (f"images were found under {folder.name} by their file names, not by the written paths",),
+    return images, (f"images were found under {folder.name} by their file names, not by the written paths",)
+
+
+def _refuse_twice(images: pd.Series, written: pd.Series, file: csv_file.CsvFile) -> None:
+    again = images[images.duplicated()]
+    if not len(again):
+        return
+    first = again.iloc[0]
+    lines = file.lines(str(written.name), written[images == first])
+    raise DataError(
+        f"{file.path} names {first} twice, in lines {' and '.join(map(str, lines))} ({len(again):,} rows too many "
+        "in all): keep one row an image"
     )
 
 
-def _labels(
-    frame: pd.DataFrame, columns: ColumnMap, request: Request
-) -> tuple[tuple[str, ...], NDArray[np.float64], NDArray[np.bool_], tuple[str, ...]]:
-    """Return findings, values (rows, findings), the rows that are told to have no finding, and notes."""
+def _labels(frame: pd.DataFrame, images: pd.Series, columns: ColumnMap, request: Request) -> Labels:
     if not columns.label:
-        return _labels_of_columns(frame, columns, request)
-    path = request.source
+        return _labels_of_columns(frame, images, columns, request)
     if request.uncertain or request.empty or columns.positive:
         raise UsageError(
             f"--uncertain, --empty and --positive decide on cells of one finding; {columns.label!r} joins several"
         )
-    cells = frame[columns.label].str.strip()
-    parts = {
-        part.strip() for text in cells.unique() for part in text.split(columns.separator) if part.strip()
-    }
-    findings = in_order(findings_of(parts))
-    if not findings:
-        raise DataError(
-            f"the column {columns.label!r} of {path} names no finding; name another with --column label=COLUMN"
-        )
-    notes = _joined_otherwise(parts, columns, path)
-    labels = encode(cells, findings, separator=columns.separator, path=path)
-    return findings, labels, ticked(cells, separator=columns.separator), notes
-
-
-def _joined_otherwise(parts: set[str], columns: ColumnMap, path: Path) -> tuple[str, ...]:
-    """Look for what joins findings besides the separator: refused where that is sure, else a note."""
-    notes = []
-    for sign in (sign for sign in SEPARATORS if sign != columns.separator):
-        joined = sorted(part for part in parts if sign in part and named(part) not in VOCABULARY)
-        alone = {named(part) for part in parts if sign not in part} | VOCABULARY.keys()
-        mend = f"where {sign!r} joins findings, give --separator '{sign}'"
-        for part in joined:
-            if all(named(piece) in alone for piece in part.split(sign) if piece.strip()):
-                raise DataError(f"the column {columns.label!r} of {path} holds {part!r}: {mend}")
-        if joined:
-            notes.append(f"labels such as {joined[0]!r} are taken for one finding; {mend}")
-    return tuple(notes)
+    return read_joined(frame[columns.label].str.strip(), images, columns=columns, path=request.source)
 
 
 def _labels_of_columns(
-    frame: pd.DataFrame, columns: ColumnMap, request: Request
-) -> tuple[tuple[str, ...], NDArray[np.float64], NDArray[np.bool_], tuple[str, ...]]:
+    frame: pd.DataFrame, images: pd.Series, columns: ColumnMap, request: Request
+) -> Labels:
+    _refuse_twins(columns, request.source)
     notes: tuple[str, ...] = ()
     if columns.positive:
         values, notes = _told_by(frame, columns)
     else:
         try:
             values = {
-                named(name): numbers_or_empty(frame[name], path=request.source) for name in columns.findings
+                columns.finding_of(name): numbers_or_empty(frame[name], path=request.source, images=images)
+                for name in columns.findings
             }
         except DataError as error:
             mapped = "" if request.columns else ", beside a column map (--column)"
             raise DataError(f"{error}; or name the cell that means present with --positive{mapped}") from None
+    unknown = (note for name in columns.findings for note in without_unknown(frame[name])[1])
     normal = values.pop(NO_FINDING, np.zeros(len(frame))) == 1
     if not values:
         raise UsageError(
             "a column map needs a finding besides No Finding, which is the absence of the others"
         )
     labels, decided = decide(np.stack(list(values.values()), axis=1), request, normal=normal)
-    return tuple(values), labels, normal, (*notes, *decided)
+    return Labels(tuple(values), labels, normal, (*notes, *unknown, *decided))
+
+
+def _refuse_twins(columns: ColumnMap, path: Path) -> None:
+    first: dict[str, str] = {}
+    for name in columns.findings:
+        other = first.setdefault(columns.finding_of(name), name)
+        if other != name:
+            raise DataError(
+                f"{path}: the columns {other!r} and {name!r} both mean {columns.finding_of(name)}; name one of them "
+                "with --column finding=COLUMN"
+            )
 
 
 def _told_by(
@@ -301,8 +314,8 @@ def _told_by(
     present = {text.strip().casefold() for text in columns.positive}
     values, others = {}, set()
     for name in columns.findings:
-        cells = frame[name].str.strip().str.casefold()
-        values[named(name)] = np.where(cells == "", np.nan, cells.isin(present).to_numpy(float))
+        cells = without_unknown(frame[name])[0].str.casefold()
+        values[columns.finding_of(name)] = np.where(cells == "", np.nan, cells.isin(present).to_numpy(float))
         others |= set(cells) - present - {""}
     if all((value != 1).all() for value in values.values()):
         raise UsageError(
