@@ -89,15 +89,18 @@ class Explanations(Sequence[Case]):
         return Drawing(maps.panel(self.cases[number], limit=limit, bundle=self.bundle))
 
     def write(self, folder: str | Path) -> list[Path]:
-        """Write a PNG file each, as `hilum explain` does, and return their paths."""
+        """Write a PNG file each, as `hilum explain` does, and return their paths.
+
+        Raises:
+            UsageError: A file is there already.
+        """
         from hilum.report.drawing import map_files, maps
 
-        each = len({case.finding for case in self.cases})
-        images = [self.cases[first : first + each] for first in range(0, len(self.cases), each or 1)]
-        limit, written = maps.scale_limit(self.cases), []
-        for cases, name in zip(images, map_files.names([cases[0].image for cases in images]), strict=True):
-            written += map_files.write(Path(folder), cases, name=name, bundle=self.bundle, limit=limit)
-        return written
+        findings = list(dict.fromkeys(case.finding for case in self.cases))
+        images = [case.image for case in self.cases if case.finding == findings[0]]
+        paths = [path for row in map_files.plan(Path(folder), images, findings) for path in row]
+        map_files.write(paths, self.cases, bundle=self.bundle, limit=maps.scale_limit(self.cases))
+        return paths
 
     def _repr_html_(self) -> str:
         pictures = (base64.b64encode(self.plot(number)._repr_png_()).decode() for number in range(len(self)))
