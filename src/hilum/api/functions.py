@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 
 from hilum.api.model import Model
-from hilum.api.results import Drawing, Result
+from hilum.api.results import Result
 from hilum.comparison.compare import Comparison
 from hilum.data.audit import Audit
 from hilum.data.exploration import Exploration
@@ -19,6 +19,7 @@ from hilum.evaluation.evaluation import Evaluation
 from hilum.inference.predictor import Predictor
 from hilum.progress import Watcher
 from hilum.recipe import Recipe
+from hilum.report.drawing.style import Drawing
 
 if TYPE_CHECKING:
     from hilum.training.train import Run

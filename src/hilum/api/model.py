@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from hilum.api.results import Drawing
 from hilum.images import Location, Source
 from hilum.inference import prediction
 from hilum.inference.explanation import Case, choose_findings, make_cases
 from hilum.inference.prediction import Prediction
 from hilum.inference.predictor import Predictor, find_images
+from hilum.report.drawing.style import Drawing
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,34 +7,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from hilum import files
 from hilum.errors import UsageError, nearest
-from hilum.report.drawing import style
+from hilum.report.drawing.style import Drawing
 from hilum.report.section import RESEARCH_USE, Page
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
 
 Value = TypeVar("Value")
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure that shows itself in a notebook.
-
-    Attributes:
-        figure: Matplotlib's.
-    """
-
-    figure: "Figure"
-
-    def save(self, path: str | Path) -> None:
-        """Write a PNG file, whole or not at all."""
-        files.write_bytes(Path(path), style.png(self.figure))
-
-    def _repr_png_(self) -> bytes:
-        return style.png(self.figure, dpi=110)
 
 
 @dataclass(frozen=True)

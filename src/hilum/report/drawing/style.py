@@ -6,9 +6,13 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
+
+from hilum import files
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -219,6 +223,24 @@ def png(drawing: "Figure", *, dpi: int = 200) -> bytes:
             stream, format="png", dpi=dpi, metadata={"Software": None}, pil_kwargs={"compress_level": 4}
         )
     return stream.getvalue()
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure that shows itself in a notebook.
+
+    Attributes:
+        figure: Matplotlib's.
+    """
+
+    figure: "Figure"
+
+    def save(self, path: str | Path) -> None:
+        """Write a PNG file, whole or not at all."""
+        files.write_bytes(Path(path), png(self.figure))
+
+    def _repr_png_(self) -> bytes:
+        return png(self.figure, dpi=110)
 
 
 def _clean_text(drawing: "Figure", *, known_letters_only: bool) -> None:
