@@ -40,7 +40,7 @@ app = typer.Typer(
     "hilum data index CheXpert-v1.0-small --uncertain ones --empty zeros -o table.parquet;  "
     "hilum data index ours.csv --column image=file --column patient=pid --column finding=tb --positive yes",
 )
-@expanded("source output layout images remap uncertain empty column positive separator as_json")
+@expanded("source output layout images remap rename uncertain empty column positive separator as_json")
 def data_index(
     source: Annotated[Path, argument(help="A data set's folder, CSV or npz file.")],
     reading: ReadingOptions,
@@ -214,7 +214,7 @@ def data_explore(
     epilog="Examples: hilum data audit chest_xray -o audit;  hilum data audit table.parquet --json;  "
     "hilum data audit runs/k;  hilum data audit table.parquet --without-leaks clean.parquet",
 )
-@expanded("source output without_leaks layout images remap as_json")
+@expanded("source output without_leaks layout images remap rename as_json")
 def data_audit(
     source: Annotated[
         Path, argument(help="A table (.parquet), a data set's folder or CSV file, or a run's folder.")
@@ -350,9 +350,10 @@ def read_table(
     """Return the Table of the data set, file or table that a command was given; `quiet` leaves its notes unsaid."""
     from hilum.cli.terminal import Terminal
     from hilum.data import readers
+    from hilum.data.rename import rename
 
     labels = labels or LabelOptions()
-    columns, remap = labels.columns(), reading.remapping()
+    columns, remap, names = labels.columns(), reading.remapping(), reading.renaming()
     watch = Terminal()
     watch.stage(f"Reading {source}")
     table = readers.read(
@@ -364,8 +365,10 @@ def read_table(
         uncertain=str(labels.uncertain or ""),
         empty=str(labels.empty or ""),
     )
-    names = ", ".join(part.name for part in table.sources)
-    watch.finish(f"{count(len(table), 'image')} of {count(table.num_patients, 'patient')} ({names})")
+    if names:
+        table = rename(table, names)
+    sources = ", ".join(part.name for part in table.sources)
+    watch.finish(f"{count(len(table), 'image')} of {count(table.num_patients, 'patient')} ({sources})")
     if not quiet:
         say_notes(table.notes)
     return table

@@ -38,7 +38,7 @@ HEADLINES = {
 }
 
 
-@expanded("model data split output layout images remap internal expect as_json")
+@expanded("model data split output layout images remap rename internal expect as_json")
 def evaluate(
     model: BundleArgument,
     reading: ReadingOptions,

@@ -98,6 +98,15 @@ class ReadingOptions:
         option("--remap", metavar="OLD=NEW", help="Image paths that begin with OLD begin with NEW instead."),
     ] = None
 
+    rename: Annotated[
+        list[str] | None,
+        option(
+            "--rename",
+            metavar="OLD=NEW",
+            help="A finding gets another name, for example TB=Tuberculosis; may be repeated.",
+        ),
+    ] = None
+
     def remapping(self) -> tuple[str, str] | None:
         """Return OLD and NEW of `--remap`; raise UsageError for another form."""
         if self.remap is None:
@@ -106,6 +115,16 @@ class ReadingOptions:
         if not equals or not old:
             raise UsageError(f"--remap {self.remap!r} is not of the form OLD=NEW")
         return old, new
+
+    def renaming(self) -> dict[str, str]:
+        """Return OLD -> NEW of every `--rename`; raise UsageError for another form."""
+        names = {}
+        for pair in self.rename or ():
+            old, equals, new = pair.rpartition("=")
+            if not equals or not old:
+                raise UsageError(f"--rename {pair!r} is not of the form OLD=NEW")
+            names[old] = new
+        return names
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,8 @@ def demo(
 
 
 @expanded(
-    "recipe source labels output dry_run engine changes resume layout images remap track devices profile allow_leak "
-    "saved_model"
+    "recipe source labels output dry_run engine changes resume layout images remap rename track devices profile "
+    "allow_leak saved_model"
 )
 def train(
     chosen: RecipeOptions,
@@ -110,7 +110,9 @@ def train(
     typer.echo(f"next: hilum evaluate {run.folder}", err=True)
 
 
-@expanded("recipe output source labels folds repeats engine changes layout images remap allow_leak as_json")
+@expanded(
+    "recipe output source labels folds repeats engine changes layout images remap rename allow_leak as_json"
+)
 def crossval(
     chosen: RecipeOptions,
     data: TrainingDataOptions,

@@ -1,5 +1,6 @@
 """`hilum tune`: which values of a recipe's keys do best on validation."""
 
+import shlex
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -64,7 +65,8 @@ class SearchOptions:
 
 
 @expanded(
-    "recipe vary source labels output search trials workers storage prune engine changes layout images remap allow_leak"
+    "recipe vary source labels output search trials workers storage prune engine changes layout images remap rename "
+    "allow_leak"
 )
 def tune(
     chosen: RecipeOptions,
@@ -137,4 +139,5 @@ def _same_options(chosen: RecipeOptions, data: TrainingDataOptions) -> str:
         "--engine": chosen.engine if chosen.engine != "torch" else None,
         "--remap": data.remap,
     }
-    return "".join(f" {name} {value}" for name, value in given.items() if value)
+    renamed = "".join(f" --rename {shlex.quote(pair)}" for pair in data.rename or ())
+    return "".join(f" {name} {shlex.quote(str(value))}" for name, value in given.items() if value) + renamed
