@@ -36,7 +36,6 @@ from hilum.data.readers.base import (
     rows_to_keep,
     states,
     walk_images,
-    without_unknown,
 )
 from hilum.data.readers.columns import plain_columns
 from hilum.data.readers.joined_labels import Labels, read_joined
@@ -48,14 +47,12 @@ _OPTIONAL = ("patient", "study", "view", "sex", "age", "split")
 
 
 def matches(request: Request) -> bool:
-    """Return whether the source is a CSV file of images and findings by its first rows."""
+    """Return whether the source is a CSV file of images and findings by its first rows, or cannot be read as one."""
     if not request.source.is_file() or not csv_file.is_csv(request.source):
         return False
-    try:
-        plain = plain_columns(csv_file.read(request.source, limit=csv_file.SAMPLE_BYTES).frame)
-    except DataError:
-        return False
-    return bool(plain.columns or plain.problem)
+    rows = csv_file.first_rows(request.source)
+    # What is wrong with a file is told where it is read.
+    return rows is None or plain_columns(rows).is_meant
 
 
 def read(request: Request) -> Table:
@@ -154,7 +151,7 @@ def read_mapped(request: Request, columns: ColumnMap) -> Table:
 
     def cells(name: str) -> pd.Series:
         column = frame[asked[name]] if name in asked else pd.Series([""] * len(frame), dtype=object)
-        return without_unknown(column)[0]
+        return csv_file.without_unknown(column)[0]
 
     root, images, notes = _place(frame[columns.image].str.strip(), request)
     _refuse_twice(images, frame[columns.image], file)
@@ -286,7 +283,7 @@ def _labels_of_columns(
         except DataError as error:
             mapped = "" if request.columns else ", beside a column map (--column)"
             raise DataError(f"{error}; or name the cell that means present with --positive{mapped}") from None
-    unknown = (note for name in columns.findings for note in without_unknown(frame[name])[1])
+    unknown = (note for name in columns.findings for note in csv_file.without_unknown(frame[name])[1])
     normal = values.pop(NO_FINDING, np.zeros(len(frame))) == 1
     if not values:
         raise UsageError(
@@ -314,7 +311,7 @@ def _told_by(
     present = {text.strip().casefold() for text in columns.positive}
     values, others = {}, set()
     for name in columns.findings:
-        cells = without_unknown(frame[name])[0].str.casefold()
+        cells = csv_file.without_unknown(frame[name])[0].str.casefold()
         values[columns.finding_of(name)] = np.where(cells == "", np.nan, cells.isin(present).to_numpy(float))
         others |= set(cells) - present - {""}
     if all((value != 1).all() for value in values.values()):
