@@ -8,6 +8,7 @@ import pandas as pd
 
 from hilum.data import csv_file
 from hilum.data.readers.base import ColumnMap, label_numbers
+from hilum.data.table import COLUMNS
 from hilum.images import IMAGE_SUFFIXES
 from hilum.recipe.findings import VOCABULARY, named
 
@@ -109,7 +110,7 @@ def finding_columns(frame: pd.DataFrame, *, words: Sequence[str] = ()) -> tuple[
         frame: Cells as text.
         words: Cells, in lower case, that are taken for 1 or 0 besides numbers.
     """
-    other = {alias for aliases in ALIASES.values() for alias in aliases} | _NO_FINDINGS | {""}
+    other = {alias for aliases in ALIASES.values() for alias in aliases} | _NO_FINDINGS | {*COLUMNS, ""}
     return tuple(
         name
         for name in map(str, frame.columns)
@@ -160,7 +161,11 @@ def _choice(chosen: dict[str, str], findings: Sequence[str], rest: Sequence[str]
     """Say which columns were taken for what."""
     fields = ", ".join(f"{name} from {column!r}" for name, column in chosen.items())
     told = f"; findings from {_few(findings)}" if findings else ""
-    left_out = f"; left out: {_few([name or 'a column without a name' for name in rest])}" if rest else ""
+    left_out = (
+        f"; left out: {_few(['a column without a name' if name.startswith('Unnamed: ') else name for name in rest])}"
+        if rest
+        else ""
+    )
     return f"columns were chosen by name and cells: {fields}{told}{left_out}; --column chooses others"
 
 
