@@ -18,7 +18,7 @@ WRONG_USE = [
                     "a.csv --column imgae=image", "a.csv --column image=nope --column finding=Pneumothorax",
                     "a.csv --positive yes", "a.csv --remap old", "a.csv --images none", "a.csv --uncertain maybe",
                     "a.csv -o a.parquet", "a.csv -o new.csv"]),
-    ("data merge -o new.parquet", ["none.parquet a.parquet", "site a.parquet", "a.csv a.parquet", "a.parquet"]),
+    ("data merge -o new.parquet", ["none.parquet a.parquet", "site a.parquet", "note.txt a.parquet", "a.parquet"]),
     ("data filter -o new.parquet", ["none.parquet Pneumothorax", "a.csv Pneumothorax", "a.parquet Pneumothorx",
                                     "a.parquet 'age >'", "a.parquet \"view == 'XX'\""]),
     ("data relabel -o new.parquet", ["none.parquet a.csv", "a.parquet none.csv", "a.parquet note.txt"]),

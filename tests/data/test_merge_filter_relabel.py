@@ -223,6 +223,13 @@ def test_boxes_go_where_the_second_labels_call_their_finding_absent():
     assert any("1 boxes are left out" in note for note in result.table.notes)
 
 
+@pytest.mark.parametrize(("labels", "told"), [(((1,), (0,)), True), (((1,), (1,)), False)])
+def test_second_labels_that_are_the_first_ones_are_told(labels, told):
+    result = relabel(table(), table("b", "/b", labels=labels))
+
+    assert any("are the table's own in every image" in note for note in result.table.notes) is told
+
+
 def test_names_that_do_not_tell_images_apart_are_refused():
     with pytest.raises(DataError, match="the second labels has 1 image names twice"):
         relabel(table(), table(images=("y/1.png", "z/1.png")))

@@ -161,9 +161,11 @@ def test_wrong_predictions_are_told_and_not_guessed(table, tmp_path, changes, er
 @pytest.mark.parametrize(
     ("name", "content", "error", "words"),
     [
-        ("p.csv", "file,Mass\na,0.5\n", DataError, "no column 'image'"),
+        ("p.csv", "where,Mass\na,0.5\n", DataError, "no column 'image'; .* --column image=COLUMN"),
+        ("p.csv", "file,path,Mass\na,b,0.5\n", DataError, "no column 'image'; .* --column image=COLUMN"),
+        ("p.xlsx", "PK", DataError, "is a spreadsheet"),
         ("p.csv", "image,age\na,0.5\n", DataError, "no column of a finding"),
-        ("p.csv", "", DataError, "cannot be read as csv"),
+        ("p.csv", "", DataError, "no CSV file"),
         ("p.parquet", "garbage", DataError, "cannot be read as parquet"),
         ("p.txt", "x", UsageError, r"read from \.csv and \.parquet"),
     ],
@@ -173,6 +175,34 @@ def test_a_file_that_holds_no_predictions_is_refused(tmp_path, name, content, er
 
     with pytest.raises(error, match=words):
         scoring.read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("content", "image"),
+    [
+        ("Image Index,prob_Mass\na.png,0.25\n", ""),
+        ("film;Mass\na.png;0,25\n", "film"),
+        ("image,finding,probability\na.png,Mass,0.25\n", ""),
+    ],
+)
+def test_predictions_of_other_columns_and_delimiters_are_read(tmp_path, content, image):
+    (tmp_path / "p.csv").write_text(content)
+
+    found = scoring.read(tmp_path / "p.csv", image=image)
+
+    assert (found.images.tolist(), found.findings, found.probabilities.tolist()) == (
+        ["a.png"],
+        ("Mass",),
+        [[0.25]],
+    )
+
+
+def test_findings_of_the_labels_may_be_predicted(tmp_path):
+    (tmp_path / "p.csv").write_text("image,rundherd,age\na.png,0.25,40\n")
+
+    found = scoring.read(tmp_path / "p.csv", findings=("Rundherd",))
+
+    assert (found.findings, found.ignored) == (("Rundherd",), ("age",))
 
 
 def test_one_class_only_and_three_images_give_reasons_instead_of_figures(table, tmp_path):

@@ -57,9 +57,15 @@ def data_index(
     _show_table(table, output, as_json=as_json)
 
 
-@app.command("merge", epilog="Example: hilum data merge nih.parquet rsna.parquet -o both.parquet")
+@app.command(
+    "merge",
+    epilog="Examples: hilum data merge nih.parquet rsna.parquet -o both.parquet;  "
+    "hilum data merge chest_xray nih.parquet -o both.parquet",
+)
 def data_merge(
-    tables: Annotated[list[Path], argument(help="Tables (.parquet), two or more.")],
+    tables: Annotated[
+        list[Path], argument(help="Tables (.parquet), or data sets' folders or CSV files; two or more.")
+    ],
     output: TableOutput,
     as_json: JsonOption = False,
 ) -> None:
@@ -68,13 +74,13 @@ def data_merge(
     The result has all their findings; what a data set does not know of its images is unknown there.
     """
     from hilum.cli.terminal import Terminal
+    from hilum.data import readers
     from hilum.data.merge import merge
-    from hilum.data.table import Table
 
     check_table(output, read=tables)
     watch = Terminal()
     watch.stage("Merging")
-    joined = merge([Table.read(path) for path in tables])
+    joined = merge([readers.read(path) for path in tables])
     watch.finish(f"{count(len(tables), 'table')} joined")
     joined.write(output)
     say_notes(joined.notes)

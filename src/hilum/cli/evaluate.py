@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hilum.cli.data import read_table
+from hilum.cli.data import check_source, read_table
 from hilum.cli.options import (
     BundleArgument,
     ExpectOption,
@@ -150,7 +150,7 @@ class ScoringOptions:
 
 
 @expanded(
-    "predictions labels output threshold level how prevalence split allow_missing layout images as_json"
+    "predictions labels output column threshold level how prevalence split allow_missing layout images as_json"
 )
 def score(
     predictions: Annotated[
@@ -167,6 +167,14 @@ def score(
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder for the report.")] = Path(
         "scored"
     ),
+    column: Annotated[
+        str | None,
+        option(
+            "--column",
+            metavar="image=COLUMN",
+            help="The predictions' column of images, where it is not image or plainly one, such as Image Index.",
+        ),
+    ] = None,
     layout: LayoutOption = None,
     images: ImagesOption = None,
     as_json: JsonOption = False,
@@ -181,8 +189,11 @@ def score(
 
     check_split(scoring.split)
     check_report(output, own_test=False)
-    joined = score.mean([score.read(path) for path in predictions])
+    image = _image_column(column)
+    for path in predictions:
+        check_source(path)
     table = read_table(labels, ReadingOptions(layout, images))
+    joined = score.mean([score.read(path, image=image, findings=table.findings) for path in predictions])
     watch = Terminal()
     watch.stage("Scoring")
     result = score.score(
@@ -195,6 +206,18 @@ def score(
         split=scoring.split,
     )
     show_report(result, output, watch, as_json=as_json)
+
+
+def _image_column(told: str | None) -> str:
+    """Return COLUMN of `--column image=COLUMN`, empty without one."""
+    if told is None:
+        return ""
+    field, equals, column = (part.strip() for part in told.partition("="))
+    if field != "image" or not equals or not column:
+        raise UsageError(
+            f"--column {told!r} is not of the form image=COLUMN, which names the predictions' images"
+        )
+    return column
 
 
 def evaluate_model(

@@ -95,7 +95,11 @@ class ReadingOptions:
     images: ImagesOption = None
     remap: Annotated[
         str | None,
-        option("--remap", metavar="OLD=NEW", help="Image paths that begin with OLD begin with NEW instead."),
+        option(
+            "--remap",
+            metavar="OLD=NEW",
+            help="Image paths that begin with OLD begin with NEW instead; / and \\ are the same.",
+        ),
     ] = None
 
     rename: Annotated[
@@ -183,7 +187,8 @@ class LabelOptions:
             "--column",
             metavar="FIELD=COLUMN",
             help="Which column of a CSV file is what: image, patient, study, label (findings joined) or finding (one a "
-            "column; may be repeated), view, sex, age, split.",
+            "column; may be repeated; finding:NAME gives it another name), view, sex, age, split. Plain columns are "
+            "found without it.",
         ),
     ] = None
     positive: Annotated[
@@ -191,7 +196,7 @@ class LabelOptions:
         option(
             "--positive",
             metavar="CELL",
-            help="A cell of the finding columns that means present; may be repeated.",
+            help="A cell of the finding columns that means present, such as yes; may be repeated.",
         ),
     ] = None
     separator: Annotated[

@@ -15,13 +15,40 @@ from pathlib import Path
 import pandas as pd
 
 from hilum.errors import DataError, LayoutError
+from hilum.progress import count
 
-SUFFIXES = (".csv", ".tsv", ".txt")
+SUFFIXES = (".csv", ".tsv")
 """Endings of files of cells; `.gz` may stand behind."""
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 SAMPLE_BYTES = 1 << 16
 """What is read of a file to tell its layout."""
+
+UNKNOWN = frozenset(
+    {
+        "nan",
+        "na",
+        "n/a",
+        "<na>",
+        "none",
+        "null",
+        "nil",
+        "unknown",
+        "unlabeled",
+        "unlabelled",
+        "todo",
+        "tbd",
+        "?",
+        "-",
+    }
+)
+"""Cells that say that nothing is known, in lower case, besides empty ones."""
+
+IMAGE_NAMES = (
+    *("image", "imagepath", "imagefile", "imagefilename", "imagename", "imageindex", "img", "imgpath"),
+    *("file", "filename", "filepath", "path", "bild", "bilddatei", "datei", "dateiname", "pfad"),
+)
+"""Names, as `key` writes them, of columns that plainly hold images."""
 
 _SPREADSHEETS = (".xlsx", ".xlsm", ".xls", ".ods", ".numbers")
 _SPREADSHEET_MARKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
@@ -169,6 +196,14 @@ def read(path: Path, *, limit: int | None = None) -> CsvFile:
     return CsvFile(path, text, _delimiter(text), encoding)
 
 
+def first_rows(path: Path) -> pd.DataFrame | None:
+    """Return the first rows of a CSV file; None where they alone cannot be read."""
+    try:
+        return read(path, limit=SAMPLE_BYTES).frame
+    except (DataError, OSError):
+        return None
+
+
 def refuse_spreadsheet(path: Path) -> None:
     """Raise a LayoutError where a file is one of Excel's or the like, by its ending or its first bytes."""
     named = path.suffix.lower() in _SPREADSHEETS
@@ -185,6 +220,22 @@ def refuse_spreadsheet(path: Path) -> None:
 def with_points(cells: pd.Series) -> pd.Series:
     """Return trimmed cells in which a decimal comma is a point: `45,5` becomes `45.5`."""
     return cells.str.strip().str.replace(r"^([+-]?\d+),(\d+)$", r"\1.\2", regex=True)
+
+
+def without_unknown(cells: pd.Series) -> tuple[pd.Series, tuple[str, ...]]:
+    """Return trimmed cells, those that say that nothing is known as empty text, and a note on them."""
+    trimmed = cells.str.strip()
+    said = trimmed.str.casefold().isin(UNKNOWN)
+    if not said.any():
+        return trimmed, ()
+    words = ", ".join(sorted(set(trimmed[said])))
+    note = f"{count(int(said.sum()), 'cell')} of {cells.name!r} say {words}: what they stand for is unknown"
+    return trimmed.mask(said, ""), (note,)
+
+
+def key(name: str) -> str:
+    """Return a column's name as its letters alone in lower case, so that spellings can be compared."""
+    return re.sub(r"[\W_\d]+", "", name).casefold()
 
 
 def _content(path: Path, limit: int | None) -> bytes:

@@ -9,6 +9,7 @@ import pandas as pd
 from hilum.data.readers.base import file_names
 from hilum.data.table import COLUMNS, Table
 from hilum.errors import DataError
+from hilum.progress import count
 from hilum.stats import Agreement, agreement
 
 
@@ -62,6 +63,11 @@ def relabel(table: Table, other: Table) -> Relabelled:
         f"labels are those of {told}, which names {named} ({how}); the others are unknown",
         *(f"second labels: {note}" for note in other.notes if "no image was found" not in note),
     ]
+    if compared and not any(one.first_only or one.second_only for one in compared):
+        notes.append(
+            f"the second labels are the table's own in every image that both know, of {count(len(shared), 'finding')}: "
+            "where other labels were meant, name their columns with --column"
+        )
     gone = [name for name in table.findings if name not in other.findings]
     if gone:
         notes.append(f"the second labels know nothing of {', '.join(gone)}: these findings are left out")

@@ -1,7 +1,6 @@
 """Anybody's predictions and a labelled Table -> the same Evaluation that a bundle gets."""
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -12,6 +11,7 @@ from scipy.special import logit
 
 from hilum import stats
 from hilum.bundle import DecisionRule
+from hilum.data import csv_file
 from hilum.data.table import Table
 from hilum.errors import DataError, LayoutError, UsageError, nearest
 from hilum.evaluation import scoring
@@ -20,7 +20,7 @@ from hilum.evaluation.scoring import ScoredImages
 from hilum.evaluation.subgroups import take_rows
 from hilum.notices import Notice, notice
 from hilum.recipe import Task
-from hilum.recipe.findings import VOCABULARY, named
+from hilum.recipe.findings import VOCABULARY, same
 from hilum.stats import Resampling
 
 LevelName = Literal["image", "study", "patient"]
@@ -51,25 +51,28 @@ class Predictions:
     bundle: str = ""
 
 
-def read(path: Path) -> Predictions:
-    """Read predictions from a .csv or .parquet file.
+def read(path: Path, *, image: str = "", findings: Sequence[str] = ()) -> Predictions:
+    """Read predictions from a CSV or .parquet file.
 
     Wide: an `image` column and one a finding, `NAME` or `prob_NAME`. Long: `image, finding, probability`, as
     `hilum predict` and `hilum evaluate` write it; of further columns `threshold`, one a finding, and `bundle` are read.
 
+    Args:
+        path: The file.
+        image: Its column of images; if not given `image`, or the one that is plainly meant, such as `Image Index`.
+        findings: Those of the labels, which may be predicted besides those of the vocabulary.
+
     Raises:
         UsageError: There is no such file, or it is of another kind.
-        LayoutError: It has no column of images.
+        LayoutError: It has no column of images, or several.
         DataError: A finding is unknown, an image twice, or a value no probability.
     """
     frame = _read_frame(path)
-    if "image" not in frame.columns:
-        raise LayoutError(
-            f"{path} has no column 'image'; it has: {nearest('image', map(str, frame.columns))}"
-        )
+    frame = frame.rename(columns={_image_column(frame, image, path): "image"})
     frame["image"] = frame["image"].astype(str).str.removeprefix("'")
     long = set(LONG) <= set(frame.columns)
-    wide, ignored = _widened(frame, path) if long else _columns(frame, path)
+    known = _Known(path, (*VOCABULARY, *findings))
+    wide, ignored = _widened(frame, known, path) if long else _columns(frame, known, path)
     values = wide.to_numpy(np.float64)
     wrong = np.argwhere(~np.isnan(values) & ((values < 0) | (values > 1)))
     if len(wrong):
@@ -78,14 +81,14 @@ def read(path: Path) -> Predictions:
             f"{path}: {wide.columns[column]} of {wide.index[row]} is {values[row, column]:g}; a probability in [0, 1] "
             f"was expected ({len(wrong):,} such values). Scores of another scale have to be calibrated first"
         )
-    findings = tuple(map(str, wide.columns))
+    predicted = tuple(map(str, wide.columns))
     return Predictions(
         path.name,
         wide.index.to_numpy(str),
-        findings,
+        predicted,
         values,
         ignored,
-        thresholds=_thresholds(frame, findings, path) if long else None,
+        thresholds=_thresholds(frame, predicted, known, path) if long else None,
         bundle=_bundle(frame) if long else "",
     )
 
@@ -261,35 +264,77 @@ def _aggregate(scored: ScoredImages, unit: Unit) -> tuple[ScoredImages, np.ndarr
     return aggregated, groups[first], joined.name
 
 
+@dataclass(frozen=True)
+class _Known:
+    """The findings that the file of predictions `path` may name."""
+
+    path: Path
+    names: tuple[str, ...]
+
+    def has(self, name: str) -> bool:
+        return any(same(name, one) for one in self.names)
+
+    def finding(self, name: str) -> str:
+        """Return the canonical name; raise DataError for an unknown one."""
+        for one in self.names:
+            if same(name, one):
+                return one
+        raise DataError(
+            f"{self.path} predicts the unknown finding {name!r}; known are: {nearest(name, self.names)}"
+        )
+
+
 def _read_frame(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise UsageError(f"{path} does not exist; a .csv or .parquet file of predictions was expected")
+    csv_file.refuse_spreadsheet(path)
+    if csv_file.is_csv(path):
+        return csv_file.read(path).frame
+    if path.suffix != ".parquet":
+        raise UsageError(f"predictions are read from .csv and .parquet files, not {path.name!r}")
     try:
-        if path.suffix == ".csv":
-            return pd.read_csv(path)
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path)
+        return pd.read_parquet(path)
     except (ValueError, OSError) as error:
-        raise DataError(
-            f"{path} cannot be read as {path.suffix[1:]}: {str(error).splitlines()[0][:160]}"
-        ) from None
-    raise UsageError(f"predictions are read from .csv and .parquet files, not {path.name!r}")
+        raise DataError(f"{path} cannot be read as parquet: {str(error).splitlines()[0][:160]}") from None
 
 
-def _widened(frame: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    findings = frame["finding"].astype(str).map(_known_finding(path))
+def _image_column(frame: pd.DataFrame, told: str, path: Path) -> str:
+    """Return the column of images: the one told, `image`, or the one whose name plainly means it."""
+    names = list(map(str, frame.columns))
+    wanted = told or "image"
+    if wanted in names:
+        return wanted
+    meant = [name for name in names if csv_file.key(name) in csv_file.IMAGE_NAMES]
+    if not told and len(meant) == 1:
+        return meant[0]
+    raise LayoutError(
+        f"{path} has no column {wanted!r}; say which holds the images with --column image=COLUMN; "
+        f"it has: {nearest(wanted, names)}"
+    )
+
+
+def _widened(frame: pd.DataFrame, known: _Known, path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    findings = frame["finding"].astype(str).map(known.finding)
     _refuse_twice(frame["image"] + "\t" + findings, path)
     values = _numbers(frame["probability"], path)
     wide = pd.Series(values.to_numpy(), pd.MultiIndex.from_arrays([frame["image"], findings])).unstack()  # noqa: PD010
     return wide.reindex(index=frame["image"].unique(), columns=findings.unique()), ()
 
 
-def _thresholds(frame: pd.DataFrame, findings: tuple[str, ...], path: Path) -> np.ndarray | None:
+def _thresholds(
+    frame: pd.DataFrame, findings: tuple[str, ...], known: _Known, path: Path
+) -> np.ndarray | None:
     """Return the threshold of each finding (k,), where a column tells one for each."""
-    if "threshold" not in frame.columns or frame["threshold"].isna().any():
+    if "threshold" not in frame.columns:
         return None
-    names = frame["finding"].astype(str).map(_known_finding(path))
-    told = _numbers(frame["threshold"], path).groupby(names).agg(["min", "max"]).reindex(findings)
+    thresholds = _numbers(frame["threshold"], path)
+    if thresholds.isna().any():
+        return None
+    told = (
+        thresholds.groupby(frame["finding"].astype(str).map(known.finding))
+        .agg(["min", "max"])
+        .reindex(findings)
+    )
     outside = told.index[(told["min"] < 0) | (told["max"] > 1)]
     if len(outside):
         raise DataError(f"{path}: a threshold of {outside[0]} is no probability; one in [0, 1] was expected")
@@ -297,7 +342,8 @@ def _thresholds(frame: pd.DataFrame, findings: tuple[str, ...], path: Path) -> n
 
 
 def _bundle(frame: pd.DataFrame) -> str:
-    hashes = frame["bundle"].dropna().astype(str).unique().tolist() if "bundle" in frame.columns else []
+    told = frame["bundle"].fillna("").astype(str) if "bundle" in frame.columns else pd.Series([], dtype=str)
+    hashes = told[told != ""].unique().tolist()
     return str(hashes[0]) if len(hashes) == 1 else ""
 
 
@@ -311,23 +357,24 @@ def _rule(predictions: Predictions, threshold: float | None) -> tuple[DecisionRu
     return rule, [notice("no-thresholds", name=predictions.name)] if threshold is None else []
 
 
-def _columns(frame: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def _columns(frame: pd.DataFrame, known: _Known, path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     _refuse_twice(frame["image"], path)
-    known = _known_finding(path)
     chosen: dict[str, pd.Series] = {}
     ignored = []
     for column in map(str, frame.columns):
-        name = re.sub(r"^prob_", "", column)
-        if column != "image" and (name != column or named(name) in VOCABULARY):
-            finding = known(name)
+        name = column.removeprefix("prob_")
+        if column == "image":
+            continue
+        if name != column or known.has(name):
+            finding = known.finding(name)
             if finding in chosen:
                 raise DataError(f"{path} has two columns for {finding}; keep one")
             chosen[finding] = _numbers(frame[column], path)
-        elif column != "image":
-            known_instead = nearest(column, VOCABULARY)
-            if "did you mean" in known_instead:
-                raise DataError(f"{path}: column {column!r} is no finding; known are: {known_instead}")
-            ignored.append(column)
+            continue
+        nearest_known = nearest(column, known.names)
+        if "did you mean" in nearest_known:
+            raise DataError(f"{path}: column {column!r} is no finding; known are: {nearest_known}")
+        ignored.append(column)
     if not chosen:
         raise DataError(
             f"{path} has no column of a finding (NAME or prob_NAME); "
@@ -338,21 +385,13 @@ def _columns(frame: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, tuple[str, 
     return wide, tuple(ignored)
 
 
-def _known_finding(path: Path) -> Callable[[str], str]:
-    def known(name: str) -> str:
-        finding = named(name)
-        if finding not in VOCABULARY:
-            raise DataError(
-                f"{path} predicts the unknown finding {name!r}; known are: {nearest(name, VOCABULARY)}"
-            )
-        return finding
-
-    return known
-
-
 def _numbers(column: pd.Series, path: Path) -> pd.Series:
-    numbers = pd.to_numeric(column, errors="coerce")
-    wrong = column[numbers.isna() & column.notna()]
+    cells = column
+    if not pd.api.types.is_numeric_dtype(column):
+        cells, _ = csv_file.without_unknown(column.fillna("").astype(str).rename(column.name))
+        cells = csv_file.with_points(cells).replace("", np.nan)
+    numbers = pd.to_numeric(cells, errors="coerce")
+    wrong = column[numbers.isna() & cells.notna()]
     if len(wrong):
         raise DataError(f"{path}: {wrong.iloc[0]!r} in column {column.name!r} is no number")
     return numbers.astype(float)

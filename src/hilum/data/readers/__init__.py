@@ -131,7 +131,7 @@ def _reader(request: Request, name: str | None) -> Reader:
     raise LayoutError(
         f"{request.source} is of no known layout; it holds {_seen(request.source)}.\n"
         f"{_advice(request.source)}\n"
-        f"Data sets that are known, by --as NAME: {', '.join(READERS)}; docs/data.md says what each looks like."
+        f"Known layouts, by --as NAME: {', '.join(READERS)}; docs/data.md says what each looks like."
     )
 
 
@@ -139,22 +139,23 @@ def _refuse_two_labels(source: Path) -> None:
     """Refuse a CSV file that holds joined labels and columns of findings: which is meant cannot be told."""
     if not source.is_file() or not csv_file.is_csv(source):
         return
-    told = joined_beside(csv_file.read(source, limit=csv_file.SAMPLE_BYTES).frame)
-    if told:
+    rows = csv_file.first_rows(source)
+    if rows is not None and (told := joined_beside(rows)):
         raise LayoutError(f"{source}: {told}")
 
 
 def _advice(source: Path) -> str:
     """Say how a set of one's own is read."""
-    if source.is_file():
+    if source.is_file() and csv_file.is_csv(source):
         return (
             "Name its columns: --column image=COLUMN, and --column label=COLUMN (findings joined in one cell) or "
             "--column finding=COLUMN (1 and 0; repeated); --positive yes where cells are words."
         )
-    there = [path for path in sorted(source.iterdir()) if path.is_file() and csv_file.is_csv(path)]
+    entries = sorted(source.iterdir()) if source.is_dir() else []
+    there = [path for path in entries if path.is_file() and csv_file.is_csv(path)]
     if there:
         return f"Where a CSV file holds the labels, name the file: {there[0]}"
-    return f"A folder of your own: {READERS['folders'].expects}; or the CSV file that holds its labels."
+    return f"Of your own it takes {READERS['folders'].expects}, or a CSV file of labels."
 
 
 def _read_layout(request: Request, reader: Reader, name: str | None) -> Table:
@@ -163,7 +164,7 @@ def _read_layout(request: Request, reader: Reader, name: str | None) -> Table:
     except LayoutError as error:
         if name is None or reader.matches(request):
             raise
-        raise LayoutError(f"{error}\n{name} expects {reader.expects}") from None
+        raise LayoutError(f"{error}; the layout {name} expects {reader.expects}") from None
 
 
 def _check_arguments(request: Request, reader: Reader) -> None:

@@ -376,38 +376,6 @@ def states(labels: NDArray[np.float64], findings: Sequence[str], normal: NDArray
     return bool(normal.any() and (normal | ~nothing).all())
 
 
-NO_LABEL = frozenset(
-    {
-        "nan",
-        "na",
-        "n/a",
-        "<na>",
-        "none",
-        "null",
-        "nil",
-        "unknown",
-        "unlabeled",
-        "unlabelled",
-        "todo",
-        "tbd",
-        "?",
-        "-",
-    }
-)
-"""Cells that say that nothing is known, in lower case, besides empty ones."""
-
-
-def without_unknown(cells: pd.Series) -> tuple[pd.Series, tuple[str, ...]]:
-    """Return trimmed cells, those that say that nothing is known as empty text, and a note on them."""
-    trimmed = cells.str.strip()
-    said = trimmed.str.casefold().isin(NO_LABEL)
-    if not said.any():
-        return trimmed, ()
-    words = ", ".join(sorted(set(trimmed[said])))
-    note = f"{int(said.sum()):,} cells of {cells.name!r} say {words}: they are unknown"
-    return trimmed.mask(said, ""), (note,)
-
-
 _NUMBERS = {"true": 1.0, "false": 0.0, "": np.nan}
 
 
@@ -429,7 +397,7 @@ def numbers_or_empty(cells: pd.Series, *, path: Path, images: pd.Series | None =
     Raises:
         DataError: A cell is none of these.
     """
-    trimmed, _ = without_unknown(cells)
+    trimmed, _ = csv_file.without_unknown(cells)
     value: NDArray[np.float64] = label_numbers(trimmed).to_numpy(float)
     bad = np.isnan(value) & (trimmed != "").to_numpy()
     if bad.any():

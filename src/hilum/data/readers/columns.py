@@ -1,21 +1,19 @@
 """The header and cells of a CSV file -> the column map that they plainly mean, or why there is none."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from hilum.data.readers.base import ColumnMap, label_numbers, without_unknown
+from hilum.data import csv_file
+from hilum.data.readers.base import ColumnMap, label_numbers
+from hilum.data.table import COLUMNS
 from hilum.images import IMAGE_SUFFIXES
 from hilum.recipe.findings import VOCABULARY, named
 
 ALIASES: dict[str, tuple[str, ...]] = {
-    "image": (
-        *("image", "imagepath", "imagefile", "imagefilename", "imagename", "imageindex", "img", "imgpath"),
-        *("file", "filename", "filepath", "path", "bild", "bilddatei", "datei", "dateiname", "pfad"),
-    ),
+    "image": csv_file.IMAGE_NAMES,
     "label": ("label", "labels", "findinglabels"),
     "patient": ("patient", "patientid", "pid", "subject", "subjectid", "patientennummer"),
     "study": ("study", "studyid", "studyinstanceuid"),
@@ -24,7 +22,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "age": ("age", "patientage", "alter"),
     "split": ("split", "subset", "partition"),
 }
-"""Field of a column map -> names of columns that plainly mean it, as `_key` writes them."""
+"""Field of a column map -> names of columns that plainly mean it, as `csv_file.key` writes them."""
 
 _NO_FINDINGS = frozenset(
     {
@@ -51,7 +49,7 @@ _NO_FINDINGS = frozenset(
         "unnamed",
     }
 )
-"""Names, as `_key` writes them, of columns that are no findings though their cells be 0 and 1."""
+"""Names, as `csv_file.key` writes them, of columns that are no findings though their cells be 0 and 1."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +65,11 @@ class PlainColumns:
     columns: ColumnMap | None = None
     problem: str = ""
     notes: tuple[str, ...] = ()
+
+    @property
+    def is_meant(self) -> bool:
+        """Whether the file is one of images and findings, be it plain or not."""
+        return self.columns is not None or bool(self.problem)
 
 
 def plain_columns(frame: pd.DataFrame) -> PlainColumns:
@@ -107,11 +110,11 @@ def finding_columns(frame: pd.DataFrame, *, words: Sequence[str] = ()) -> tuple[
         frame: Cells as text.
         words: Cells, in lower case, that are taken for 1 or 0 besides numbers.
     """
-    other = {alias for aliases in ALIASES.values() for alias in aliases} | _NO_FINDINGS | {""}
+    other = {alias for aliases in ALIASES.values() for alias in aliases} | _NO_FINDINGS | {*COLUMNS, ""}
     return tuple(
         name
         for name in map(str, frame.columns)
-        if named(name) in VOCABULARY or (_key(name) not in other and _is_binary(frame[name], words))
+        if named(name) in VOCABULARY or (csv_file.key(name) not in other and _is_binary(frame[name], words))
     )
 
 
@@ -126,13 +129,14 @@ def told_twice(image: str, label: str, findings: Sequence[str]) -> str:
     """Return the refusal of a file that has both, with the options that choose."""
     return (
         f"it holds findings twice, joined in {label!r} and in columns of their own ({_few(findings)}): say which with "
-        f"--column 'image={image}' and either --column 'label={label}' or --column 'finding={findings[0]}' and so on"
+        f"--column 'image={image}' and either --column 'label={label}' or --column 'finding={findings[0]}' and so on "
+        "(--positive YES where YES means present)"
     )
 
 
 def _meant(field: str, frame: pd.DataFrame) -> list[str]:
     """Return the columns that a field may mean; one where its own name is there, or where one alone holds images."""
-    names = [name for name in map(str, frame.columns) if _key(name) in ALIASES[field]]
+    names = [name for name in map(str, frame.columns) if csv_file.key(name) in ALIASES[field]]
     if field in names:
         return [field]
     if field == "image" and len(names) > 1:
@@ -146,7 +150,7 @@ def _holds_images(cells: pd.Series) -> bool:
 
 
 def _is_binary(cells: pd.Series, words: Sequence[str]) -> bool:
-    texts = without_unknown(pd.Series(cells.unique(), dtype=object, name=cells.name))[0]
+    texts = csv_file.without_unknown(pd.Series(cells.unique(), dtype=object, name=cells.name))[0]
     texts = texts[(texts != "") & ~texts.str.casefold().isin(words)]
     if not len(texts):
         return bool(words) and bool(cells.str.strip().str.casefold().isin(words).any())
@@ -157,13 +161,13 @@ def _choice(chosen: dict[str, str], findings: Sequence[str], rest: Sequence[str]
     """Say which columns were taken for what."""
     fields = ", ".join(f"{name} from {column!r}" for name, column in chosen.items())
     told = f"; findings from {_few(findings)}" if findings else ""
-    left_out = f"; left out: {_few([name or 'a column without a name' for name in rest])}" if rest else ""
+    left_out = (
+        f"; left out: {_few(['a column without a name' if name.startswith('Unnamed: ') else name for name in rest])}"
+        if rest
+        else ""
+    )
     return f"columns were chosen by name and cells: {fields}{told}{left_out}; --column chooses others"
 
 
 def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-
-
-def _key(name: str) -> str:
-    return re.sub(r"[\W_\d]+", "", name).casefold()

@@ -36,11 +36,10 @@ from hilum.data.readers.base import (
     rows_to_keep,
     states,
     walk_images,
-    without_unknown,
 )
 from hilum.data.readers.columns import plain_columns
 from hilum.data.readers.joined_labels import Labels, read_joined
-from hilum.data.table import Source, Table, make_frame
+from hilum.data.table import KnownColumns, Source, Table, make_frame
 from hilum.errors import DataError, LayoutError, UsageError, nearest
 from hilum.recipe.findings import NO_FINDING
 
@@ -48,14 +47,12 @@ _OPTIONAL = ("patient", "study", "view", "sex", "age", "split")
 
 
 def matches(request: Request) -> bool:
-    """Return whether the source is a CSV file of images and findings by its first rows."""
+    """Return whether the source is a CSV file of images and findings by its first rows, or cannot be read as one."""
     if not request.source.is_file() or not csv_file.is_csv(request.source):
         return False
-    try:
-        plain = plain_columns(csv_file.read(request.source, limit=csv_file.SAMPLE_BYTES).frame)
-    except DataError:
-        return False
-    return bool(plain.columns or plain.problem)
+    rows = csv_file.first_rows(request.source)
+    # What is wrong with a file is told where it is read.
+    return rows is None or plain_columns(rows).is_meant
 
 
 def read(request: Request) -> Table:
@@ -135,6 +132,44 @@ def parse_columns(pairs: Sequence[str], *, separator: str = "|", positive: Seque
 def read_mapped(request: Request, columns: ColumnMap) -> Table:
     """Read the CSV file `request.source` by a column map."""
     path = request.source
+    _check_findings(columns)
+    file = csv_file.read(path)
+    frame = file.frame
+    named = (columns.image, columns.label, *(getattr(columns, name) for name in _OPTIONAL))
+    require_columns(frame, [*filter(None, named), *columns.findings], path=path)
+    root, images, notes = _place(frame[columns.image].str.strip(), request)
+    _refuse_twice(images, frame[columns.image], file)
+    labels = _labels(frame, images, columns, request)
+    known, known_notes = _known(frame, columns)
+    patient, patient_notes = _patients(_cells(frame, columns.patient), images)
+    name = csv_file.stem(path)
+    source = Source(
+        name,
+        root,
+        citation="unknown",
+        terms="; ".join(("unknown", *patient_notes)),
+        states_no_finding=states(labels.values, labels.findings, labels.normal),
+    )
+    table = Table(
+        frame=make_frame(
+            image=images,
+            source=name,
+            patient=patient,
+            findings=labels.findings,
+            labels=labels.values,
+            **known,
+        ),
+        findings=labels.findings,
+        sources=(source,),
+        notes=(*file.notes, *notes, *labels.notes, *known_notes, *patient_notes),
+    )
+    found = np.ones(len(table), dtype=bool)
+    found[table.missing_images()] = False
+    kept, left_out = rows_to_keep(found, place=root, required=request.images is not None)
+    return replace(table.select(kept), notes=(*table.notes, *left_out))
+
+
+def _check_findings(columns: ColumnMap) -> None:
     if columns.label and columns.findings:
         raise UsageError(
             f"--column label={columns.label} and --column finding={columns.findings[0]} were both given: one column of "
@@ -145,58 +180,29 @@ def read_mapped(request: Request, columns: ColumnMap) -> Table:
             "a column map needs the findings: --column label=COLUMN where one column joins them, else "
             "--column finding=COLUMN for each"
         )
-    file = csv_file.read(path)
-    frame = file.frame
-    asked = {
-        name: getattr(columns, name) for name in ("image", "label", *_OPTIONAL) if getattr(columns, name)
-    }
-    require_columns(frame, [*asked.values(), *columns.findings], path=path)
 
-    def cells(name: str) -> pd.Series:
-        column = frame[asked[name]] if name in asked else pd.Series([""] * len(frame), dtype=object)
-        return without_unknown(column)[0]
 
-    root, images, notes = _place(frame[columns.image].str.strip(), request)
-    _refuse_twice(images, frame[columns.image], file)
-    labels = _labels(frame, images, columns, request)
-    view, view_notes = parse_views(cells("view"), column=columns.view)
-    sex, sex_notes = parse_choice(cells("sex"), SEX_MEANINGS, column=columns.sex)
-    split, split_notes = parse_choice(cells("split"), SPLIT_MEANINGS, column=columns.split)
-    age, age_notes = parse_ages(cells("age"))
-    patient, patient_notes = _patients(cells("patient"), images)
-    name = csv_file.stem(path)
-    table = Table(
-        frame=make_frame(
-            image=images,
-            source=name,
-            patient=patient,
-            study=cells("study"),
-            view=view,
-            sex=sex,
-            age=age,
-            split=split,
-            findings=labels.findings,
-            labels=labels.values,
-        ),
-        findings=labels.findings,
-        sources=(
-            Source(
-                name,
-                root,
-                citation="unknown",
-                terms="; ".join(("unknown", *patient_notes)),
-                states_no_finding=states(labels.values, labels.findings, labels.normal),
-            ),
-        ),
-        notes=(
-            *(*file.notes, *notes, *labels.notes),
-            *(*view_notes, *sex_notes, *split_notes, *age_notes, *patient_notes),
-        ),
+def _cells(frame: pd.DataFrame, column: str) -> pd.Series:
+    """Return the trimmed cells of a column, empty where nothing is known or the file has no such column."""
+    if not column:
+        return pd.Series([""] * len(frame), dtype=object)
+    return csv_file.without_unknown(frame[column])[0]
+
+
+def _known(frame: pd.DataFrame, columns: ColumnMap) -> tuple[KnownColumns, tuple[str, ...]]:
+    """Return what the file knows of each image besides patient and findings, and notes on it."""
+    view, view_notes = parse_views(_cells(frame, columns.view), column=columns.view)
+    sex, sex_notes = parse_choice(_cells(frame, columns.sex), SEX_MEANINGS, column=columns.sex)
+    split, split_notes = parse_choice(_cells(frame, columns.split), SPLIT_MEANINGS, column=columns.split)
+    age, age_notes = parse_ages(_cells(frame, columns.age))
+    known = KnownColumns(
+        study=_cells(frame, columns.study).tolist(),
+        view=view.tolist(),
+        sex=sex.tolist(),
+        age=age,
+        split=split.tolist(),
     )
-    found = np.ones(len(table), dtype=bool)
-    found[table.missing_images()] = False
-    kept, left_out = rows_to_keep(found, place=root, required=request.images is not None)
-    return replace(table.select(kept), notes=(*table.notes, *left_out))
+    return known, (*view_notes, *sex_notes, *split_notes, *age_notes)
 
 
 def _place(written: pd.Series, request: Request) -> tuple[Path, pd.Series, tuple[str, ...]]:
@@ -286,7 +292,7 @@ def _labels_of_columns(
         except DataError as error:
             mapped = "" if request.columns else ", beside a column map (--column)"
             raise DataError(f"{error}; or name the cell that means present with --positive{mapped}") from None
-    unknown = (note for name in columns.findings for note in without_unknown(frame[name])[1])
+    unknown = (note for name in columns.findings for note in csv_file.without_unknown(frame[name])[1])
     normal = values.pop(NO_FINDING, np.zeros(len(frame))) == 1
     if not values:
         raise UsageError(
@@ -314,7 +320,7 @@ def _told_by(
     present = {text.strip().casefold() for text in columns.positive}
     values, others = {}, set()
     for name in columns.findings:
-        cells = without_unknown(frame[name])[0].str.casefold()
+        cells = csv_file.without_unknown(frame[name])[0].str.casefold()
         values[columns.finding_of(name)] = np.where(cells == "", np.nan, cells.isin(present).to_numpy(float))
         others |= set(cells) - present - {""}
     if all((value != 1).all() for value in values.values()):

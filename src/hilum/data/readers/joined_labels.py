@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hilum.data import csv_file
 from hilum.data.readers.base import (
-    NO_LABEL,
     ColumnMap,
     encode,
     findings_of,
@@ -19,6 +19,7 @@ from hilum.data.readers.base import (
     ticked,
 )
 from hilum.errors import DataError, UsageError
+from hilum.progress import count
 from hilum.recipe.findings import NO_FINDING, VOCABULARY, in_order, named
 
 SEPARATORS = "|;,"
@@ -64,7 +65,7 @@ def read_joined(cells: pd.Series, images: pd.Series, *, columns: ColumnMap, path
     """
     codes, texts = pd.factorize(cells.str.strip())
     parts = [_parts(text, columns.separator) for text in texts]
-    known = [[part for part in told if part.casefold() not in NO_LABEL] for told in parts]
+    known = [[part for part in told if part.casefold() not in csv_file.UNKNOWN] for told in parts]
     for row, names in enumerate(known):
         if len(names) > 1 and NO_FINDING in map(named, names):
             place = place_of(cells, int(np.argmax(codes == row)), path=path, images=images)
@@ -150,11 +151,13 @@ def _open_kinds(
 ) -> None:
     """Make the kinds of a finding unknown in place where it is present and none of them is named."""
     column = {name: place for place, name in enumerate(findings)}
-    below: dict[str, list[int]] = {}
+    below: dict[str, set[int]] = {}
     for label, above in parents.items():
-        for name in above:
-            below.setdefault(named(name), []).append(column[named(label)])
-    for name, narrower in below.items():
+        chain = [named(name) for name in (*above, label)]
+        for depth, name in enumerate(chain):
+            below.setdefault(name, set()).update(column[one] for one in chain[depth + 1 :])
+    for name, kinds_of_it in below.items():
+        narrower = sorted(kinds_of_it)
         unnamed = (values[:, column[name]] == 1) & (values[:, narrower] != 1).all(axis=1)
         values[np.ix_(unnamed, narrower)] = np.nan
 
@@ -179,14 +182,14 @@ def _told_of_kinds(parents: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
         return ()
     label = max(parents, key=lambda name: len(parents[name]))
     wider = " and ".join(parents[label])
-    said = f"a slash leads from a finding to its kinds: where {label} is present, {wider} is too"
-    return (f"{said}; where no kind is named, the kinds are unknown",)
+    said = f"a slash leads from a finding to its kinds: {label} implies {wider}"
+    return (f"{said}; where no kind is named, all kinds are unknown",)
 
 
 def _told_of_unknown(codes: NDArray[np.intp], parts: list[list[str]], *, column: str) -> tuple[str, ...]:
-    words = [{part for part in told if part.casefold() in NO_LABEL} for told in parts]
+    words = [{part for part in told if part.casefold() in csv_file.UNKNOWN} for told in parts]
     said = sorted(set().union(*words))
     if not said:
         return ()
     number = int(np.array([bool(some) for some in words])[codes].sum())
-    return (f"{number:,} cells of {column!r} say {', '.join(said)}: what they do not name is unknown",)
+    return (f"{count(number, 'cell')} of {column!r} say {', '.join(said)}: what they do not name is unknown",)
