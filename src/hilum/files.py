@@ -125,6 +125,22 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     sync(path.parent)
 
 
+def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Yield each folder under one, itself first, with the sorted names of its folders and its files.
+
+    Links to folders are followed, and no folder comes twice. Folders taken out of the list of names are not entered.
+    """
+    seen: set[tuple[int, int]] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        status = os.stat(place)  # noqa: PTH116
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders.sort()
+        yield Path(place), folders, sorted(names)
+
+
 def sync(path: Path) -> None:
     """Flush a file or a folder's listing to the disk."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -228,6 +228,23 @@ def test_an_extra_file_is_refused(sealed):
         read_bundle(sealed)
 
 
+def test_files_of_the_system_are_told_and_not_read(sealed, caplog):
+    for name in (".DS_Store", "weights/Thumbs.db", "weights/desktop.ini", "._model.onnx"):
+        (sealed / name).write_text("hello")
+
+    found = read_bundle(sealed)
+
+    assert [file.name for file in found.weights] == ["model.safetensors"]
+    assert "holds .DS_Store, ._model.onnx, Thumbs.db, desktop.ini" in caplog.text
+
+
+def test_a_link_with_the_name_of_a_file_of_the_system_is_refused(sealed):
+    (sealed / ".DS_Store").symlink_to("/etc/hostname")
+
+    with pytest.raises(BundleError, match="not a plain file"):
+        read_bundle(sealed)
+
+
 def test_a_link_is_refused(sealed):
     (sealed / "weights" / "link").symlink_to("/etc/hostname")
 

@@ -12,7 +12,7 @@ from hilum.data.table import Table
 from hilum.images import Location, raster
 from hilum.inference.explanation import make_cases
 from hilum.inference.prediction import Prediction, common_warnings, to_dict, write
-from hilum.inference.predictor import Predictor
+from hilum.inference.predictor import Predictor, find_images
 from hilum.inference.runtime import Graph
 from hilum.notices import notice
 
@@ -172,3 +172,27 @@ def test_the_json_file_says_what_ran_the_graph(model, predictions):
     assert to_dict(model, predictions)["runtime"] == model.runtime
     assert model.runtime.startswith("ONNX Runtime ")
     assert model.runtime.endswith(" on CPU")
+
+
+def test_a_name_that_is_not_utf8_is_escaped_and_the_image_predicted(model, tmp_path):
+    for name in ("a.png", "film\udcff.png"):
+        Image.new("L", (40, 40), 90).save(tmp_path / name)
+    results = list(model.predict(find_images([tmp_path])))
+    assert [(result.image, result.error) for result in results] == [
+        (str(tmp_path / "a.png"), ""),
+        (str(tmp_path) + r"/film\xff.png", ""),
+    ]
+    write(tmp_path / "p.csv", model, results)
+    write(tmp_path / "p.json", model, results)
+    assert results[1].image in set(pd.read_csv(tmp_path / "p.csv")["image"])
+    assert json.loads((tmp_path / "p.json").read_text())["images"][1]["image"] == results[1].image
+
+
+def test_links_in_a_folder_are_followed_or_told(model, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    Image.new("L", (40, 40), 90).save(tmp_path / "elsewhere" / "a.png")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "folder").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "set" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    results = model.predict(find_images([tmp_path / "set"]))
+    assert [result.error for result in results] == ["", "no such file"]

@@ -1,7 +1,16 @@
 import pytest
 
 from hilum.errors import UsageError
-from hilum.recipe.findings import NIH_FINDINGS, NO_FINDING, VOCABULARY, canonical, in_order, named, tokens
+from hilum.recipe.findings import (
+    NIH_FINDINGS,
+    NO_FINDING,
+    VOCABULARY,
+    canonical,
+    in_order,
+    named,
+    one_spelling,
+    tokens,
+)
 
 
 @pytest.mark.parametrize(
@@ -18,11 +27,27 @@ from hilum.recipe.findings import NIH_FINDINGS, NO_FINDING, VOCABULARY, canonica
         ("PNEUMONIA", "Pneumonia"),
         ("NORMAL", NO_FINDING),
         ("No finding", NO_FINDING),
+        ("gesund", NO_FINDING),
+        ("Healthy", NO_FINDING),
+        ("Unauffa\u0308llig", NO_FINDING),
         ("virus", "Viral Pneumonia"),
     ],
 )
 def test_spellings_of_the_data_sets(spelling, name):
     assert canonical(spelling) == name
+
+
+def test_one_spelling_stands_for_all_of_a_finding():
+    names = ["COVID_19", "covid 19 ", "Covid-19", "normal", "Healthy", "Bu\u0308lau", "B\u00fclau"]
+    assert one_spelling(names) == {
+        "COVID_19": "COVID_19",
+        "covid 19 ": "COVID_19",
+        "Covid-19": "Covid-19",
+        "normal": NO_FINDING,
+        "Healthy": NO_FINDING,
+        "Bu\u0308lau": "Bu\u0308lau",
+        "B\u00fclau": "Bu\u0308lau",
+    }
 
 
 def test_every_canonical_name_is_its_own():

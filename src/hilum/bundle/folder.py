@@ -7,12 +7,14 @@
     calibrated_on.npz  of a recalibrated bundle: fingerprints of the images that calibrated it
     SHA256SUMS         over every other file; its own SHA-256 is the bundle's hash, its name everywhere
 
+Files that macOS and Windows leave beside these (`.DS_Store`, `Thumbs.db`, `desktop.ini`) are told and never read.
 Hashes prove that nothing changed, not who made it: whoever must know that pins the hash (`expect`).
 """
 
 import hashlib
 import io
 import json
+import logging
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -27,7 +29,9 @@ from pydantic import ValidationError
 
 from hilum.bundle.manifest import READABLE, Manifest
 from hilum.errors import BundleError, UsageError
-from hilum.files import check_writable, replacing_folder
+from hilum.files import check_writable, is_system_file, replacing_folder
+
+_log = logging.getLogger(__name__)
 
 SUMS = "SHA256SUMS"
 MANIFEST = "bundle.json"
@@ -79,8 +83,8 @@ class Bundle:
 
     @property
     def weights(self) -> list[Path]:
-        """The files in `weights/`."""
-        return sorted((self.folder / "weights").iterdir())
+        """The sealed files in `weights/`."""
+        return [self.folder / name for name in _files(self.folder) if name.startswith("weights/")]
 
 
 NOTHING = np.zeros((0, 16), np.uint8)
@@ -158,6 +162,7 @@ def read_bundle(folder: Path, *, expect: str | None = None) -> Bundle:
         if not own_hash.startswith(expect):
             raise BundleError(f"{folder} is bundle {own_hash[:16]}, not the expected {expect}")
     present = set(_files(folder))
+    _tell_of_system_files(folder)
     for name in sorted(present - set(listed)):
         raise BundleError(
             f"{folder} holds a file that is not sealed in it: {name}; remove it or get the bundle anew"
@@ -212,15 +217,27 @@ def _read_sums(folder: Path) -> tuple[dict[str, str], str]:
 
 
 def _files(folder: Path) -> list[str]:
-    """Return every file of a bundle but its sums, by relative POSIX path; refuse anything that is not a plain file."""
+    """Return every file of a bundle but its sums, by relative POSIX path; refuse anything that is not a plain file.
+
+    What macOS and Windows leave in folders that are looked at is passed over, and never read.
+    """
     names = []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise BundleError(f"{folder} holds {name}, which is not a plain file; a bundle holds only those")
-        if path.is_file() and name != SUMS:
+        if path.is_file() and name != SUMS and not is_system_file(path.name):
             names.append(name)
     return names
+
+
+def _tell_of_system_files(folder: Path) -> None:
+    names = sorted(path.name for path in folder.rglob("*") if is_system_file(path.name))
+    if names:
+        _log.warning(
+            "%s holds %s, left there by the system; not sealed in the bundle and not read",
+            *(folder, ", ".join(names)),
+        )
 
 
 def _parse_manifest(content: bytes) -> Manifest:

@@ -14,7 +14,7 @@ import numpy as np
 
 from hilum.bundle import Bundle, Manifest, Seen, read_bundle
 from hilum.errors import ImageError, LayoutError, UsageError
-from hilum.files import printable
+from hilum.files import printable, walk
 from hilum.images import IMAGE_SUFFIXES, Location, Prepared, Source, prepare, prepare_and_read
 from hilum.inference.explanation import NO_BOXES, Case, make_cases, reduce_picture
 from hilum.inference.prediction import Prediction
@@ -197,13 +197,7 @@ def find_images(paths: Iterable[Path]) -> list[Location]:
     for path in paths:
         location = Location.parse(str(path))
         if location.path.is_dir():
-            inside = sorted(
-                file
-                for file in location.path.rglob("*")
-                if file.suffix.lower() in (*IMAGE_SUFFIXES, "")  # exported DICOM files often have no suffix
-                and not file.name.startswith(".")
-                and file.is_file()
-            )
+            inside = sorted(_images_in(location.path))
             if not inside:
                 raise LayoutError(f"{path} holds no image ({', '.join(IMAGE_SUFFIXES)})")
             found += [Location(file) for file in inside]
@@ -214,6 +208,17 @@ def find_images(paths: Iterable[Path]) -> list[Location]:
                 f"{path} does not exist; give image files, folders of them, or ARCHIVE.zip::MEMBER"
             )
     return found
+
+
+def _images_in(folder: Path) -> Iterator[Path]:
+    """Yield the files in a folder that may be images, links that lead nowhere too: whoever reads them is told."""
+    for place, _, names in walk(folder):
+        for name in names:
+            suffix = Path(name).suffix.lower()
+            # Names of exported DICOM files often have no suffix, or end in a number.
+            expected = suffix in (*IMAGE_SUFFIXES, "") or suffix[1:].isdigit()
+            if expected and not name.startswith("."):
+                yield place / name
 
 
 def _name(source: Source, number: int) -> str:

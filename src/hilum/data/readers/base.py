@@ -234,32 +234,26 @@ def left_out_notes(left_out: LeftOut) -> tuple[str, ...]:
 
 def walk_images(folder: Path) -> Iterator[str]:
     """Yield the paths of all images under `folder`, those in zip and tar archives too, relative and with `/`."""
-    seen: set[tuple[int, int]] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        status = os.stat(place)  # noqa: PTH116
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()  # a link back up
-            continue
-        seen.add((status.st_dev, status.st_ino))
+    for place, folders, names in files.walk(folder):
         unnamable = [name for name in (*folders, *names) if not files.is_text(name)]
         if unnamable:
             _log.warning(
                 "%d files and folders in %s are passed over, since their names are not UTF-8, such as %s",
                 *(len(unnamable), place, files.printable(unnamable[0])),
             )
-        folders[:] = sorted(name for name in folders if not _is_junk(name) and files.is_text(name))
-        relative = Path(place).relative_to(folder).as_posix()
+        folders[:] = [name for name in folders if not _is_junk(name) and files.is_text(name)]
+        relative = place.relative_to(folder).as_posix()
         prefix = "" if relative == "." else f"{relative}/"
         archives = []
-        for name in sorted(names):
-            if not files.is_text(name):
+        for name in names:
+            if name.startswith(".") or not files.is_text(name):
                 continue
-            if not name.startswith(".") and images.is_image(Path(place) / name):
+            if images.is_image(place / name):
                 yield prefix + name
-            elif name.lower().endswith(ARCHIVE_SUFFIXES) and not name.startswith("."):
+            elif name.lower().endswith(ARCHIVE_SUFFIXES):
                 archives.append(name)
         for name in archives:
-            members = archive_members(Path(place) / name)
+            members = archive_members(place / name)
             yield from (
                 f"{prefix}{name}{MEMBER}{member}"
                 for member in members

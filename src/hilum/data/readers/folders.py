@@ -47,13 +47,7 @@ def read(request: Request) -> Table:
     """Read the folders; see the module for the layout."""
     root = request.images or request.source
     left_out: LeftOut = {}
-    rows = [
-        (path.relative_to(root).as_posix(), split, label)
-        for split, classes in _parts(root, left_out)
-        for label, folder in classes.items()
-        for path in _class_images(folder, left_out)
-    ]
-    frame = pd.DataFrame(rows, columns=["image", "split", "label"], dtype=object)
+    frame = _listed(root, left_out)
     counts = frame["label"].value_counts(sort=False)
     classes = one_spelling(counts.index)
     if len(set(classes.values())) < 2:
@@ -97,6 +91,17 @@ READER = Reader(
     read=read,
     general=True,
 )
+
+
+def _listed(root: Path, left_out: LeftOut) -> pd.DataFrame:
+    """Return image, split and label (the name of its class folder) of each image."""
+    rows = [
+        (path.relative_to(root).as_posix(), split, label)
+        for split, classes in _parts(root, left_out)
+        for label, folder in classes.items()
+        for path in _class_images(folder, left_out)
+    ]
+    return pd.DataFrame(rows, columns=["image", "split", "label"], dtype=object)
 
 
 def _parts(root: Path, left_out: LeftOut) -> list[tuple[str, Mapping[str, Path]]]:
