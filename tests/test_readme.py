@@ -43,22 +43,25 @@ def test_the_python_of_the_readme_runs(place):
     assert list((place / "maps").glob("film-*.png"))
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    """The Python of an environment with the base install alone."""
-    folder = tmp_path_factory.mktemp("base")
-    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
-    python = folder / "venv" / "bin" / "python"
-    install = ["pip", "install", "--quiet", "--python", python, "-c", ROOT / "constraints.txt", ROOT]
-    done = subprocess.run(
-        [Path(sys.executable).with_name("uv"), *install], capture_output=True, text=True, check=False
-    )
+def install(folder, extra=""):
+    """The Python of a new environment with the base install, or one extra besides."""
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    python = folder / "bin" / "python"
+    what = f"{ROOT}[{extra}]" if extra else ROOT
+    command = ["uv", "pip", "install", "--quiet", "--python", python, "-c", ROOT / "constraints.txt", what]
+    command[0] = Path(sys.executable).with_name("uv")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        pytest.skip(f"the base install could not be made: {done.stderr.strip().splitlines()[-1]}")
+        pytest.skip(f"it could not be installed: {done.stderr.strip().splitlines()[-1]}")
     return python
 
 
-def in_base(python, code, cwd):
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return install(tmp_path_factory.mktemp("base") / "venv")
+
+
+def in_environment(python, code, cwd):
     plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return subprocess.run(
         [python, "-c", code], cwd=cwd, env=plain, capture_output=True, text=True, check=False
@@ -71,11 +74,13 @@ def test_a_model_is_used_with_the_base_install_alone(base, make_sites, place):
     lines = [line for line in BLOCK.splitlines() if "import" in line or "model" in line.partition("#")[0]]
     code = "\n".join(lines).replace("runs/mine", str(sites.run))
 
-    done = in_base(base, code, place)
+    done = in_environment(base, code, place)
 
     assert done.returncode == 0, done.stderr
     assert list((place / "maps").glob("film-*.png"))
-    evaluated = in_base(base, f"import hilum; hilum.evaluate({str(sites.run)!r}).write('report')", place)
+    evaluated = in_environment(
+        base, f"import hilum; hilum.evaluate({str(sites.run)!r}).write('report')", place
+    )
     assert evaluated.returncode == 0, evaluated.stderr
 
 
@@ -89,7 +94,7 @@ def test_a_missing_extra_is_named_before_any_work(base, place, extra, package):
         "track": ["train", "--data", "MY_FOLDER", "--track", "mlflow"],
     }[extra]
 
-    done = in_base(
+    done = in_environment(
         base,
         textwrap.dedent(f"""
         import sys
@@ -103,3 +108,31 @@ def test_a_missing_extra_is_named_before_any_work(base, place, extra, package):
     assert done.returncode == 2, done.stderr
     assert f"[{extra}]" in done.stderr.splitlines()[-1], done.stderr
     assert "images prepared" not in done.stderr
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("engine", ["torch", "keras"])
+def test_an_engine_alone_trains_in_a_new_environment(tmp_path, place, engine):
+    python = install(tmp_path / "venv", engine)
+    code = f"import hilum; hilum.train('MY_FOLDER', 'run', engine={engine!r}, changes={TINY}).evaluate()"
+
+    done = in_environment(python, code, place)
+
+    assert done.returncode == 0, done.stderr
+    assert (place / "run" / "bundle" / "SHA256SUMS").is_file()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("extra", "packages"),
+    {
+        "tune": "optuna, sqlalchemy, alembic",
+        "track": "tensorboard, mlflow",
+        "notebooks": "ipykernel, nbclient",
+        "serve": "fastapi, uvicorn, prometheus_client",
+        "pacs": "pynetdicom, highdicom, dicomweb_client",
+    }.items(),
+)
+def test_an_extra_brings_its_packages(tmp_path, extra, packages):
+    done = in_environment(install(tmp_path / "venv", extra), f"import hilum.cli, {packages}", tmp_path)
+    assert done.returncode == 0, done.stderr

@@ -1,5 +1,9 @@
 """What `--help` tells a newcomer: a line that is not cut off, an example, and every option's meaning."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -39,3 +43,18 @@ def test_every_layout_is_named():
     shown = " ".join(CliRunner().invoke(app, ["data", "index", "--help"]).output.split())
 
     assert all(name in shown.partition("--as LAYOUT")[2].partition("--images")[0] for name in READERS)
+
+
+def test_a_shell_completes_commands_and_options():
+    completed = {}
+    for words in ("hilum tr", "hilum train --da"):
+        environment = {
+            **os.environ,
+            "_HILUM_COMPLETE": "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(words.count(" ")),
+        }
+        command = [sys.executable, "-c", "from hilum.cli import app; app(prog_name='hilum')"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        completed[words] = done.stdout.split()
+    assert completed == {"hilum tr": ["train"], "hilum train --da": ["--data"]}
