@@ -164,5 +164,5 @@ def require(module: str, *, extra: str) -> ModuleType:
         if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
             raise
         raise MissingExtraError(
-            f"{module} is not installed; install it with: pip install 'hilum[{extra}]'"
+            f"{module} is not installed; the extra {extra!r} brings it: pip install '.[{extra}]' in Hilum's checkout"
         ) from None

@@ -95,7 +95,7 @@ def test_an_image_that_cannot_be_read_costs_no_other(model, film):
 
 
 def test_what_is_no_image_is_told(model, tmp_path):
-    with pytest.raises(TypeError, match="int is no image"):
+    with pytest.raises(UsageError, match="of type int"):
         model.predict(3)
     with pytest.raises(UsageError, match="does not exist"):
         model.predict("nowhere.png")

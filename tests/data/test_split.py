@@ -238,10 +238,11 @@ def test_given_parts_that_share_patients_are_called_leaky():
 
 
 @pytest.mark.parametrize(
-    ("splits", "told"), [("", "0 in train, 0 in val"), (["train", "test"] * 5, "0 in val")]
+    ("splits", "told", "mend"),
+    [("", "0 in train, 0 in val", "patient"), (["train", "test"] * 5, "0 in val", "folders")],
 )
-def test_a_source_without_all_three_parts_is_refused_by_given(splits, told):
-    with pytest.raises(DataError, match=told + ".*'folders'"):
+def test_a_source_without_all_three_parts_is_refused_by_given(splits, told, mend):
+    with pytest.raises(DataError, match=f"{told}.*; --set split.method={mend}"):
         split(table([f"p{row}" for row in range(10)], splits=splits), SplitSettings(method="given"))
 
 

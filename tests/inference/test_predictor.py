@@ -1,3 +1,4 @@
+import io
 import json
 from collections import Counter
 
@@ -9,6 +10,7 @@ from typer.testing import CliRunner
 
 from hilum.cli import app
 from hilum.data.table import Table
+from hilum.errors import UsageError
 from hilum.images import Location, raster
 from hilum.inference.explanation import make_cases
 from hilum.inference.prediction import Prediction, common_warnings, to_dict, write
@@ -104,6 +106,53 @@ def test_images_of_any_form_give_what_their_file_gives(classes, model):
     ]
     for prediction in predictions:
         np.testing.assert_array_equal(prediction.logits, predictions[0].logits)
+
+
+def test_one_image_alone_is_one_image_whatever_its_form(classes, model):
+    file = Table.read(classes.table).location(0).path
+    with Image.open(file) as picture, file.open("rb") as opened:
+        pixels = np.asarray(picture)
+        forms = [file, str(file), file.read_bytes(), pixels, np.stack([pixels] * 3, axis=-1), picture, opened]
+
+        found = [list(model.predict(form)) for form in forms]
+
+    assert [len(predictions) for predictions in found] == [1] * len(forms)
+    assert [predictions[0].image for predictions in found] == [
+        *[str(file)] * 2,
+        *["image 1"] * 4,
+        str(file),
+    ]
+    for (prediction,) in found:
+        np.testing.assert_allclose(prediction.logits, found[0][0].logits, atol=1e-3)
+
+
+def test_a_stack_of_pictures_holds_several(model):
+    assert [one.image for one in model.predict(np.zeros((3, 40, 40), np.uint8))] == [
+        "image 1",
+        "image 2",
+        "image 3",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (7, "what was given is of type int; a path, an open file"),
+        ([None], "image 1 is of type NoneType; a path, an open file"),
+        (io.StringIO("text"), "image 1 was opened as text; open it with mode 'rb'"),
+    ],
+)
+def test_what_can_be_no_image_is_refused_in_one_line(model, given, message):
+    with pytest.raises(UsageError, match=message):
+        list(model.predict(given))
+
+
+def test_a_single_path_is_found_and_bytes_are_refused(classes):
+    file = Table.read(classes.table).location(0).path
+
+    assert find_images(str(file)) == find_images([file]) == [Location(file)]
+    with pytest.raises(UsageError, match="a path is expected, not of type bytes"):
+        find_images([b"\x89PNG"])
 
 
 def test_an_array_that_is_no_image_has_its_reason(model):

@@ -1,6 +1,7 @@
 import pytest
 
 from hilum.errors import UsageError
+from hilum.recipe import architectures
 from hilum.recipe.architectures import ARCHITECTURES, ENGINES, architecture
 
 
@@ -40,3 +41,21 @@ def test_an_unknown_name_lists_the_known_ones_nearest_first():
 def test_an_engine_that_lacks_it_is_named(name):
     with pytest.raises(UsageError, match="the abacus engine has no architecture"):
         architecture(name, "abacus")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "network", "title"),
+    [
+        ("kermany-densenet121", "densenet121", "kermany-densenet121"),
+        (
+            "kermany-densenet121",
+            "custom_cnn",
+            "kermany-densenet121, changed: model.architecture = custom_cnn",
+        ),
+        ("kermany-custom-cnn", "custom_cnn", "kermany-custom-cnn"),
+        ("kermany-custom-cnn", "vgg16", "kermany-custom-cnn, changed: model.architecture = vgg16"),
+        ("mine", "timm:regnety_002", "mine (timm:regnety_002)"),
+    ],
+)
+def test_a_title_names_no_other_network_than_the_recipes_own(recipe, network, title):
+    assert architectures.title(recipe, network) == title

@@ -92,7 +92,7 @@ def test_a_package_that_is_missing_names_the_extra(name, run_folder, monkeypatch
     monkeypatch.setitem(sys.modules, tracking.TRACKERS[name].modules[0], None)
 
     with (
-        pytest.raises(MissingExtraError, match=r"hilum\[track\]"),
+        pytest.raises(MissingExtraError, match=r"\.\[track\]"),
         tracking.open_trackers([name], run_folder, RECIPE),
     ):
         pass

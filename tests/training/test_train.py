@@ -9,6 +9,7 @@ from hilum import images
 from hilum.data import cache, phantom, readers
 from hilum.data.table import Table
 from hilum.engines import state_file
+from hilum.engines.torch import weights
 from hilum.errors import DataError, NoRoomError, TrainingError, UsageError
 from hilum.evaluation import evaluate
 from hilum.inference.predictor import Predictor
@@ -90,6 +91,29 @@ def test_a_read_that_the_ledger_cannot_keep_is_said_and_counts(run, monkeypatch)
     assert result.test_reads == 1
     said = [notice for notice in result.warnings if notice.code == "test-read-not-kept"]
     assert said[0].values == {"ledger": str(place), "reason": "not a directory"}
+
+
+@pytest.mark.parametrize("method", ["folders", "official", "given"])
+def test_a_source_without_parts_is_told_before_an_image_is_prepared(tmp_path, phantoms, monkeypatch, method):
+    monkeypatch.setattr(cache, "build", lambda *_, **__: pytest.fail("images were prepared"))
+    whole = phantoms.with_split([""] * len(phantoms))
+
+    with pytest.raises(DataError, match=r"--set split\.method=patient divides them by patient"):
+        train(load_recipe("kermany-densenet121", [*PHANTOM, f"split.method={method}"]), whole, tmp_path / "r")
+
+
+def test_weights_that_cannot_be_fetched_are_told_before_an_image_is_prepared(tmp_path, phantoms, monkeypatch):
+    def unreachable(*_, **options):
+        if options.get("pretrained"):
+            raise OSError("no route to host")
+
+    monkeypatch.setattr(cache, "build", lambda *_, **__: pytest.fail("images were prepared"))
+    monkeypatch.setattr(weights, "make_backbone", unreachable)
+    monkeypatch.setattr(weights, "_reachable", lambda: False)
+    weights.fetch.cache_clear()
+
+    with pytest.raises(TrainingError, match="are not on this machine and could not be fetched"):
+        train(load_recipe("kermany-densenet121", ["split.method=patient"]), phantoms, tmp_path / "run")
 
 
 def test_validation_is_no_test_and_says_so(run):

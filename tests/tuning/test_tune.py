@@ -185,7 +185,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path, table):
 def test_without_optuna_the_extra_is_named(tmp_path, table, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
 
-    with pytest.raises(MissingExtraError, match=r"pip install 'hilum\[tune\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[tune\]' in"):
         tune(BASE, table, tmp_path / "study", vary=GRID)
 
 

@@ -3,18 +3,16 @@
 import base64
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from io import BufferedIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
-from hilum.images import Location, Source
+from hilum.images import Location
 from hilum.inference import prediction
 from hilum.inference.explanation import Case, choose_findings, make_cases
 from hilum.inference.prediction import Prediction
-from hilum.inference.predictor import Predictor, find_images
+from hilum.inference.predictor import Given, Predictor, find_images, several
 from hilum.report.drawing.style import Drawing
 
 if TYPE_CHECKING:
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
 
     from hilum.api.classifier import BundleClassifier
 
-Images = Source | BufferedIOBase | Iterable[Source | BufferedIOBase]
+Images = Given | Iterable[Given]
 """One image or several: paths (of folders and zip archives too), bytes, open files, arrays, PIL images."""
 
 
@@ -140,7 +138,7 @@ class Model:
             UsageError: A path does not exist.
             LayoutError: A folder holds no image.
         """
-        return ImagePredictions(self.predictor, tuple(self.predictor.predict(_sources(images))))
+        return ImagePredictions(self.predictor, tuple(self.predictor.predict(_opened(images))))
 
     def explain(self, images: Images, findings: Sequence[str] | None = None) -> Explanations:
         """Explain images by the exact Grad-CAM of each finding; images that cannot be read are left out.
@@ -156,7 +154,7 @@ class Model:
         wanted = choose_findings(manifest, findings)
         cases = [
             case
-            for given in self.predictor.predict(_sources(images), maps=True)
+            for given in self.predictor.predict(_opened(images), maps=True)
             if not given.error
             for case in make_cases(manifest, given, wanted)
         ]
@@ -173,19 +171,12 @@ class Model:
         return f"Model({manifest.name!r}, findings={list(self.findings)}, bundle={self.hash[:16]!r})"
 
 
-def _sources(images: Images) -> Iterator[Source]:
-    """Yield images one by one, folders opened."""
+def _opened(images: Images) -> Iterator[Given]:
+    """Yield images one by one; folders give theirs."""
     if isinstance(images, str | Path | Location):
         yield from find_images([Path(str(images))])
-    elif isinstance(images, bytes | np.ndarray | Image.Image):
-        yield images
-    elif hasattr(images, "read"):
-        yield images.read()
-    elif isinstance(images, Iterable):
+    elif isinstance(images, list | tuple):
         for image in images:
-            yield from _sources(image)
+            yield from _opened(image)
     else:
-        raise TypeError(
-            f"{type(images).__name__} is no image; a path, bytes, an open file, an array, a PIL image, or several of "
-            "them were expected"
-        )
+        yield from several(images)

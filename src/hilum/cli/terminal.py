@@ -1,6 +1,8 @@
 """What the command line shows: one line a stage, a progress bar where there is a terminal, a short table at the end."""
 
+import atexit
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -18,7 +20,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-WIDE = 240  # columns, where a file or a pipe reads along
+WIDE = 240  # columns at most, where a file or a pipe reads along and COLUMNS does not say how wide it is
 UNBOUNDED = 10_000
 RESEARCH = "Research use only: not a medical device."
 
@@ -47,6 +49,7 @@ class Terminal:
             transient=True,
         )
         self._progress.start()
+        atexit.register(self._progress.stop)  # whatever ends the command: else the terminal keeps no cursor
         self._task = self._progress.add_task(title, total=total, note="")
 
     def advance(self, done: int, total: int | None = None, note: str = "") -> None:
@@ -85,13 +88,17 @@ def show(
         right: Columns to align right.
         spare: Columns to leave out, the first first, until the rest fits on the terminal.
     """
-    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else WIDE)
+    told = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
+    console = Console(highlight=False, markup=False, width=None if told else WIDE)
     kept = list(range(len(header)))
     for number in spare:
         if _width(console, _table(rows, header, right, kept)) <= console.width:
             break
         kept.remove(number)
-    console.print(_table(rows, header, right, kept))
+    with console.capture() as drawn:
+        console.print(_table(rows, header, right, kept))
+    for line in drawn.get().splitlines():  # which are filled up to the table's width
+        sys.stdout.write(f"{line.rstrip()}\n")
     if len(kept) < len(header):
         missing = ", ".join(name for number, name in enumerate(header) if number not in kept)
         Terminal().say(f"left out for want of room: {missing}")

@@ -16,6 +16,7 @@ from hilum.data.table import SPLITS, Table
 from hilum.errors import DataError, UsageError
 from hilum.recipe import SplitSettings
 
+DIVIDE_ANEW = "--set split.method=patient divides them by patient"
 FEW_TO_STEER = 50  # images of validation, below which a note says so
 
 
@@ -100,6 +101,18 @@ def check_list(settings: SplitSettings) -> None:
         )
 
 
+def check_source(table: Table, settings: SplitSettings) -> None:
+    """Refuse a division by the source's own parts where the source has none, before any image is prepared.
+
+    Raises:
+        DataError: Rows are in no part, or a part that the method needs has no row.
+    """
+    if settings.method in ("folders", "official"):
+        _check_own_parts(table, settings)
+    elif settings.method == "given":
+        _given(table)
+
+
 def split_hash(table: Table) -> str:
     """Return the SHA-256 over the sorted lines `source, image, split` (tabs between), in hexadecimal."""
     rows = table.frame[["source", "image", "split"]].to_numpy(object)
@@ -126,18 +139,8 @@ def _fold(
 def _kept_test(
     table: Table, settings: SplitSettings, labels: NDArray[np.float32], groups: NDArray[np.object_]
 ) -> NDArray[np.str_]:
-    own = table.frame["split"].to_numpy(object)
-    unsaid = int((own == "").sum())
-    lacking = [part for part in ("train", "test") if part not in own]
-    if unsaid or lacking:
-        problem = (
-            f"{unsaid:,} of {len(own):,} images have no split" if unsaid else f"no image is in {lacking[0]}"
-        )
-        raise DataError(
-            f"split method {settings.method!r} needs each image in the source's own train or test, but {problem}; "
-            "leave images without one out, or use method 'patient'"
-        )
-    test = own == "test"
+    _check_own_parts(table, settings)
+    test = table.frame["split"].to_numpy(object) == "test"
     shared = _num_shared(table, np.where(test, "test", "train"))
     if settings.method == "official" and shared:
         raise DataError(
@@ -148,14 +151,30 @@ def _kept_test(
     return np.where(test, "test", np.where(val, "val", "train"))
 
 
+def _check_own_parts(table: Table, settings: SplitSettings) -> None:
+    own = table.frame["split"].to_numpy(object)
+    unsaid = int((own == "").sum())
+    lacking = [part for part in ("train", "test") if part not in own]
+    if unsaid or lacking:
+        problem = (
+            f"{unsaid:,} of {len(own):,} images have no split" if unsaid else f"no image is in {lacking[0]}"
+        )
+        raise DataError(
+            f"split method {settings.method!r} needs each image in the source's own train or test, but {problem}; "
+            f"{DIVIDE_ANEW}"
+        )
+
+
 def _given(table: Table) -> NDArray[np.str_]:
     own: NDArray[np.str_] = table.frame["split"].to_numpy(str)
     counts = {part: int((own == part).sum()) for part in SPLITS}
     if sum(counts.values()) < len(own) or not all(counts.values()):
         told = ", ".join(f"{count:,} in {part}" for part, count in counts.items())
+        only_val = counts["train"] and counts["test"] and sum(counts.values()) == len(own)
+        mend = "--set split.method=folders carves val from train" if only_val else DIVIDE_ANEW
         raise DataError(
             f"split method 'given' needs each image in the source's own train, val or test, but of {len(own):,} there "
-            f"are {told}; use method 'folders' where the source has no val, or 'patient'"
+            f"are {told}; {mend}"
         )
     return own
 

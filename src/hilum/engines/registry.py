@@ -1,6 +1,7 @@
 """Names of engines -> their modules, which are imported when they are asked for. The engines are in `REGISTRY`."""
 
 import importlib
+import importlib.util
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,8 +22,7 @@ class EngineEntry:
     Attributes:
         module: Where its class is.
         class_name: The class, made without arguments.
-        packages: What its extra installs and can be imported at once; Keras and TensorFlow are not among them, since
-            their engine imports them in its own way.
+        packages: What it needs of its extra, the framework first.
         weight_files: Endings of the files that it reads weights from.
     """
 
@@ -42,7 +42,7 @@ REGISTRY: dict[str, EngineEntry] = {
     "keras": EngineEntry(
         module="hilum.engines.keras",
         class_name="KerasEngine",
-        packages=("h5py", "safetensors", "grain"),
+        packages=("tensorflow", "keras", "h5py", "safetensors", "grain"),
         weight_files=(".weights.h5", ".h5", ".keras", ".npz"),
     ),
 }
@@ -62,10 +62,9 @@ def load_engine(name: str) -> Engine:
     for other, entry in REGISTRY.items():
         if other != name and entry.module in sys.modules:
             raise UsageError(f"this process holds the {other} engine; start another for {name}")
+    check_installed(name)
     load_grain(name)  # before Keras does, which lets it warn and set up the root logger
     entry = REGISTRY[name]
-    for package in entry.packages:
-        require(package, extra=name)
     engine: Engine = getattr(importlib.import_module(entry.module), entry.class_name)()
     return engine
 
@@ -77,3 +76,14 @@ def load_make_dataset(name: str) -> Callable[[Examples, np.ndarray], Any]:
         f"{REGISTRY[name].module}.dataset"
     ).make_dataset
     return make
+
+
+def check_installed(name: str) -> None:
+    """Refuse an engine that lacks a package, without importing any, which takes seconds.
+
+    Raises:
+        MissingExtraError: A package is not installed.
+    """
+    for package in REGISTRY[name].packages:
+        if importlib.util.find_spec(package) is None:
+            require(package, extra=name)

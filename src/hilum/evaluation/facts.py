@@ -3,7 +3,7 @@
 from hilum.bundle import Manifest
 from hilum.data.table import Table
 from hilum.inference.ensemble import member_facts
-from hilum.recipe import Recipe, parse_recipe
+from hilum.recipe import Recipe, architectures, parse_recipe
 
 
 def title(manifest: Manifest) -> str:
@@ -12,7 +12,7 @@ def title(manifest: Manifest) -> str:
     if manifest.members:
         whole = f"nsemble of {architecture}"
         return f"E{whole}" if manifest.name == "ensemble" else f"{manifest.name} (e{whole})"
-    return manifest.name if architecture in manifest.name else f"{manifest.name} ({architecture})"
+    return architectures.title(manifest.name, architecture)
 
 
 def facts(manifest: Manifest, bundle_hash: str) -> tuple[tuple[str, str], ...]:

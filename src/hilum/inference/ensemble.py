@@ -33,7 +33,7 @@ from hilum.errors import BundleError, UsageError
 from hilum.inference import runtime
 from hilum.inference.predictor import Predictor
 from hilum.progress import Silent, Watcher
-from hilum.recipe.architectures import ARCHITECTURES
+from hilum.recipe.architectures import names_another
 
 OPSET = 20
 PARITY = 1e-4
@@ -340,8 +340,7 @@ def _manifest(members: Sequence[Bundle], name: str, split_hash: str, leaks: Sequ
 def _name(of: Sequence[Manifest]) -> str:
     """Return the members' name; recipes are called after networks, which `--set` may have changed."""
     names, own = {manifest.name for manifest in of}, {manifest.training.architecture for manifest in of}
-    others = [each for each in ARCHITECTURES if each not in own and not any(each in one for one in own)]
-    if len(names) > 1 or any(other in name for name in names for other in others):
+    if len(names) > 1 or any(names_another(name, own) for name in names):
         return "ensemble"
     return f"{names.pop()}-ensemble"
 

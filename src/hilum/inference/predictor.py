@@ -6,22 +6,27 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import IO, Self, TypeVar, cast
 
 import numpy as np
+from PIL import Image
 
 from hilum.bundle import Bundle, Manifest, Seen, read_bundle
 from hilum.errors import ImageError, LayoutError, UsageError
 from hilum.files import printable, walk
 from hilum.images import IMAGE_SUFFIXES, Location, Prepared, Source, prepare, prepare_and_read
+from hilum.images.location import MAX_BYTES
 from hilum.inference.explanation import NO_BOXES, Case, make_cases, reduce_picture
 from hilum.inference.prediction import Prediction
 from hilum.inference.runtime import Graph, Outputs, check_golden, typical_distance
 from hilum.notices import Notice, notice
 
 BATCH = 16
+EXPECTED = "a path, an open file, a file's bytes, a NumPy array or a PIL image"
+
+Given = Source | IO[bytes]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -83,19 +88,24 @@ class Predictor:
         """Return how far images are from the validation images, (n, channels) -> (n,): see `typical_distance`."""
         return typical_distance(embedding, self.bundle.golden.typical)
 
-    def predict(self, sources: Iterable[Source], *, maps: bool = False) -> Iterator[Prediction]:
+    def predict(self, sources: Iterable[Given] | Given, *, maps: bool = False) -> Iterator[Prediction]:
         """Predict images; each is decoded once and runs through the graph once, while the next are being decoded.
 
         Args:
-            sources: Images of any form, in any mix; taken from the iterable as they are needed.
+            sources: Images of any form, in any mix, open files among them; taken from the iterable as they are needed.
+                One alone, such as a path or an array, is one image; an array (n, height, width) holds n.
             maps: Give maps, and pictures to draw them on, too.
 
         Yields:
             One an image, in their order; an image that cannot be read has its reason in `error`. Images without a name
             are called by their number, from 1.
+
+        Raises:
+            UsageError: What is given can be no image.
         """
 
-        def read(source: Source) -> tuple[Prepared, np.ndarray | None] | ImageError:
+        def read(named: tuple[str, Source]) -> tuple[Prepared, np.ndarray | None] | ImageError:
+            source = named[1]
             size, fit = self.manifest.input.size, self.manifest.input.fit
             try:
                 if not maps:
@@ -105,16 +115,14 @@ class Predictor:
             except ImageError as error:
                 return error
 
-        numbers = count(1)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            ahead = _read_ahead(pool, read, sources, number=BATCH if maps else 4 * BATCH)
+            ahead = _read_ahead(pool, read, _named(sources), number=BATCH if maps else 4 * BATCH)
             while batch := list(islice(ahead, BATCH)):
-                named = [(_name(source, next(numbers)), item) for source, item in batch]
-                yield from self._predict(named, maps=maps)
+                yield from self._predict([(name, item) for (name, _), item in batch], maps=maps)
 
     def explain(
         self,
-        source: Source,
+        source: Given,
         *,
         name: str | None = None,
         findings: Sequence[str] | None = None,
@@ -186,15 +194,22 @@ class Predictor:
             row += 1
 
 
-def find_images(paths: Iterable[Path]) -> list[Location]:
+def find_images(paths: Iterable[Path | str] | Path | str) -> list[Location]:
     """Find the image files that paths name: files, members of archives (`a.zip::b.png`), and folders' content.
 
+    Args:
+        paths: One path or several.
+
     Raises:
-        UsageError: A path does not exist.
+        UsageError: A path does not exist, or is none.
         LayoutError: A folder holds no image.
     """
     found: list[Location] = []
-    for path in paths:
+    for path in [paths] if isinstance(paths, str | Path) else paths:
+        if not isinstance(path, str | Path):
+            raise UsageError(
+                f"a path is expected, not {_kind(path)}; Predictor.predict takes images of any form"
+            )
         location = Location.parse(str(path))
         if location.path.is_dir():
             inside = sorted(_images_in(location.path))
@@ -221,8 +236,37 @@ def _images_in(folder: Path) -> Iterator[Path]:
                 yield place / name
 
 
-def _name(source: Source, number: int) -> str:
-    return printable(str(source)) if isinstance(source, str | Path | Location) else f"image {number}"
+def _named(sources: Iterable[Given] | Given) -> Iterator[tuple[str, Source]]:
+    """Yield each image with its name, its path or else its number; an open file is read."""
+    for number, source in enumerate(several(sources), start=1):
+        if isinstance(source, str | Path | Location):
+            yield printable(str(source)), source
+        elif isinstance(source, bytes | np.ndarray | Image.Image):
+            yield f"image {number}", source
+        elif hasattr(source, "read"):
+            content = source.read(MAX_BYTES + 1)
+            if not isinstance(content, bytes):
+                raise UsageError(f"image {number} was opened as text; open it with mode 'rb'")
+            name = getattr(source, "name", None)
+            yield printable(name) if isinstance(name, str) and name else f"image {number}", content
+        else:
+            raise UsageError(f"image {number} is {_kind(source)}; {EXPECTED} expected")
+
+
+def several(sources: Iterable[Given] | Given) -> Iterable[Given]:
+    """Return images to go through; one alone is a list of one."""
+    if isinstance(sources, np.ndarray):
+        colours = 4  # at most, in the last axis of a picture
+        return sources if sources.ndim > 2 and sources.shape[-1] > colours else [sources]
+    if isinstance(sources, str | Path | Location | bytes | Image.Image) or hasattr(sources, "read"):
+        return [cast(Given, sources)]
+    if not isinstance(sources, Iterable):
+        raise UsageError(f"what was given is {_kind(sources)}; {EXPECTED}, or several of them, expected")
+    return sources
+
+
+def _kind(given: object) -> str:
+    return f"of type {type(given).__module__}.{type(given).__qualname__}".replace("builtins.", "")
 
 
 def _unseen(prepared: Prepared, distance: float, seen: Seen) -> Iterator[Notice]:

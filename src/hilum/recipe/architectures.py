@@ -1,7 +1,7 @@
 """Names of network architectures -> what each is and which engine has it under which name; no framework here."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from hilum.errors import UsageError, nearest
@@ -108,6 +108,35 @@ def architecture(name: str, engine: str | None = None) -> Architecture:
             f"{nearest(name, offered)}"
         )
     return offered[name]
+
+
+def names_another(recipe: str, own: Iterable[str]) -> bool:
+    """Return whether a recipe's name tells of a network that is none of `own`, nor a part of their names."""
+    name, ours = recipe.replace("_", "-"), [each.replace("_", "-") for each in own]
+    others = [each.replace("_", "-") for each in ARCHITECTURES]
+    return any(
+        other in name for other in others if other not in ours and not any(other in one for one in ours)
+    )
+
+
+def title(recipe: str, network: str) -> str:
+    """Return a recipe's name so that it tells of no other network than its own.
+
+    Recipes are called after networks, which `--set` may have changed.
+
+    Args:
+        recipe: Its name.
+        network: The name of its architecture.
+
+    Example:
+        >>> title("demo", "custom_cnn")
+        'demo (custom_cnn)'
+        >>> title("kermany-densenet121", "custom_cnn")
+        'kermany-densenet121, changed: model.architecture = custom_cnn'
+    """
+    if names_another(recipe, [network]):
+        return f"{recipe}, changed: model.architecture = {network}"
+    return recipe if network.replace("_", "-") in recipe.replace("_", "-") else f"{recipe} ({network})"
 
 
 def _of_timm(name: str) -> Architecture:

@@ -12,8 +12,8 @@ import numpy as np
 from hilum import files
 from hilum.bundle import Bundle, read_bundle
 from hilum.data.audit import leaks, same_images
-from hilum.data.examples import Examples, load
-from hilum.data.split import split, split_hash
+from hilum.data.examples import Examples, answering, prepare
+from hilum.data.split import check_source, split, split_hash
 from hilum.data.table import Table
 from hilum.engines import Engine, load_engine
 from hilum.engines.feature_store import FOLDER, remove_features
@@ -106,7 +106,9 @@ def cross_validate(
     """
     watch, folder = watch or Silent(), Path(folder)
     loaded = check(recipe, folder, plan=plan, engine=engine)
-    examples = load(table, recipe.task, recipe.data, watch=watch)
+    answers = answering(table, recipe.task, watch=watch)
+    check_source(answers, recipe.split)
+    examples = prepare(answers, recipe.data, watch=watch)
     request = _request(recipe, plan, loaded.name)
     request["data"] = fingerprint(examples.table, recipe.task.findings)
     before = _begun(folder, request)

@@ -10,8 +10,8 @@ import numpy as np
 from hilum.data import balance
 from hilum.data.audit import leaks, same_images
 from hilum.data.batches import training_batches
-from hilum.data.examples import Examples, load
-from hilum.data.split import Split, check_list, split
+from hilum.data.examples import Examples, answering, prepare
+from hilum.data.split import Split, check_list, check_source, split
 from hilum.data.table import Table
 from hilum.engines import TrainingJob, Validation
 from hilum.engines.weight_sources import check_weights
@@ -66,7 +66,9 @@ def divide(
         DataError: The data do not allow what the recipe asks, or the split leaks and may not.
     """
     task = recipe.task
-    examples = load(table, task, recipe.data, watch=watch)
+    answers = answering(table, task, watch=watch)
+    check_source(answers, recipe.split)
+    examples = prepare(answers, recipe.data, watch=watch)
     image_numbers = same_images(examples.cached.pixels, examples.cached.slots)
     parted = split(examples.table, recipe.split, findings=task.findings, image_numbers=image_numbers)
     leaks = _leaks(parted.table, image_numbers, allow=allow_leak, allowed=allowed)

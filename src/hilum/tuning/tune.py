@@ -1,7 +1,6 @@
 """A recipe and what is varied in it -> a Study: trials on training and validation images alone, and the best recipe."""
 
 import contextlib
-import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from hilum.data.split import split_hash
 from hilum.data.table import Table
 from hilum.engines import REGISTRY, load_engine
 from hilum.engines.feature_store import FOLDER, remove_features
+from hilum.engines.registry import check_installed
 from hilum.errors import RecipeError, TrainingError, UsageError, nearest, require
 from hilum.progress import Silent, Watcher, count
 from hilum.recipe import Recipe
@@ -106,6 +106,10 @@ def tune(
         prune=options.prunes(search),
         warm_up=max(1, recipe.train.epochs // 5),
     )
+    if workers == 1:  # others load the framework themselves
+        loaded = load_engine(engine)
+        for named in _networks(recipe, varied):
+            loaded.check(named)
     divided = divide(recipe, table, allow_leak=options.allow_leak, watch=watch)
     for leak in divided.leaks:
         watch.finish(f"warning: --allow-leak: {leak}")
@@ -182,13 +186,9 @@ def check(
     require("optuna", extra="tune")
     if engine not in REGISTRY:
         raise UsageError(f"no engine {engine!r}; there are: {nearest(engine, REGISTRY)}")
-    for package in REGISTRY[engine].packages:
-        if importlib.util.find_spec(package) is None:  # importing it takes seconds, and the workers will
-            require(package, extra=engine)
-    named = [dimension for dimension in varied if dimension.key in NAMED]
-    for choices in product(*(dimension.choices for dimension in named)):
-        point = dict(zip([dimension.key for dimension in named], choices, strict=True))
-        check_named(changed(recipe, point), engine)
+    check_installed(engine)
+    for named in _networks(recipe, varied):
+        check_named(named, engine)
     if options.trials < 1 or options.workers < 1:
         raise UsageError(
             f"trials is {options.trials} and workers {options.workers}; expected at least 1 of each"
@@ -205,6 +205,15 @@ def check(
         before = _read_definition(folder / DEFINITION)
         _refuse_changes({key: before[key] for key in before if key not in OF_DATA}, asked, str(folder))
     return varied
+
+
+def _networks(recipe: Recipe, varied: Sequence[Dimension]) -> list[Recipe]:
+    """Return a recipe for each network and its weights that the search can name."""
+    named = [dimension for dimension in varied if dimension.key in NAMED]
+    points = product(*(dimension.choices for dimension in named))
+    return [
+        changed(recipe, dict(zip([one.key for one in named], choices, strict=True))) for choices in points
+    ]
 
 
 def _without_test(examples: Examples) -> Examples:

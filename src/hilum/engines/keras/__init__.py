@@ -10,8 +10,10 @@ import hilum.engines.keras.backend  # noqa: F401  (before Keras is imported)
 from hilum.engines.contract import Hooks, Trained, TrainingJob
 from hilum.engines.keras import train
 from hilum.engines.keras.export import export_model
+from hilum.engines.keras.weights import fetch
 from hilum.engines.weight_sources import check_weights
 from hilum.recipe import Recipe
+from hilum.recipe.architectures import architecture
 
 
 class KerasEngine:
@@ -31,9 +33,12 @@ class KerasEngine:
         self.verbose = verbose
 
     def check(self, recipe: Recipe, *, devices: int = 1) -> None:
-        """Refuse weights that nobody has, and more than one process."""
+        """Refuse weights that cannot be had, and more than one process."""
         check_weights(recipe.model.weights, engine=self.name, architecture=recipe.model.architecture)
         train.check_devices(devices)
+        if recipe.model.weights == "imagenet":
+            name = architecture(recipe.model.architecture, self.name).engines[self.name]
+            fetch(name, size=recipe.data.size)
 
     def fit(self, job: TrainingJob, hooks: Hooks) -> Trained:
         """Train a model; of the job's profile nothing is read, since a compiled step always waits for the device."""

@@ -21,6 +21,7 @@ A path to a file
 
 import contextlib
 import dataclasses
+import functools
 import io
 import itertools
 import json
@@ -40,7 +41,7 @@ import tensorflow
 
 from hilum.engines.contract import InitialWeights
 from hilum.engines.keras import weight_exchange
-from hilum.engines.keras.backbones import FAMILIES, OWN, layers
+from hilum.engines.keras.backbones import FAMILIES, OWN, layers, make_backbone
 from hilum.engines.weight_sources import RANDOM, check_weights, misfit, named, triple, unfetched
 from hilum.errors import TrainingError
 
@@ -81,6 +82,16 @@ def initialise(
         unfold(backbone, images, initial)
         initial = dataclasses.replace(initial, folded=False)
     return backbone, initial
+
+
+@functools.cache
+def fetch(name: str, *, size: int) -> None:
+    """Fetch the library's weights, once in a process, so that it is told before long work where they cannot be had.
+
+    Raises:
+        TrainingError: They are not on this machine and could not be fetched.
+    """
+    _from_hub(name, functools.partial(make_backbone, size=size))
 
 
 def _from_hub(name: str, make: Make) -> tuple[Any, InitialWeights]:

@@ -8,7 +8,7 @@ import numpy as np
 from hilum.engines.contract import Hooks, Trained, TrainingJob
 from hilum.engines.torch import train
 from hilum.engines.torch.export import export_model
-from hilum.engines.torch.weights import check_initial_weights
+from hilum.engines.torch.weights import check_initial_weights, fetch
 from hilum.recipe import Recipe
 from hilum.recipe.architectures import architecture
 
@@ -19,10 +19,12 @@ class TorchEngine:
     name = "torch"
 
     def check(self, recipe: Recipe, *, devices: int = 1) -> None:
-        """Refuse a model that timm does not know, weights that nobody has, and more devices than there are."""
+        """Refuse a model that timm does not know, weights that cannot be had, and more devices than there are."""
         name = architecture(recipe.model.architecture, self.name).engines[self.name]
         check_initial_weights(name, recipe.model.weights)
         train.check_devices(devices)
+        if recipe.model.weights == "imagenet":
+            fetch(name)
 
     def fit(self, job: TrainingJob, hooks: Hooks) -> Trained:
         """Train a model."""

@@ -23,6 +23,7 @@ A path to a file
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import re
 from collections.abc import Callable, Iterator
@@ -40,7 +41,7 @@ from torch import Tensor, nn
 from hilum.engines.contract import InitialWeights
 from hilum.engines.quiet import quiet_loggers
 from hilum.engines.torch import weight_exchange
-from hilum.engines.torch.backbones import LIBRARY, OWN, timm_config
+from hilum.engines.torch.backbones import LIBRARY, OWN, make_backbone, timm_config
 from hilum.engines.weight_sources import RANDOM, check_weights, misfit, named, triple, unfetched
 from hilum.errors import HilumError, TrainingError
 
@@ -95,6 +96,16 @@ def check_initial_weights(name: str, source: str) -> None:
             f"timm has no weights for {name}; give model.weights the path of a .safetensors or .npz file, or "
             "model.weights=none"
         )
+
+
+@functools.cache
+def fetch(name: str) -> None:
+    """Fetch the hub's weights, once in a process, so that it is told before long work where they cannot be had.
+
+    Raises:
+        TrainingError: They are not on this machine, and no hub can be reached.
+    """
+    _from_hub(name, make_backbone)
 
 
 def _from_hub(name: str, make: Make) -> tuple[nn.Module, InitialWeights]:

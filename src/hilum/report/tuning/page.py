@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hilum import files
 from hilum.progress import count
+from hilum.recipe import architectures
 from hilum.report import formatting
 from hilum.report.rendering import render_page, write_plots
 from hilum.report.section import Block, Bullets, Facts, Heading, Page, Plots, Section, Tables, Tile, Tiles
@@ -36,9 +37,12 @@ def write(folder: Path, study: Study) -> Path:
 
 def make_page(study: Study) -> Page:
     """Return the page of a study."""
+    network = study.recipe.model.architecture
+    varied = any(dimension.key == "model.architecture" for dimension in study.dimensions)
+    name = study.recipe.name if varied else architectures.title(study.recipe.name, network)
     return Page(
-        title=f"{study.recipe.name}: search",
-        heading=f"Search: {study.recipe.name}",
+        title=f"{name}: search",
+        heading=f"Search: {name}",
         lead=_lead(study),
         sections=tuple(make(study) for make in SECTIONS),
         warnings=tuple(_warnings(study)),
