@@ -83,14 +83,23 @@ def simulate(task, names, make_case, *, findings=("Pneumonia",), number=160, see
             model, models[0], labels, patients, findings=findings, resampling=Resampling(replicates=100)
         )
     ]
+    truth, threshold = (findings[0], None) if classes else ("", 0.4)
     cases = tuple(
-        make_case(strength=1 + place, finding=findings[0], truth=findings[0] if classes else "",
-                  threshold=None if classes else 0.4)
+        replace(
+            make_case(strength=1 + place, finding=findings[0], truth=truth, threshold=threshold),
+            places=(7, 7),
+        )
         for place in range(len(names))
-    )  # fmt: skip
+    )
     exhibits = tuple(
         Exhibit(
-            group, "a.png", findings[0], cases, sides, (findings[0] if classes else "present",) * len(names)
+            group,
+            "a.png",
+            findings[0],
+            cases,
+            sides,
+            (findings[0] if classes else "present",) * len(names),
+            (49.0,) * len(names),
         )
         for group, sides in (
             ("disagree", (True, *(False,) * (len(names) - 1))),
@@ -194,6 +203,25 @@ def test_models_without_history_have_no_learning_curves(binary):
     assert list(plots.learning_curves(bare)) == []
 
 
+def test_a_page_without_histories_is_whole(binary, tmp_path):
+    bare = replace(binary, models=tuple(replace(model, history=None) for model in binary.models))
+
+    html = report.write(tmp_path, bare).read_text(encoding="utf-8")
+
+    assert "How they were trained" not in html
+    assert html.rstrip().endswith("</html>")
+
+
+def test_rates_are_whole_numbers_with_thousands(binary, tmp_path):
+    fast = replace(binary.models[0], rate=Rate(1020.4, 1.0, 0.9, 1.1, 32, "2 cores"))
+
+    html = report.write(tmp_path, replace(binary, models=(fast, binary.models[1]))).read_text(
+        encoding="utf-8"
+    )
+
+    assert ">1,020</td>" in html
+
+
 def test_curves_that_coincide_both_show_and_the_caption_says_so(binary):
     first, second = binary.models
     twin = replace(binary, models=(first, replace(second, history=first.history)))
@@ -276,7 +304,10 @@ def test_each_model_has_a_scale_of_its_own_that_the_picture_names(binary, writte
     assert "has its own scale under its name" in told
     assert {"+1", "+2"} <= set(ticks)
     assert "The thin line runs where it is half of the scale's end." in page
-    assert [f"from minus {limit:g} to plus {limit:g} logit units" in page for limit in limits] == [True, True]
+    for limit in limits:
+        assert f"from minus {limit:g} to plus {limit:g} logits of a whole image" in page
+    assert "They are larger than those of each model's own report" in page
+    assert page.count("logit of a whole image; 7 × 7 places, 49 times those of its own report") == 2
 
 
 def test_a_models_colour_is_the_figures_own_in_the_dark_and_in_print(written):

@@ -192,8 +192,8 @@ def test_a_table_of_several_data_sets_says_first_what_its_differences_may_be(exp
     other = dataclasses.replace(explored.sources[0], name="other")
     joined = dataclasses.replace(explored, sources=(*explored.sources, other))
 
-    assert report.notable(joined)[0].startswith("The table joins 2 data sets, phantom and other: ")
-    said, alone = "\n".join(report.notable(joined)[1:]), "\n".join(report.notable(explored))
+    assert sentences.notable(joined)[0].startswith("The table joins 2 data sets, phantom and other: ")
+    said, alone = "\n".join(sentences.notable(joined)[1:]), "\n".join(sentences.notable(explored))
     assert sentences.between(explored) == ""
     assert sentences.between(joined) in said
     assert said.replace(sentences.between(joined), "") == alone
@@ -344,6 +344,22 @@ def test_a_finding_that_includes_others_is_named_and_is_no_coincidence(tmp_path:
         sentences.pair_title(found) == "Every image with Bacterial Pneumonia or Viral Pneumonia has Pneumonia"
     )
     assert "Bacterial Pneumonia and Viral Pneumonia are never together." in sentences.pairs(found)
+    assert "Every image" not in sentences.pairs(found), "the title says it"
+    assert sentences.several(found) == (
+        "0 images (0.0\N{NO-BREAK SPACE}%) have two findings or more, a whole and its part counted once"
+    )
+
+
+def test_captions_do_not_repeat_what_stands_out(explored: Exploration) -> None:
+    said = "\n".join(sentences.notable(explored))
+
+    drawn = [*plots.labels(explored), *plots.people(explored), *plots.pixels(explored)]
+
+    assert len(said) > 100
+    for plot in drawn:
+        assert plot.caption, plot.name
+        for sentence in plot.caption.split(". "):
+            assert sentence.rstrip(".") not in said, plot.name
 
 
 @pytest.mark.real

@@ -6,7 +6,7 @@ import pytest
 
 from hilum.evaluation.folds import METRICS, Fold, Folds
 from hilum.notices import notice
-from hilum.report.evaluation import page
+from hilum.report.evaluation import fold_section, page
 from hilum.stats import Estimate
 
 
@@ -36,3 +36,21 @@ def test_the_page_and_the_card_tell_of_the_folds(make_evaluation, tmp_path, kind
         assert "no standard error" in text
         assert ("SD between repeats" in text) == (repeats > 1)
         assert "0 positives" in text
+
+
+@pytest.mark.parametrize(("together", "headline"), [(0.88, "0.880"), (0.7, "0.890")])
+def test_the_headline_is_of_all_folds_unless_their_probabilities_are_not_comparable(
+    make_evaluation, together, headline
+):
+    rows = [
+        Fold(1, fold, 80, 50, dict.fromkeys(METRICS, Estimate(value, value - 0.05, value + 0.04)))
+        for fold, value in ((1, 0.83), (2, 0.95), (0, together))
+    ]
+    folds = Folds(2, 1, tuple(rows))
+
+    tile = fold_section.tiles(make_evaluation("binary", cases=(), history=None), folds)[0]
+
+    assert folds.comparable == (together == 0.88)
+    assert tile.value == headline
+    assert f"{'0.890' if folds.comparable else '0.700'}" in tile.remark
+    assert folds.to_dict()["headline"] == ("all_folds" if folds.comparable else "mean_of_folds")

@@ -242,13 +242,33 @@ def test_a_real_radiograph_is_drawn(shared_data: Path, make_case: Callable[..., 
 
 
 @pytest.mark.parametrize(
-    ("places", "said"), [((2, 2), True), ((3, 4), True), ((4, 4), False), ((0, 0), False)]
+    ("places", "said"),
+    [
+        ((4, 4), "It has only 4 × 4 places (grey lines) and outlines no lesion."),
+        ((14, 12), "It has 14 × 12 places and outlines no lesion."),
+        ((0, 0), "It does not outline a lesion."),
+    ],
 )
-def test_a_coarse_map_says_how_coarse_it_is(
-    make_case: Callable[..., Case], places: tuple[int, int], said: bool
+def test_every_map_says_how_coarse_it_is(
+    make_case: Callable[..., Case], places: tuple[int, int], said: str
 ) -> None:
-    case = dataclasses.replace(make_case(), places=places)
+    case = replace(make_case(), places=places)
 
     for drawing in (maps.panel(case), *maps.gallery([make_case(), case], title="t")):
-        words = " ".join(text.get_text() for text in drawing.texts)
-        assert (f"only {places[0]} × {places[1]} places" in words) is said
+        assert said in " ".join(text.get_text() for text in drawing.texts)
+
+
+def test_a_coarse_map_shows_the_borders_of_its_places(make_case: Callable[..., Case]) -> None:
+    halves = np.array([[0, 0, 0.5, 1], [0.5, 0, 0.5, 1]])
+    plain = make_case(strength=0)
+
+    few, many = (
+        maps.views(replace(plain, places=places, cells=halves), limit=1, side=200)
+        for places in ((1, 2), (9, 9))
+    )
+
+    row, middle = 180, few.evidence.shape[1] // 2  # below the expert's box
+    assert few.evidence[row, middle - 1 : middle + 2].max() > 60
+    assert few.evidence[row, 20].max() == 0
+    assert many.evidence[row].max() == 0
+    np.testing.assert_array_equal(few.overlay, many.overlay)

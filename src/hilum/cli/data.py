@@ -210,7 +210,7 @@ def data_explore(
     if as_json:
         show_json(exploration.to_dict())
         return
-    for sentence in page.notable(exploration):
+    for sentence in sentences.notable(exploration):
         typer.echo(f"- {sentence}")
     typer.echo(f"page: {path}")
 

@@ -83,7 +83,7 @@ class Comparison:
                 "Parameters": f"{model.parameters / 1e6:.2f} M",
                 "Epochs": f"{model.epochs} (best {model.best_epoch})",
                 "Training": f"{model.seconds:,.0f} s",
-                "Images/s": f"{model.rate.images_a_second:.0f}" if model.rate else "",
+                "Images/s": f"{model.rate.images_a_second:,.0f}" if model.rate else "",
             }
             for model in self.models
         }

@@ -35,6 +35,7 @@ class Exhibit:
             would give, biases aside, if all of the image were like that place.
         right: Whether each model is right.
         called: The class that each calls; of findings `present` or `absent`.
+        factors: By what each model's evidence is scaled: the places of its map over its temperature.
     """
 
     group: str
@@ -43,6 +44,7 @@ class Exhibit:
     cases: tuple[Case, ...]
     right: tuple[bool, ...]
     called: tuple[str, ...]
+    factors: tuple[float, ...]
 
 
 def exhibits(
@@ -92,27 +94,28 @@ def exhibits(
         row, finding = int(places[index]), findings[column]
         name = str(table.frame["image"].iloc[row])
         boxes = table.boxes[(table.boxes["image"] == name) & (table.boxes["finding"] == finding)]
+        factors = tuple(_factor(model, finding) for model in models)
         cases = [
-            _alike(
-                model,
-                finding,
-                model.explain(
-                    table.location(row),
-                    name=name,
-                    findings=(finding,),
-                    labels=(float(labels[index, column]),),
-                    boxes=boxes[["x", "y", "width", "height"]].to_numpy(float),
-                    truth=finding if classes else "",
-                )[0],
-            )
+            model.explain(
+                table.location(row),
+                name=name,
+                findings=(finding,),
+                labels=(float(labels[index, column]),),
+                boxes=boxes[["x", "y", "width", "height"]].to_numpy(float),
+                truth=finding if classes else "",
+            )[0]
             for model in models
         ]
+        alike = tuple(
+            replace(case, evidence=case.evidence * np.float32(factor))
+            for case, factor in zip(cases, factors, strict=True)
+        )
         called = tuple(
             findings[one[index].argmax()] if classes else ("present" if one[index, column] else "absent")
             for one in decisions
         )
         sides = tuple(map(bool, right[:, index, column]))
-        found.append(Exhibit(group, name, finding, tuple(cases), sides, called))
+        found.append(Exhibit(group, name, finding, alike, sides, called, factors))
         watch.advance(number)
     return tuple(found)
 
@@ -156,13 +159,12 @@ def choose(
     return chosen
 
 
-def _alike(model: Predictor, finding: str, case: Case) -> Case:
-    """Scale a map as `Exhibit.cases` says."""
+def _factor(model: Predictor, finding: str) -> float:
+    """Return by what a map is scaled for `Exhibit.cases`."""
     manifest, maps = model.bundle.manifest, model.bundle.golden.maps
     temperatures = manifest.calibration.temperatures
     temperature = temperatures[manifest.findings.index(finding) if len(temperatures) > 1 else 0]
-    factor = maps.shape[1] * maps.shape[2] / temperature
-    return replace(case, evidence=np.asarray(case.evidence * np.float32(factor)))
+    return float(maps.shape[1] * maps.shape[2] / temperature)
 
 
 def unreadable(error: ImageError, table: Table) -> str:

@@ -13,7 +13,7 @@ from hilum.evaluation.cases import choose_cases, explain_cases
 from hilum.evaluation.evaluation import Evaluation
 from hilum.evaluation.facts import citations, facts, title
 from hilum.evaluation.folds import Fold, Folds, main_metrics, order_folds
-from hilum.evaluation.scoring import ScoredImages
+from hilum.evaluation.scoring import ScoredImages, ranking_notices
 from hilum.evaluation.subgroups import take_rows
 from hilum.inference import ensemble
 from hilum.inference.explanation import Case
@@ -113,7 +113,7 @@ def evaluate(
         watch.advance(number)
     folds = order_folds(rows, number=len(repeats[0].bundles), repeats=len(repeats))
     cases = _cases(repeats[0], predicted[0], seed, watch)
-    warnings = tuple(_notices(examples, folds, notes))
+    warnings = tuple(_notices(examples, folds, scored[0], notes))
     return [
         replace(
             _evaluation(repeat, out_of_fold, scores, examples, folds, number),
@@ -237,8 +237,18 @@ def _facts(repeat: Repeat) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _notices(examples: Examples, folds: Folds, notes: Sequence[str]) -> Iterator[Notice]:
+def _notices(
+    examples: Examples, folds: Folds, scores: Scores | ClassScores, notes: Sequence[str]
+) -> Iterator[Notice]:
     """Yield what a reader must know before any figure."""
+    if folds.comparable:
+        yield from ranking_notices(scores)
+    else:
+        yield notice(
+            "folds-not-comparable",
+            together=folds.mean_of_repeats("auroc"),
+            single=folds.mean_of_folds("auroc"),
+        )
     yield notice("cross-validated", models=folds.number)
     if "sensitivity" in folds.metrics:
         yield notice("one-threshold")

@@ -11,6 +11,8 @@ from hilum.stats import ClassScores, Estimate, Scores
 
 METRICS = ("auroc", "average_precision", "sensitivity", "specificity")
 OF_CLASSES = ("auroc", "accuracy")
+APART = 0.02
+"""Where the AUROC of all folds together lies this far below the mean of the folds, their scales differ."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,11 @@ class Folds:
         """The names of the metrics."""
         return tuple(self.rows[0].figures)
 
+    @property
+    def whole(self) -> Fold:
+        """All folds of the first repeat together."""
+        return next(row for row in self.rows if row.fold == 0)
+
     def values(self, metric: str, *, whole: bool) -> list[list[float]]:
         """Return a metric's known values, a list a repeat: of its folds, or of the repeat as a whole."""
         return [
@@ -78,11 +85,24 @@ class Folds:
         values = [*chain(*self.values(metric, whole=True))]
         return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
+    @property
+    def comparable(self) -> bool:
+        """Whether probabilities of different folds can be ranked in one order.
+
+        The mean of the folds compares images within a fold alone, all folds together across folds as well. Where these
+        rank clearly worse, the folds' models are not calibrated alike (Forman and Scholz 2010, SIGKDD Explorations
+        12:49-57).
+        """
+        single, together = self.mean_of_folds("auroc"), self.mean_of_repeats("auroc")
+        return single is None or together is None or single - together <= APART
+
     def to_dict(self) -> dict[str, Any]:
         """Return the form of metrics.json."""
         return {
             "folds": self.number,
             "repeats": self.repeats,
+            "comparable": self.comparable,
+            "headline": "all_folds" if self.comparable else "mean_of_folds",
             "rows": [
                 {
                     "repeat": row.repeat,

@@ -1,7 +1,7 @@
 """A prediction with its maps -> Cases: the image with the map of each finding, carried back to the original."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -34,6 +34,7 @@ class Case:
         called: Whether it is called present.
         truth: Of a task with exactly one class an image, the true one; empty elsewhere, or where it is unknown.
         places: Rows and columns of the feature map that the evidence comes from; (0, 0) unknown.
+        cells: Where each of them lies, as fractions x, y, width, height of the original, float (n, 4); may be empty.
     """
 
     image: str
@@ -47,6 +48,7 @@ class Case:
     called: bool
     truth: str = ""
     places: tuple[int, int] = (0, 0)
+    cells: np.ndarray = field(default_factory=NO_BOXES.copy)
 
 
 def make_cases(
@@ -78,6 +80,7 @@ def make_cases(
     wanted = manifest.findings if findings is None else tuple(findings)
     known = [float("nan")] * len(wanted) if labels is None else labels
     columns = [manifest.findings.index(finding) for finding in wanted]
+    cells = geometry.boxes_to_original(_cells(*maps.shape[1:]))
     return [
         Case(
             image=prediction.image,
@@ -91,9 +94,17 @@ def make_cases(
             called=prediction.decisions[column] == "present",
             truth=truth,
             places=(maps.shape[1], maps.shape[2]),
+            cells=cells,
         )
         for finding, label, column in zip(wanted, known, columns, strict=True)
     ]
+
+
+def _cells(rows: int, columns: int) -> np.ndarray:
+    """Divide a square evenly: (rows x columns, 4), each cell's x, y, width and height as fractions of it."""
+    row, column = np.divmod(np.arange(rows * columns), columns)
+    sides = np.broadcast_to((1 / columns, 1 / rows), (rows * columns, 2))
+    return np.column_stack([column / columns, row / rows, sides])
 
 
 def reduce_picture(grey: np.ndarray) -> np.ndarray:

@@ -210,6 +210,13 @@ EVALUATION = {
         "training by this recipe gives on these data; they are not those of one bundle, nor of the ensemble.",
         "To know what one bundle does, evaluate it on data that no model has seen.",
     ),
+    "folds-not-comparable": Wording(
+        "warning",
+        "The folds' probabilities are not comparable: AUROC {together:.3f} over all folds together, {single:.3f} as the "
+        "mean of the folds. The headline is the mean of the folds, each ranked and called by its own model; all that is "
+        "drawn or counted over all folds together mixes their scales and looks worse than any one model.",
+        "All folds together rank clearly worse than single folds: train longer, or in fewer and larger folds.",
+    ),
     "one-threshold": Wording(
         "warning",
         "Decisions are at one threshold, the mean of the folds' on the logit scale; where a patient was in another "

@@ -175,12 +175,13 @@ class Tables(Block):
 
 @dataclass(frozen=True)
 class Scale(Block):
-    """The colour scale of maps; with the name and colour of the model where each has its own."""
+    """The colour scale of maps; with the name and colour of the model, and what it tells, where each has its own."""
 
     svg: str
     label: str
     model: str = ""
     colour: str = ""
+    told: str = ""
 
 
 @dataclass(frozen=True)

@@ -167,9 +167,12 @@ def _images(comparison: Comparison) -> Section | None:
     own_scales = (
         "Each model has one scale for all of its maps: on a common one those of the least confident model would look "
         "empty. So colours tell where a model looks; how strongly, against another model, the numbers of the scales "
-        "tell."
+        "tell. They are larger than those of each model's own report, where a colour is what one place adds to the "
+        "logit: here that is multiplied by the number of places and divided by the temperature."
     )
-    scales = tuple(_scale(place, name, limits[place]) for place, name in enumerate(names))
+    scales = tuple(
+        _scale(comparison.exhibits, place, name, limits[place]) for place, name in enumerate(names)
+    )
     blocks = [Paragraph(own_scales), Paragraph(gallery.RULE, small=True), Scales(scales)]
     for group in gallery.GROUPS:
         members = [_row(one, names, limits) for one in comparison.exhibits if one.group == group]
@@ -287,7 +290,7 @@ def _models(comparison: Comparison) -> Grid:
             f"{model.parameters / 1e6:,.2f} M",
             f"{model.epochs} ({model.best_epoch})",
             f"{model.seconds:,.0f}",
-            f"{rate.images_a_second:,.3g}" if rate else "–",
+            formatting.small(rate.images_a_second) if rate else "–",
             Cell(f"{rate.ratio:.2f}", f"{rate.low:.2f}–{rate.high:.2f}") if rate else "–",
             model.bundle[:12],
         ]
@@ -319,10 +322,11 @@ def _recipes(comparison: Comparison) -> Grid:
     return make_grid("Keys in which the recipes differ", "Key", names, rows)
 
 
-def _scale(place: int, name: str, limit: float) -> Scale:
-    label = f"Colour scale of {name} from minus {limit:g} to plus {limit:g} logit units"
+def _scale(exhibits: Sequence[Exhibit], place: int, name: str, limit: float) -> Scale:
+    label = f"Colour scale of {name} from minus {limit:g} to plus {limit:g} logits of a whole image"
     svg = style.svg(model_panels.scale(limit), f"scale-{place}")
-    return Scale(svg, label, name, style.themed(overlays.LOOKS[place][0]))
+    told = f"logit of a whole image; {model_panels.fineness(exhibits, place)}"
+    return Scale(svg, label, name, style.themed(overlays.LOOKS[place][0]), told)
 
 
 def _row(exhibit: Exhibit, names: Sequence[str], limits: Sequence[float]) -> ImageRow:

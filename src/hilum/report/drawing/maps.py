@@ -31,8 +31,8 @@ FAINT = 0.1
 """Logit units, at most 2.5 points of a probability: a map that nowhere reaches this says so."""
 ROWS = 3
 """Cases in one figure of a gallery: what a printed page holds."""
-FINE = 16
-"""A map of fewer places says so: drawn smoothly, it looks finer than it is."""
+COARSE = 64
+"""A map of at most so many places shows their borders: drawn smoothly, it looks finer than it is."""
 OUTCOMES = ("True positive", "True negative", "False positive", "False negative")
 CLASS_OUTCOMES = ("Right class", "Wrong class")
 """Of a task with exactly one class an image."""
@@ -41,7 +41,7 @@ _STRENGTH = 0.72  # opacity of a map at its limit: ribs and vessels stay visible
 # Two ramps that start at black and grow evenly in lightness, so that on black, too, zero is nothing.
 _FOR = np.array([[0, 0, 0], [96, 10, 44], [187, 46, 30], [240, 120, 20], [255, 214, 92]], np.float64)
 _AGAINST = np.array([[0, 0, 0], [12, 36, 92], [22, 84, 160], [60, 146, 210], [170, 222, 250]], np.float64)
-_BOX = (0, 200, 140)
+_BOX, _BORDER = (0, 200, 140), (112, 118, 126)
 _LINE_FOR, _LINE_AGAINST, _SHADOW = (255, 236, 170), (200, 235, 255), (60, 40, 30)
 
 
@@ -144,9 +144,11 @@ def views(case: Case, *, limit: float, side: int = SIDE) -> Views:
     overlay = np.rint((1 - opacity) * radiograph + opacity * colour).astype(np.uint8)
     alone = np.rint(colour).astype(np.uint8)
     plain = radiograph.astype(np.uint8)
+    if is_coarse(case):
+        _draw_boxes(alone, case.cells, colour=_BORDER, thickness=max(1, round(side / 640)))
     for picture in (overlay, alone):
         _draw_contours(picture, evidence, level=CONTOUR * limit)
-        _draw_boxes(picture, case.boxes)
+        _draw_boxes(picture, case.boxes, colour=_BOX, thickness=max(2, round(side / 300)))
     return Views(plain, overlay, alone)
 
 
@@ -211,12 +213,23 @@ def faintness(case: Case) -> str:
 
 
 def meaning(cases: Sequence[Case]) -> tuple[str, str]:
-    """Return what a map is and is not, in two sentences, with its places where they are few."""
+    """Return what a map is and is not, in two sentences, with the places of the coarsest."""
     shown = "A map shows what moved the logit."
-    coarsest = min((case.places for case in cases if case.places[0]), key=math.prod, default=(0, 0))
-    if not 0 < math.prod(coarsest) < FINE:
+    coarsest = min((case for case in cases if case.places[0]), key=_num_places, default=None)
+    if coarsest is None:
         return shown, "It does not outline a lesion."
-    return shown, f"It has only {coarsest[0]} × {coarsest[1]} places and outlines no lesion."
+    only, bordered = ("only ", " (grey lines)") if is_coarse(coarsest) else ("", "")
+    rows, columns = coarsest.places
+    return shown, f"It has {only}{rows} × {columns} places{bordered} and outlines no lesion."
+
+
+def is_coarse(case: Case) -> bool:
+    """Return whether a map has so few places that their borders are shown."""
+    return 0 < _num_places(case) <= COARSE
+
+
+def _num_places(case: Case) -> int:
+    return math.prod(case.places)
 
 
 def _called(case: Case) -> str:
@@ -249,7 +262,7 @@ def _page(cases: Sequence[Case], *, title: str, limit: float) -> "Figure":
         _draw_row(drawing, case, limit=limit, left=left, top=top + above, side=side, height=height, gap=gap)
         top += above + height + below
     # What a map is stands beside the scale and may be long.
-    draw_scale(drawing, limit, left=style.MARGIN, top=top + 0.02, width=width - 2 * style.MARGIN - 3.2)
+    draw_scale(drawing, limit, left=style.MARGIN, top=top + 0.02, width=width - 2 * style.MARGIN - 3.9)
     for line, sentence in enumerate(meaning(cases)):
         place = top + 0.13 + 0.18 * line
         style.write(
@@ -350,12 +363,13 @@ def _draw_contours(picture: NDArray[np.uint8], evidence: NDArray[np.float32], *,
                 cv2.polylines(picture, [points], False, shade, thickness, lineType=cv2.LINE_AA, shift=4)
 
 
-def _draw_boxes(picture: NDArray[np.uint8], boxes: NDArray[np.floating]) -> None:
+def _draw_boxes(
+    picture: NDArray[np.uint8], boxes: NDArray[np.floating], *, colour: tuple[int, int, int], thickness: int
+) -> None:
     import cv2
 
     height, width = picture.shape[:2]
-    thickness = max(2, round(max(height, width) / 300))
     for x, y, across, down in np.asarray(boxes, np.float64).reshape(-1, 4):
         start = round(x * width), round(y * height)
         end = round((x + across) * width), round((y + down) * height)
-        cv2.rectangle(picture, start, end, _BOX, thickness, lineType=cv2.LINE_AA)
+        cv2.rectangle(picture, start, end, colour, thickness, lineType=cv2.LINE_AA)

@@ -22,7 +22,7 @@ GROUPS = {
 }
 """Group of an exhibit -> its heading."""
 SCALES = (
-    "Each model has its own scale under its name, in logit units: compare models by its numbers, not by colour.",
+    "Each model has its own scale under its name, in logits of a whole image: compare its numbers, not colours.",
     "Warm: for what is explained; cold: against it. Thin line: half of the model's scale.",
 )
 SIDE = 480
@@ -209,13 +209,22 @@ def scale(limit: float) -> "Figure":
 
 
 def limits_of(exhibits: Sequence[Exhibit]) -> tuple[float, ...]:
-    """Where the scale of each model's maps ends, in logit units, the same for all of its maps.
+    """Where the scale of each model's maps ends, in logits of a whole image, the same for all of its maps.
 
     On one scale for all models the maps of the least confident one would look empty.
     """
     # None below: these pictures do not say of a map that it holds hardly any evidence.
     limits = map(maps.scale_limit, zip(*(one.cases for one in exhibits), strict=True))
     return tuple(max(limit, maps.FAINT) for limit in limits)
+
+
+def fineness(exhibits: Sequence[Exhibit], place: int) -> str:
+    """Say how many places a model's maps have, and by what that and its temperature scale them."""
+    rows, columns = exhibits[0].cases[place].places
+    least, most = (choose(one.factors[place] for one in exhibits) for choose in (min, max))
+    least_told, most_told = formatting.small(least), formatting.small(most)
+    factor = least_told if least_told == most_told else f"{least_told} to {most_told}"
+    return f"{rows} × {columns} places, {factor} times those of its own report"
 
 
 def truth(one: Exhibit) -> str:

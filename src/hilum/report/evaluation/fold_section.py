@@ -3,13 +3,13 @@
 import numpy as np
 
 from hilum.evaluation.evaluation import Evaluation
-from hilum.evaluation.folds import Fold, Folds
+from hilum.evaluation.folds import APART, Fold, Folds
 from hilum.progress import count
 from hilum.report import formatting
 from hilum.report.drawing import style
 from hilum.report.drawing.forest import ForestLayout, ForestRow, Mark, forest
 from hilum.report.evaluation.plots import confidence
-from hilum.report.section import Plot, Plots, Section, Tables
+from hilum.report.section import Plot, Plots, Section, Tables, Tile
 from hilum.report.table import Cell, Grid, Notes, make_grid
 
 
@@ -31,7 +31,8 @@ def section(evaluation: Evaluation) -> Section | None:
         "test of this size to the next (Bengio and Grandvalet 2004, Journal of Machine Learning Research 5:1089-1105). "
         f"Intervals are {confidence(evaluation)} intervals by patient for the models as they are. All folds together "
         "rank images of different models in one order, and may fall below the mean of the folds where those are "
-        "calibrated differently. Of each fold sensitivity and specificity are at the threshold of its own model."
+        "calibrated differently. Of each fold sensitivity and specificity are at the threshold of its own model. "
+        f"{_headline(folds)}"
     )
     if folds.repeats > 1:
         how += (
@@ -40,6 +41,38 @@ def section(evaluation: Evaluation) -> Section | None:
         )
     blocks = (Plots((_plot(evaluation, folds),)), Tables((table(folds),), note=how))
     return Section("folds", "Folds", blocks, lead, link="Folds", in_card=True)
+
+
+def tiles(evaluation: Evaluation, folds: Folds) -> list[Tile]:
+    """Return the headline, all folds together or the mean of the folds, each with the other beside it."""
+    shown = []
+    for metric in folds.metrics:
+        name = formatting.NAMES[metric]
+        if len(evaluation.findings) > 1 and metric != "accuracy":
+            name = f"Mean {name if name.isupper() else name.lower()}"
+        whole = folds.whole.figures[metric].to_dict()
+        single = {"value": folds.mean_of_folds(metric)}
+        if folds.comparable:
+            remark = f"all folds together; mean of the folds {formatting.value(single)}"
+            shown.append(Tile(name, formatting.value(whole), formatting.interval(whole), remark))
+        else:
+            remark = f"mean of the folds; all folds together {formatting.estimate(whole)}"
+            shown.append(Tile(name, formatting.value(single), "", remark))
+    return shown
+
+
+def _headline(folds: Folds) -> str:
+    """Say which of both figures stands at the top, and why."""
+    if folds.comparable:
+        return (
+            "The headline is the figure of all folds together, which has an interval: the mean of the folds does not "
+            f"lie more than {APART} of AUROC above it, so that their probabilities are comparable."
+        )
+    return (
+        "The headline is the mean of the folds: the AUROC of all folds together lies more than "
+        f"{APART} below it, so that the folds' probabilities are not comparable, and one order of all of them tells of "
+        "no model (Forman and Scholz 2010, SIGKDD Explorations 12:49-57). No interval can be made of it."
+    )
 
 
 def table(folds: Folds) -> Grid:
@@ -70,7 +103,7 @@ def name(row: Fold, folds: Folds) -> str:
 
 def _plot(evaluation: Evaluation, folds: Folds) -> Plot:
     several = "Mean AUROC" if len(evaluation.findings) > 1 else "AUROC"
-    whole = next(row for row in folds.rows if row.fold == 0).figures["auroc"].to_dict()
+    whole = folds.whole.figures["auroc"].to_dict()
     known = sum(folds.values("auroc", whole=False), [])  # noqa: RUF017 (a handful)
     title = f"{several} {formatting.value(whole)} out of fold"
     if known:

@@ -26,8 +26,9 @@ def section(evaluation: Evaluation) -> Section | None:
     boxes = " Green: a box drawn by an expert." if any(len(case.boxes) for case in cases) else ""
     lead = (
         "Each row: the radiograph, the radiograph under its evidence map, the map. Warm places speak for the "
-        f"{'class that was called' if evaluation.task.exclusive else 'finding'}, cold places against it, in logit "
-        "units on one scale for all images of this report; where there is no evidence the radiograph shows unchanged. "
+        f"{'class that was called' if evaluation.task.exclusive else 'finding'}, cold places against it: the colour "
+        "is what one place adds to the logit, on one scale for all images of this report; where there is no evidence "
+        "the radiograph shows unchanged. "
         f"The thin line stands at half of the scale.{boxes} {' '.join(maps.meaning(cases))}"
     )
     label = f"Colour scale from minus {limit:g} to plus {limit:g} logit units"

@@ -6,14 +6,15 @@ from hilum.evaluation.evaluation import Evaluation
 from hilum.evaluation.scoring import worse_than_chance
 from hilum.progress import count
 from hilum.report import formatting
-from hilum.report.evaluation import plots
+from hilum.report.evaluation import fold_section, plots
 from hilum.report.evaluation.disparities import disparity_sentences
 from hilum.report.section import Block, Bullets, Heading, Paragraph, Section, Tile, Tiles
 
 
 def section(evaluation: Evaluation) -> Section:
     """Return the first screen: on whom, how good with interval, where it fails."""
-    blocks: list[Block] = [Tiles(tuple(_tiles(evaluation)))]
+    tiles = fold_section.tiles(evaluation, evaluation.folds) if evaluation.folds else _tiles(evaluation)
+    blocks: list[Block] = [Tiles(tuple(tiles))]
     if sentences := failures(evaluation):
         blocks += [Heading("Where it fails"), Bullets(sentences)]
     level = plots.confidence(evaluation)

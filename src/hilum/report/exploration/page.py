@@ -40,8 +40,6 @@ FIGURES = (
     "box_atlas",
 )
 """Stems of the PNG files; a figure that the data know nothing of is not there."""
-TELLING = 0.1
-"""An AUROC of one number alone this far from 0.5 stands out."""
 
 
 def write(folder: Path, found: Exploration, *, title: str) -> Path:
@@ -106,29 +104,6 @@ def left_out(found: Exploration) -> dict[str, tuple[str, ...]]:
     }
 
 
-def notable(found: Exploration) -> list[str]:
-    """Return what a reader should know before training, a sentence each, computed from the numbers."""
-    said = [
-        sentences.joined(found),
-        sentences.imbalance(found),
-        sentences.split_difference(found),
-        sentences.unknowns(found),
-    ]
-    if found.views and "AP" in found.views.values and len(found.views.values) > 1:
-        said.append(sentences.view_sentence(found))
-    if found.follow_ups:
-        said.append(f"{sentences.repeated_title(found)}. {sentences.came_again(found)}")
-    for spreads, more, less, what in (
-        (found.ages.years if found.ages else (), "of older patients", "of younger patients", "The age"),
-        (found.sizes.megapixels if found.sizes else (), "larger", "smaller", "The size"),
-        (found.brightness, "brighter", "darker", "The mean grey value"),
-    ):
-        best = sentences.strongest(spreads)
-        if best and best.alone and best.alone.value is not None and abs(best.alone.value - 0.5) >= TELLING:
-            said.append(sentences.told_alone(found, spreads, more, less, what))
-    return [sentence for sentence in said if sentence]
-
-
 def make_page(found: Exploration, *, title: str) -> Page:
     """Return the page of an exploration, under a title."""
     return Page(
@@ -142,7 +117,7 @@ def make_page(found: Exploration, *, title: str) -> Page:
 
 def _summary(found: Exploration) -> Section:
     blocks: list[Block] = [Tiles(tuple(_tiles(found)))]
-    if said := notable(found):
+    if said := sentences.notable(found):
         blocks += [Heading("What stands out"), Bullets(tuple(said))]
     return Section("summary", "Summary", tuple(blocks))
 

@@ -30,7 +30,7 @@ def labels(found: Exploration) -> Iterator[Plot]:
         how = "Bars: images with the class and their share of those of which it is known"
         how += ", by part of the split. Dots: the share within each part." if found.splits else "."
         said = [sentences.imbalance(found), sentences.split_difference(found), sentences.unknowns(found)]
-        yield Plot("dataset_distribution", drawing, title, " ".join([*filter(None, said), how]))
+        yield Plot("dataset_distribution", drawing, title, sentences.caption(found, *said, how))
     if found.together:
         title = sentences.pair_title(found)
         drawing = charts.cooccurrence(found.together, title=title, subtitle=sentences.several(found))
@@ -62,15 +62,18 @@ def people(found: Exploration) -> Iterator[Plot]:
             said.append("Female: share of the images of known sex, and their number.")
         subtitle = f"{sentences.cohort(found)}; {sentences.people_known(found)}"
         drawing = charts.demographics(found.ages, sexes, title=title, subtitle=subtitle)
-        yield Plot("demographics", drawing, title, " ".join(filter(None, said)))
+        yield Plot("demographics", drawing, title, sentences.caption(found, *said))
     if found.views and len(found.views.values) > 1:
         title = sentences.views_title(found)
         drawing = charts.views(found.views, title=title, subtitle=sentences.cohort(found))
-        yield Plot("views", drawing, title, sentences.view_sentence(found))
+        caption = sentences.caption(
+            found, sentences.view_sentence(found), "Bars: the images of each class by view."
+        )
+        yield Plot("views", drawing, title, caption)
     if found.follow_ups:
         title = sentences.repeated_title(found)
         drawing = charts.follow_ups(found.follow_ups, title=title, subtitle=sentences.cohort(found))
-        caption = " ".join(filter(None, [sentences.repeated(found), sentences.came_again(found)]))
+        caption = sentences.caption(found, sentences.repeated(found), sentences.came_again(found))
         yield Plot("follow_ups", drawing, title, caption)
 
 
@@ -87,9 +90,8 @@ def pixels(found: Exploration) -> Iterator[Plot]:
         alone = sentences.told_alone(found, sizes.megapixels, "larger", "smaller", "The size")
         many = len(sizes.counts) > charts.MOST_DISCS
         discs = "Left: the darker, the more images." if many else "Left: the larger a disc, the more images."
-        caption = (
-            f"{sentences.most_frequent_size(found)} {alone} {discs} Right: median and middle half by class."
-        )
+        right = "Right: median and middle half by class."
+        caption = sentences.caption(found, sentences.most_frequent_size(found), alone, discs, right)
         yield Plot("image_sizes", drawing, title, caption)
     if found.looks:
         spreads = {row.name: row for row in found.brightness}
@@ -107,15 +109,16 @@ def pixels(found: Exploration) -> Iterator[Plot]:
         subtitle = f"{count(found.num_read, 'image')} read{sentences.and_joined(found)}"
         subtitle += f"; grey area: {under.name}, {under.headline}" if under else ""
         drawing = charts.intensities(panels, under, title=title, subtitle=subtitle)
-        caption = (
-            f"{sentences.told_alone(found, found.brightness, 'brighter', 'darker', 'The mean grey value')} "
+        caption = sentences.caption(
+            found,
+            sentences.told_alone(found, found.brightness, "brighter", "darker", "The mean grey value"),
             "Lines: share of the pixels at each grey value"
             + (
                 f"; grey area: the same of {under.name}. AUROC: of an image's mean grey value alone."
                 if under
                 else "."
-            )
-            + " Black borders and white markers run out of the frame at both ends."
+            ),
+            "Black borders and white markers run out of the frame at both ends.",
         )
         yield Plot("intensities", drawing, title, caption)
 

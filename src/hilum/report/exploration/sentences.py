@@ -6,6 +6,7 @@ import numpy as np
 
 from hilum.data.exploration import Exploration
 from hilum.data.label_statistics import ALL, UNKNOWN, Class, ClassQuartiles
+from hilum.recipe.findings import PARTS
 from hilum.progress import count
 from hilum.report import formatting
 
@@ -19,6 +20,32 @@ FEWEST_BOXES = 5
 """A finding with fewer boxes has no atlas."""
 FEWEST_READ = 20
 """Images; a mean of fewer is shown, but not compared in words."""
+TELLING = 0.1
+"""An AUROC of one number alone this far from 0.5 stands out."""
+
+
+def notable(found: Exploration) -> list[str]:
+    """Return what a reader should know before training, a sentence or two each, computed from the numbers."""
+    said = [joined(found), imbalance(found), split_difference(found), unknowns(found)]
+    if found.views and "AP" in found.views.values and len(found.views.values) > 1:
+        said.append(view_sentence(found))
+    if found.follow_ups:
+        said.append(f"{repeated_title(found)}. {came_again(found)}")
+    for spreads, more, less, what in (
+        (found.ages.years if found.ages else (), "of older patients", "of younger patients", "The age"),
+        (found.sizes.megapixels if found.sizes else (), "larger", "smaller", "The size"),
+        (found.brightness, "brighter", "darker", "The mean grey value"),
+    ):
+        best = strongest(spreads)
+        if best and best.alone and best.alone.value is not None and abs(best.alone.value - 0.5) >= TELLING:
+            said.append(told_alone(found, spreads, more, less, what))
+    return [sentence for sentence in said if sentence]
+
+
+def caption(found: Exploration, *said: str) -> str:
+    """Join sentences below a figure, without those that stand among the notable ones already."""
+    known = "\n".join(notable(found))
+    return " ".join(sentence for sentence in said if sentence and sentence not in known)
 
 
 def cohort(found: Exploration) -> str:
@@ -121,7 +148,11 @@ def several(found: Exploration) -> str:
     number = sum(images for findings, images in found.together.num_findings.items() if findings > 1)
     share = formatting.per_cent(number, found.num_images)
     least = "at least " if any(each.unknown for each in found.findings) else ""
-    return f"{lift}{least}{number:,} images ({share}) have two findings or more"
+    # Without a lift the title may say that one finding includes another.
+    nests = not lift and any(name in PARTS for name in found.together.findings)
+    once = ", a whole and its part counted once" if nests else ""
+    have = f"{count(number, 'image')} ({share}) {'has' if number == 1 else 'have'}"
+    return f"{lift}{least}{have} two findings or more{once}"
 
 
 def pair_title(found: Exploration) -> str:
@@ -159,8 +190,8 @@ def pairs(found: Exploration) -> str:
             f"Most often together: {names[row]} and {names[column]}, {count(number, 'image')} "
             f"({next(share)} of those with the one, {next(share)} of those with the other)."
         )
-    nested = _nested(found)
-    said += [f"{nested}."] if nested else []
+    if (nested := _nested(found)) and nested != pair_title(found):
+        said.append(f"{nested}.")
     expected = np.triu(found.together.expected, 1)
     never = [
         (expected[i, j], i, j) for i, j in zip(*np.nonzero((upper == 0) & (expected >= 10)), strict=True)
