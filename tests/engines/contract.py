@@ -32,6 +32,7 @@ class Side(ABC):
     Attributes:
         engine: The engine.
         train: Its module `train`, whose `make_loss` and `to_float` tests replace.
+        session: The class of its trainings, made of a job and hooks.
         weight_file: The file of native weights that it exports.
         profile_parts: Of a run's profile, beside `rest`.
         out_of_memory: What its framework raises where memory is not enough.
@@ -48,6 +49,22 @@ class Side(ABC):
     @abstractmethod
     def backbone_kernels(self, model):
         """The first array of each layer of the backbone, from the image on."""
+
+    @abstractmethod
+    def layers(self, model):
+        """Copies of every layer's parameters and statistics, the parameters first, from the image on."""
+
+    @abstractmethod
+    def head(self, model):
+        """Copies of the head's kernels and biases in turn, from the feature map on."""
+
+    @abstractmethod
+    def set_head(self, model, arrays):
+        """Put arrays as `head` returns them in the place of the head's own."""
+
+    @abstractmethod
+    def training_logits(self, model, images):
+        """Logits of uint8 images, with dropout as in a step of training."""
 
     @abstractmethod
     def random_state(self):
@@ -215,6 +232,53 @@ def test_a_loss_that_is_not_a_number_stops_training_with_a_remedy(side, cached, 
     ) as raised:
         fit(side, cached, tmp_path / "state.safetensors")
     assert len(set(raised.value.rows)) == 8, "the batch's rows are kept"
+
+
+def test_dropout_drops_half_of_the_units_in_training_and_none_afterwards(side, cached, tmp_path):
+    number = 256
+    trained = fit(
+        side,
+        cached,
+        tmp_path / "s.safetensors",
+        "train.epochs=1",
+        f"model.hidden=[{number}]",
+        "model.dropout=0.5",
+    )
+    kernel, bias, last, offset = side.head(trained.model)
+    # Every unit gives 1, and the logit is their mean.
+    side.set_head(trained.model, [0 * kernel, bias * 0 + 1, last * 0 + 1 / number, offset * 0])
+    images = cached.images(np.arange(16))
+
+    once, again = (side.training_logits(trained.model, images) for _ in range(2))
+
+    assert not np.array_equal(once, again)
+    kept = np.concatenate([once, again]) / 2  # what is kept counts twice
+    assert kept.mean() == pytest.approx(0.5, abs=0.03)  # 8,192 draws: five deviations
+    assert 0.2 < kept.min() < kept.max() < 0.8
+    np.testing.assert_allclose(side.engine.logits(trained, images), 1, rtol=1e-6)
+
+
+def test_the_loss_holds_l2_of_the_hidden_kernels_alone(side, cached, tmp_path):
+    rate, l2, nesterov = 0.01, 0.1, 1.9  # of the gradient: the first step of SGD with momentum 0.9
+
+    def head_after_a_step(*changes):
+        common = [
+            "train.optimizer=sgd",
+            f"train.learning_rate={rate}",
+            "train.epochs=1",
+            "train.keep_final=true",
+        ]
+        trained = fit(side, cached, tmp_path / "s.safetensors", *common, *changes, rows=range(8))
+        return side.head(trained.final)
+
+    before = head_after_a_step("model.l2=0", "train.learning_rate=1e-30")
+    without, penalised = head_after_a_step("model.l2=0"), head_after_a_step(f"model.l2={l2}")
+
+    pulled = [ours - theirs for ours, theirs in zip(penalised, without, strict=True)]
+    np.testing.assert_allclose(pulled[0], -rate * nesterov * 2 * l2 * before[0], rtol=1e-2, atol=1e-7)
+    assert np.abs(pulled[0]).max() > 1e-5
+    for others in pulled[1:]:
+        np.testing.assert_allclose(others, 0, atol=1e-7)
 
 
 def test_early_stopping_is_the_policys(side, cached, tmp_path):

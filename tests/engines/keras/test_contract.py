@@ -18,6 +18,7 @@ from hilum.errors import RecipeError, UsageError
 
 class KerasSide(Side):
     train = train
+    session = train.KerasSession
     weight_file = "model.keras"
     profile_parts = ("step", "validation")
     out_of_memory = tensorflow.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
@@ -33,6 +34,18 @@ class KerasSide(Side):
 
     def backbone_kernels(self, model):
         return [layer.get_weights()[0] for layer in layers(model.backbone)]
+
+    def layers(self, model):
+        return [layer.get_weights() for layer in layers(model.backbone)]
+
+    def head(self, model):
+        return model.head_model.get_weights()
+
+    def set_head(self, model, arrays):
+        model.head_model.set_weights(arrays)
+
+    def training_logits(self, model, images):
+        return model(train.to_float(images), training=True).numpy()
 
     def random_state(self):
         return random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002 (the global one is meant)

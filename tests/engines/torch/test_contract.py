@@ -14,6 +14,7 @@ from hilum.engines.torch.losses import make_loss
 class TorchSide(Side):
     engine = TorchEngine()
     train = train
+    session = train.TorchSession
     weight_file = "model.safetensors"
     profile_parts = ("loader", "forward", "backward", "optimizer", "validation")
     out_of_memory = RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
@@ -26,6 +27,27 @@ class TorchSide(Side):
 
     def backbone_kernels(self, model):
         return [layer.parameters[0].detach().numpy() for layer in model.layers]
+
+    def layers(self, model):
+        return [
+            [
+                value.detach().numpy().copy()
+                for value in (*layer.parameters, *layer.module.buffers(recurse=False))
+            ]
+            for layer in model.layers
+        ]
+
+    def head(self, model):
+        return [value.detach().numpy().copy() for value in model.head.parameters()]
+
+    def set_head(self, model, arrays):
+        model.head.load_state_dict(
+            {key: torch.from_numpy(value) for key, value in zip(model.head.state_dict(), arrays, strict=True)}
+        )
+
+    def training_logits(self, model, images):
+        with torch.inference_mode():
+            return model.train()(train.to_float(images)).numpy()
 
     def random_state(self):
         return torch.get_rng_state().tolist()
