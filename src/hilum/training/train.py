@@ -119,6 +119,8 @@ def train(
     leads = find_processes(options.devices).leads
     watch = (watch if leads else None) or Silent()
     loaded = check(recipe, folder, engine=engine, resume=resume, devices=options.devices)
+    if resume and not RunFolder(folder).recipe.exists():
+        watch.finish(f"note: nothing to resume in {folder}: the training begins")
     allowed = _allowed_leaks(folder) if resume else ()
     divided = divide(recipe, table, allow_leak=allow_leak, allowed=allowed, watch=watch)
     examples, parted, leaks = divided.examples, divided.parted, divided.leaks
@@ -285,10 +287,9 @@ def _check_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
             raise UsageError(f"{folder} already holds {what} give another folder with -o")
         return
     if not stored.exists():
-        raise UsageError(
-            f"{folder} holds no run to resume (no {stored.name}); give the run's folder, or leave "
-            "--resume out to begin one"
-        )
+        if folder.exists() and any(folder.iterdir()):
+            raise UsageError(f"{folder} holds no run to resume (no {stored.name}); give the run's folder")
+        return
     before = load_recipe(stored)
     if changed := _changed(before, recipe):
         was, wanted = before.flat()[changed[0]], recipe.flat()[changed[0]]
