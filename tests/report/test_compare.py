@@ -93,7 +93,12 @@ def simulate(task, names, make_case, *, findings=("Pneumonia",), number=160, see
     )
     exhibits = tuple(
         Exhibit(
-            group, "a.png", findings[0], cases, sides, (findings[0] if classes else "present",) * len(names),
+            group,
+            "a.png",
+            findings[0],
+            cases,
+            sides,
+            (findings[0] if classes else "present",) * len(names),
             (49.0,) * len(names),
         )
         for group, sides in (
@@ -210,7 +215,9 @@ def test_a_page_without_histories_is_whole(binary, tmp_path):
 def test_rates_are_whole_numbers_with_thousands(binary, tmp_path):
     fast = replace(binary.models[0], rate=Rate(1020.4, 1.0, 0.9, 1.1, 32, "2 cores"))
 
-    html = report.write(tmp_path, replace(binary, models=(fast, binary.models[1]))).read_text(encoding="utf-8")
+    html = report.write(tmp_path, replace(binary, models=(fast, binary.models[1]))).read_text(
+        encoding="utf-8"
+    )
 
     assert ">1,020</td>" in html
 
@@ -295,6 +302,7 @@ def test_each_model_has_a_scale_of_its_own_that_the_picture_names(binary, writte
     assert limits == (1, 2), "as strong as their maps"
     assert "Thin line: half of the model's scale" in told
     assert "has its own scale under its name" in told
+    assert "7 × 7 places." in told
     assert {"+1", "+2"} <= set(ticks)
     assert "The thin line runs where it is half of the scale's end." in page
     for limit in limits:

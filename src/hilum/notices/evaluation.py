@@ -207,9 +207,9 @@ EVALUATION = {
     ),
     "folds-not-comparable": Wording(
         "warning",
-        "The folds' probabilities are not comparable: AUROC {together:.3f} over all folds together, {single:.3f} as the "
-        "mean of the folds. The headline is the mean of the folds, each ranked and called by its own model; all that is "
-        "drawn or counted over all folds together mixes their scales and looks worse than any one model.",
+        "The folds' probabilities are not comparable: AUROC {together:.3f} over all folds together, {single:.3f} as "
+        "the mean of the folds. The headline is the mean of the folds, each ranked and called by its own model; all "
+        "that is drawn or counted over all folds together mixes their scales and looks worse than single models.",
         "All folds together rank clearly worse than single folds: train longer, or in fewer and larger folds.",
     ),
     "one-threshold": Wording(

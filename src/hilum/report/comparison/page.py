@@ -169,7 +169,9 @@ def _images(comparison: Comparison) -> Section | None:
         "tell. They are larger than those of each model's own report, where a colour is what one place adds to the "
         "logit: here that is multiplied by the number of places and divided by the temperature."
     )
-    scales = tuple(_scale(comparison.exhibits, place, name, limits[place]) for place, name in enumerate(names))
+    scales = tuple(
+        _scale(comparison.exhibits, place, name, limits[place]) for place, name in enumerate(names)
+    )
     blocks = [Paragraph(own_scales), Paragraph(gallery.RULE, small=True), Scales(scales)]
     for group in gallery.GROUPS:
         members = [_row(one, names, limits) for one in comparison.exhibits if one.group == group]

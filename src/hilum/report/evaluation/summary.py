@@ -52,7 +52,9 @@ def _tiles(evaluation: Evaluation) -> list[Tile]:
         at = f"at threshold {formatting.probability(float(evaluation.decision.array[0]))}"
         prevalence = formatting.per_cent(entries["positives"], entries["positives"] + entries["negatives"])
         remarks = {
-            "auroc": f"{findings[0]}: worse than chance" if worse_than_chance(entries["auroc"]["high"]) else findings[0],
+            "auroc": f"{findings[0]}: worse than chance"
+            if worse_than_chance(entries["auroc"]["high"])
+            else findings[0],
             "sensitivity": at,
             "specificity": at,
             "ppv": f"at a prevalence of {prevalence}",

@@ -66,7 +66,9 @@ def people(found: Exploration) -> Iterator[Plot]:
     if found.views and len(found.views.values) > 1:
         title = sentences.views_title(found)
         drawing = charts.views(found.views, title=title, subtitle=sentences.cohort(found))
-        caption = sentences.caption(found, sentences.view_sentence(found), "Bars: the images of each class by view.")
+        caption = sentences.caption(
+            found, sentences.view_sentence(found), "Bars: the images of each class by view."
+        )
         yield Plot("views", drawing, title, caption)
     if found.follow_ups:
         title = sentences.repeated_title(found)

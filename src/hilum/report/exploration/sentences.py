@@ -6,8 +6,8 @@ import numpy as np
 
 from hilum.data.exploration import Exploration
 from hilum.data.label_statistics import ALL, UNKNOWN, Class, ClassQuartiles
-from hilum.recipe.findings import PARTS
 from hilum.progress import count
+from hilum.recipe.findings import PARTS
 from hilum.report import formatting
 
 NAME = 26
