@@ -19,6 +19,7 @@ GERMAN = "Datei;Größe;Alter\r\na.png;1;45,5\r\nb.png;0;50\r\n"
         (gzip.compress(GERMAN.encode()), ["semicolons"]),
         ((GERMAN + ";;\r\n\r\n").encode(), ["semicolons"]),
     ],
+    ids=["commas", "mark", "Windows-1252", "UTF-16", "sep", "gzip", "empty rows"],
 )
 def test_a_file_of_any_form_gives_the_same_cells(tmp_path, content, notes):
     (tmp_path / "x.csv").write_bytes(content)

@@ -302,6 +302,7 @@ def test_each_model_has_a_scale_of_its_own_that_the_picture_names(binary, writte
     assert limits == (1, 2), "as strong as their maps"
     assert "Thin line: half of the model's scale" in told
     assert "has its own scale under its name" in told
+    assert "7 × 7 places." in told
     assert {"+1", "+2"} <= set(ticks)
     assert "The thin line runs where it is half of the scale's end." in page
     for limit in limits:

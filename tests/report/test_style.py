@@ -2,6 +2,7 @@
 
 import re
 import xml.etree.ElementTree as ET
+from importlib.resources import files
 
 import matplotlib as mpl
 import numpy as np
@@ -52,3 +53,28 @@ def test_any_name_can_be_drawn(name: str) -> None:
     words = "".join(ET.fromstring(text).itertext())
     assert name.replace("\n", " ").replace("\x00", " ") in words
     assert style.png(drawing, dpi=50).startswith(b"\x89PNG")
+
+
+def css_within(width: str) -> str:
+    """The declarations of the stylesheet that hold on every screen, and on those at most as wide."""
+    sheet = (files("hilum.report") / "templates" / "report.css").read_text(encoding="utf-8")
+    always = sheet[: sheet.index("@media (max-width")]
+    narrow = sheet[sheet.index(f"@media (max-width: {width})") :]
+    return always + narrow[: narrow.index("\n}")]
+
+
+def test_on_a_phone_tables_scroll_and_pictures_shrink() -> None:
+    css = css_within("38rem")
+
+    assert re.search(r"\.scroll \{[^}]*overflow-x: auto", css)
+    assert re.search(r"\.cell img \{ width: 100%; height: auto", css)
+    assert re.search(r"\.case img \{ width: 100%; height: auto", css)
+    assert re.search(r"\.drawing svg \{[^}]*max-width: 100%; height: auto", css)
+
+
+def test_a_drawing_too_wide_for_a_phone_scrolls_uncut_and_says_so() -> None:
+    css = css_within("38rem")
+
+    assert re.search(r"\.wide \.drawing \{ overflow-x: auto", css)
+    assert re.search(r"\.wide \.drawing::before \{ content: \"Scroll sideways", css)
+    assert re.search(r"\.wide \.drawing svg \{ width: 36rem; max-width: none; margin-left: 0", css)

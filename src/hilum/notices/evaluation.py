@@ -88,11 +88,6 @@ EVALUATION = {
         "The bundle stands outside its run: how often this test was read is not counted.",
         "Evaluate the run's folder instead, which keeps a ledger of test reads.",
     ),
-    "test-read-not-kept": Wording(
-        "warning",
-        "This read of the test could not be entered in {ledger} ({reason}): the next evaluation will not count it.",
-        "The run lies where nothing can be written; evaluate a copy that can be, or keep count yourself.",
-    ),
     "test-read-again": Wording(
         "warning",
         "This test split was evaluated {reads} times in this run; choices made between make it flatter.",
@@ -213,8 +208,8 @@ EVALUATION = {
     "folds-not-comparable": Wording(
         "warning",
         "The folds' probabilities are not comparable: AUROC {together:.3f} over all folds together, {single:.3f} as "
-        "the mean of the folds. The headline is the mean of the folds, each ranked and called by its own model; all that "
-        "is drawn or counted over all folds together mixes their scales and looks worse than any one model.",
+        "the mean of the folds. The headline is the mean of the folds, each ranked and called by its own model; all "
+        "that is drawn or counted over all folds together mixes their scales and looks worse than single models.",
         "All folds together rank clearly worse than single folds: train longer, or in fewer and larger folds.",
     ),
     "one-threshold": Wording(

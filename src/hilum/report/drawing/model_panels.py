@@ -154,7 +154,11 @@ def explained(exhibits: Sequence[Exhibit], names: Sequence[str], *, title: str) 
         title,
         "Colour: the calibrated logit if all of the image were like a place. Research use only.",
     )
-    for number, line in enumerate(SCALES):
+    grids = dict.fromkeys(
+        f"{rows} × {columns}" for rows, columns in (case.places for case in exhibits[0].cases)
+    )
+    scales, signs = SCALES
+    for number, line in enumerate((scales, f"{signs} {formatting.listed([*grids])} places.")):
         style.write(drawing, line, left=style.MARGIN, top=0.53 + 0.17 * number, colour=style.FAINT)
     lefts = [style.MARGIN + number * (side + gap) for number in range(columns)]
     style.write(drawing, "Radiograph", left=lefts[0], top=1.0, bold=True)
