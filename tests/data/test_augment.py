@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from hilum.data.augment import affine, augment
-from hilum.recipe import AugmentSettings
+from hilum.recipe import AugmentSettings, load_recipe
 
 EVERYTHING = AugmentSettings(
     rotation=20, shift=0.1, shear=10, zoom=0.2, flip=True, brightness=0.2, contrast=0.3, noise=0.05
@@ -100,6 +100,21 @@ def test_a_shear_slants_along_x_by_its_angle() -> None:
     matrix = affine(AugmentSettings(shear=30), draws(shear=1), size=65)
     np.testing.assert_allclose(matrix @ [32, 32, 1], [32, 32])
     np.testing.assert_allclose(matrix @ [32, 42, 1], [32 + 10 * math.tan(math.radians(30)), 42])
+
+
+@pytest.mark.parametrize("name", ["kermany-vgg16", "kermany-custom-cnn"])
+@pytest.mark.parametrize("share", [-1.0, 1.0])  # the ends of what `augment` draws from
+def test_a_recipe_turns_shifts_and_mirrors_as_far_as_the_published_code(name: str, share: float) -> None:
+    change, size, centre = load_recipe(name).augment, 101, [50, 50, 1]
+
+    def matrix(**values: float) -> np.ndarray:
+        return affine(change, draws(flip=-1.0) + draws(**values), size=size)
+
+    turned = matrix(rotation=share)
+    assert math.degrees(math.atan2(turned[0, 1], turned[0, 0])) == pytest.approx(20 * share)
+    moved = matrix(shift_x=share, shift_y=-share) @ centre
+    np.testing.assert_allclose(moved, [50 + 0.2 * size * share, 50 - 0.2 * size * share])
+    np.testing.assert_allclose(matrix(flip=2.0)[:, :2], [[-1, 0], [0, 1]])
 
 
 @settings(max_examples=60, deadline=None)

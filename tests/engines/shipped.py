@@ -28,6 +28,7 @@ class Network:
         dense: Units of each dense layer.
         frozen: The share of the layers that begins frozen, from the image on.
         thawed: The share that is still frozen in the end.
+        rate: Adam's learning rate; None of a recipe whose rate changes from step to step.
     """
 
     convolutions: int
@@ -35,15 +36,16 @@ class Network:
     dense: tuple[int, ...]
     frozen: float = 0.0
     thawed: float = 0.0
+    rate: float | None = 1e-4
 
 
 NETWORKS = {
-    "demo": Network(4, 256, (5,)),
+    "demo": Network(4, 256, (5,), rate=None),
     "kermany-custom-cnn": Network(4, 256 * 4 * 4, (512, 256, 1)),
     "kermany-densenet121": Network(120, 1024, (128, 1), frozen=1, thawed=1),
     "kermany-subtype": Network(120, 1024, (3,)),
     "kermany-vgg16": Network(13, 512 * 2 * 2, (512, 1), frozen=1, thawed=1),
-    "nih-infiltration": Network(52, 1280, (64, 1), frozen=1, thawed=1),
+    "nih-infiltration": Network(52, 1280, (64, 1), frozen=1, thawed=1, rate=1e-3),
     "nih-multilabel": Network(120, 1024, (14,)),
     "nih-pneumonia": Network(120, 1024, (128, 1), frozen=1, thawed=0.7),
 }
@@ -150,6 +152,10 @@ def test_a_shipped_recipe_trains_and_freezes_what_its_description_says(side, nam
     assert not any(layers[:first]), "frozen layers keep weights and statistics"
     assert all(layers[first:]), "the others learn"
     assert changed(start.head, end.head)
+    if (
+        network.rate
+    ):  # Adam's first step moves a weight by its rate, whatever the gradient, and the second by no more
+        assert network.rate < furthest(start.head, end.head) < 2.01 * network.rate
 
 
 @pytest.mark.full

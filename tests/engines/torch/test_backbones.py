@@ -249,3 +249,12 @@ def test_a_model_of_timms_exports_the_contract_graph(tmp_path):
 @pytest.mark.parametrize("name", [*TORCH, *(f"timm:{family}" for family in FAMILIES)])
 def test_every_architecture_exports_at_the_size_it_was_made_for(name, tmp_path):
     assert _largest_difference(name, architecture(name).input_size, tmp_path) < 1e-3
+
+
+def test_each_layer_of_a_dense_block_reads_all_before_it():
+    block = make_backbone(TORCH["densenet121"], size=SIZE).get_submodule("timm.features.denseblock1")
+    growth, entering = 32, 64
+
+    read = [layer.conv1.in_channels for layer in block.children()]
+
+    assert read == [entering + growth * place for place in range(6)]
