@@ -88,6 +88,11 @@ EVALUATION = {
         "The bundle stands outside its run: how often this test was read is not counted.",
         "Evaluate the run's folder instead, which keeps a ledger of test reads.",
     ),
+    "test-read-not-kept": Wording(
+        "warning",
+        "This read of the test could not be entered in {ledger} ({reason}): the next evaluation will not count it.",
+        "The run lies where nothing can be written; evaluate a copy that can be, or keep count yourself.",
+    ),
     "test-read-again": Wording(
         "warning",
         "This test split was evaluated {reads} times in this run; choices made between make it flatter.",
