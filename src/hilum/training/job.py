@@ -10,7 +10,7 @@ import numpy as np
 from hilum.data import balance
 from hilum.data.audit import leaks, same_images
 from hilum.data.batches import training_batches
-from hilum.data.examples import Examples, load
+from hilum.data.examples import Examples, answering, load, prepare
 from hilum.data.split import Split, check_list, split
 from hilum.data.table import Table
 from hilum.engines import TrainingJob, Validation
@@ -148,6 +148,28 @@ class TrainingData:
             profile=profile,
             features=features,
         )
+
+
+def training_samples(recipe: Recipe, table: Table, *, number: int, watch: Watcher) -> Examples:
+    """Prepare some of the images that a recipe would train on, drawn by its seed, and no others.
+
+    Patients who share a picture, which only a look at every image tells, may be divided otherwise than in training.
+
+    Args:
+        recipe: What would be trained.
+        table: On what.
+        number: At most so many.
+        watch: Told of the preparation.
+
+    Raises:
+        UsageError: The recipe does not fit the table.
+        DataError: The data do not allow what the recipe asks.
+    """
+    asked = answering(table, recipe.task, watch=watch)
+    parted = split(asked, recipe.split, findings=recipe.task.findings).table
+    rows = np.flatnonzero(parted.frame["split"] == "train")
+    chosen = np.random.default_rng(recipe.train.seed).permutation(rows)[:number]
+    return prepare(parted.select(np.isin(np.arange(len(parted)), chosen)), recipe.data, watch=watch)
 
 
 def _leaks(
