@@ -12,7 +12,7 @@ from hilum.api.model import Model
 from hilum.api.results import Result
 from hilum.comparison.compare import Comparison
 from hilum.data.audit import Audit
-from hilum.data.exploration import Exploration
+from hilum.data.exploration import LIMIT, Exploration
 from hilum.data.table import Table
 from hilum.errors import UsageError
 from hilum.evaluation.evaluation import Evaluation
@@ -60,15 +60,21 @@ def read(data: Data, **options: Any) -> Table:
     return data if isinstance(data, Table) else readers.read(Path(data), **options)
 
 
-def explore(data: Data, *, watch: Watcher | None = None) -> Result[Exploration]:
-    """Look at what a data set holds: classes, patients, views, sizes, mean images."""
+def explore(data: Data, *, limit: int = LIMIT, watch: Watcher | None = None) -> Result[Exploration]:
+    """Look at what a data set holds: classes, patients, views, sizes, mean images.
+
+    Args:
+        data: Any.
+        limit: At most so many images of each class are read; 0 reads none.
+        watch: Shown the progress.
+    """
     from hilum.data import exploration
     from hilum.report.exploration import page
 
     table = read(data)
     title = ", ".join(source.name for source in table.sources)
     return Result(
-        exploration.explore(table, watch=watch),
+        exploration.explore(table, limit=limit, watch=watch),
         lambda found: page.make_page(found, title=title),
         lambda found: page.classes(found).to_frame(),
         lambda folder, found: page.write(folder, found, title=title),
