@@ -3,7 +3,7 @@
     HILUM_KERMANY=chest_xray HILUM_NIH=nih HILUM_WEIGHTS=mobilenet_v2.npz python notebooks/execute.py
 
 The variables are those of README.md. The data are linked into the folder where the notebooks run, so that every path
-that they show is relative. `HILUM_WEIGHTS` is given to the notebooks on MobileNetV2 alone; the others begin with random
+that they show is relative. `HILUM_WEIGHTS` is a file of MobileNetV2; the notebooks in `FROM_NOTHING` begin with random
 weights. What a cell wrote to stderr is left out: it is the frameworks' talk, with paths of the machine.
 """
 
@@ -30,7 +30,7 @@ NOTEBOOKS = (
     "nih_multilabel",
 )
 """In the order in which they run: the second of the pair reads what the first one left."""
-WITH_WEIGHTS = ("nih_infiltration_keras", "nih_infiltration_pytorch")
+FROM_NOTHING = ("nih_multilabel",)
 MOST_BYTES = 1_500_000
 WIDEST, COLOURS, JPEG_QUALITY = 800, 64, 80
 
@@ -48,7 +48,7 @@ def main() -> None:
         folder = (chosen.folder or Path(new)).resolve()
         environment = link_data(folder)
         for name in [name for name in NOTEBOOKS if name in (chosen.names or NOTEBOOKS)]:
-            weights = {} if name in WITH_WEIGHTS else {"HILUM_WEIGHTS": "none"}
+            weights = {"HILUM_WEIGHTS": "none"} if name in FROM_NOTHING else {}
             began = time.monotonic()
             notebook = run(HERE / f"{name}.ipynb", folder, {**environment, **weights})
             store(notebook, chosen.output / f"{name}.ipynb", unwanted=(str(folder), str(HERE.parent)))
