@@ -6,15 +6,16 @@ EXTRAS ?= torch,keras,dev
 comma := ,
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: help env demo test check check-all format bench clean
+.PHONY: help env demo test check check-all format bench notebooks clean
 
 help:
 	@echo "make env     build .venv (EXTRAS=$(EXTRAS))"
 	@echo "make demo    the whole way on synthetic radiographs; ends with the path of a report"
 	@echo "make test    the test suite"
 	@echo "make check   format, lint, types"
-	@echo "make check-all  those, the test suite, and each architecture exported at its own size"
+	@echo "make check-all  those, the test suite, each architecture exported at its own size, and the notebooks as stored"
 	@echo "make bench   performance claims, each measured beside its peer"
+	@echo "make notebooks  run on real radiographs and stored with their outputs; see notebooks/README.md"
 
 env: $(STAMP)
 
@@ -58,6 +59,11 @@ format: env
 
 bench: env
 	$(BIN)/python -m benchmarks
+
+# One after another: the second of a pair reads what the first one left. NAMES chooses some.
+NAMES :=
+notebooks: env
+	$(BIN)/python notebooks/execute.py $(NAMES)
 
 clean:
 	rm -rf $(VENV) runs .mypy_cache .ruff_cache .pytest_cache

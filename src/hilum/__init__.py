@@ -11,8 +11,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hilum.api.functions import audit, compare, dataset, evaluate, explore, load, read, score, train
+    from hilum.api.functions import (
+        audit,
+        compare,
+        dataset,
+        draw_augmented,
+        evaluate,
+        explore,
+        find_gpu,
+        layers,
+        load,
+        read,
+        score,
+        split,
+        train,
+        tune,
+    )
     from hilum.api.model import Model
+    from hilum.api.places import find_data
     from hilum.data.table import Table
     from hilum.errors import HilumError
     from hilum.progress import Lines
@@ -29,26 +45,30 @@ __all__ = [
     "audit",
     "compare",
     "dataset",
+    "draw_augmented",
     "evaluate",
     "explore",
+    "find_data",
+    "find_gpu",
+    "layers",
     "load",
     "load_recipe",
     "read",
     "score",
+    "split",
     "train",
+    "tune",
 ]
 
 _PLACES = {
+    **dict.fromkeys(__all__, "hilum.api.functions"),
     "HilumError": "hilum.errors",
     "Lines": "hilum.progress",
     "Model": "hilum.api.model",
     "Recipe": "hilum.recipe",
     "Table": "hilum.data.table",
+    "find_data": "hilum.api.places",
     "load_recipe": "hilum.recipe",
-    **dict.fromkeys(
-        ("audit", "compare", "dataset", "evaluate", "explore", "load", "read", "score", "train"),
-        "hilum.api.functions",
-    ),
 }
 """Public name -> the module that it is imported from when it is first used."""
 

@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -190,3 +191,73 @@ def test_a_data_set_is_explored_and_audited(sites):
     assert explored.plot()._repr_png_().startswith(b"\x89PNG")
     assert len(audited.to_frame())
     assert "<table" in audited._repr_html_()
+
+
+def test_a_split_keeps_patients_together(sites):
+    divided = hilum.split(sites.own, test=0.25)
+    assert (divided.frame.groupby("patient")["split"].nunique() == 1).all()
+    assert (divided.frame["split"] == "test").mean() == pytest.approx(0.25, abs=0.02)
+
+
+def test_a_table_keeps_its_names_and_its_truth(sites, model):
+    table = hilum.read(sites.own).select(np.arange(400) < 6)
+    given, explained = model.predict(table), model.explain(table)
+    paths = [table.location(row).path for row in range(6)]
+    assert [one.image for one in given] == table.frame["image"].tolist()
+    assert given.probabilities == pytest.approx(model.predict(paths).probabilities)
+    assert [case.label for case in explained] == table.frame["Pneumonia"].tolist()
+
+
+def test_the_truth_that_a_table_does_not_know_is_unknown(sites, model):
+    table = hilum.read(sites.own).select(np.arange(400) < 1)
+    renamed = replace(
+        table, frame=table.frame.rename(columns={"Pneumonia": "Effusion"}), findings=("Effusion",)
+    )
+    assert np.isnan(model.explain(renamed)[0].label)
+
+
+def test_a_result_gives_its_tables_remarks_and_galleries(sites):
+    given = hilum.evaluate(sites.run, split="val")
+    assert given.table("Classification report").index[0] == "Pneumonia absent"
+    assert given.table().shape[0] > 0
+    assert given.remarks
+    assert "gradcam_right" in given.plots
+    assert given.plot("gradcam_right")._repr_png_().startswith(b"\x89PNG")
+    with pytest.raises(UsageError, match="no table 'roc'; it has: "):
+        given.table("roc")
+
+
+def test_augmented_training_images_are_drawn(sites):
+    recipe = hilum.load_recipe(
+        "demo", ["data.phantoms=0", "data.size=32", "task.findings=['Pneumonia']", "augment.rotation=20"]
+    )
+    with Image.open(
+        io.BytesIO(hilum.draw_augmented(sites.own, recipe, images=2, versions=3)._repr_png_())
+    ) as drawn:
+        assert drawn.width > 700
+
+
+def test_a_search_shows_its_trials(sites, tmp_path):
+    recipe = hilum.load_recipe(
+        "demo",
+        [
+            "data.phantoms=0",
+            "data.size=32",
+            "task.kind=binary",
+            "task.findings=['Pneumonia']",
+            "model.architecture=custom_cnn",
+            "train.epochs=1",
+        ],
+    )
+    found = hilum.tune(sites.own, tmp_path, recipe, {"train.learning_rate": [1e-3, 1e-2]})
+    assert found.to_frame()["train.learning_rate"].tolist() == [1e-3, 1e-2]
+    assert found.value.best.train.learning_rate in (1e-3, 1e-2)
+    assert found.plot("history")._repr_png_().startswith(b"\x89PNG")
+
+
+def test_a_network_is_told_by_its_layers():
+    found = hilum.layers("kermany-custom-cnn")
+    assert found.columns.tolist() == ["layer", "kind", "parameters", "frozen"]
+    assert found["parameters"].sum() == pytest.approx(8.9e6, rel=0.05)
+    with pytest.raises(UsageError, match="a Recipe is complete"):
+        hilum.layers(hilum.load_recipe("demo"), changes=["data.size=64"])

@@ -698,3 +698,25 @@ def test_mixed_labels_weigh_both_classes(side):
     total, _, _ = loss_of(side, "bce")(zeros, quarters, weights)
 
     assert total == pytest.approx(3 * (0.75 * 2 + 0.25 * 4) * math.log(2), rel=1e-6)
+
+
+def test_the_layers_of_a_network_are_told_with_what_is_learned_in_them(side):
+    recipe = load_recipe(
+        "demo",
+        ["model.architecture=custom_cnn", f"data.size={SIZE}", "model.hidden=[8]", "model.pool=average"],
+    )
+    found = side.engine.layers(
+        recipe.model_copy(update={"model": recipe.model.model_copy(update={"freeze": 0.5})})
+    )
+
+    convolutions = [9 * before * after for before, after in ((3, 32), (32, 64), (64, 128), (128, 256))]
+    norms = [2 * channels for channels in (32, 64, 128, 256)]
+    backbone = [number for pair in zip(convolutions, norms, strict=True) for number in pair]
+    findings = len(recipe.task.findings)
+    assert [layer.parameters for layer in found] == [*backbone, 256 * 8 + 8, 8 * findings + findings]
+    assert [layer.frozen for layer in found] == [True] * 4 + [False] * 6
+    assert [layer.name.startswith("head.") for layer in found] == [False] * 8 + [True] * 2
+
+
+def test_a_gpu_is_named_where_there_is_one(side):
+    assert isinstance(side.engine.find_gpu(), str)

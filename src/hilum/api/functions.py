@@ -12,17 +12,18 @@ from hilum.api.model import Model
 from hilum.api.results import Result
 from hilum.comparison.compare import Comparison
 from hilum.data.audit import Audit
-from hilum.data.exploration import Exploration
+from hilum.data.exploration import LIMIT, Exploration
 from hilum.data.table import Table
 from hilum.errors import UsageError
 from hilum.evaluation.evaluation import Evaluation
 from hilum.inference.predictor import Predictor
-from hilum.progress import Watcher
-from hilum.recipe import Recipe
+from hilum.progress import Silent, Watcher
+from hilum.recipe import Recipe, load_recipe
 from hilum.report.drawing.style import Drawing
 
 if TYPE_CHECKING:
     from hilum.training.train import Run
+    from hilum.tuning.study import Study
 
 Data = Table | str | Path
 """A Table, or the path of a data set's folder, its CSV file or a stored table."""
@@ -59,15 +60,21 @@ def read(data: Data, **options: Any) -> Table:
     return data if isinstance(data, Table) else readers.read(Path(data), **options)
 
 
-def explore(data: Data, *, watch: Watcher | None = None) -> Result[Exploration]:
-    """Look at what a data set holds: classes, patients, views, sizes, mean images."""
+def explore(data: Data, *, limit: int = LIMIT, watch: Watcher | None = None) -> Result[Exploration]:
+    """Look at what a data set holds: classes, patients, views, sizes, mean images.
+
+    Args:
+        data: Any.
+        limit: At most so many images of each class are read; 0 reads none.
+        watch: Shown the progress.
+    """
     from hilum.data import exploration
     from hilum.report.exploration import page
 
     table = read(data)
     title = ", ".join(source.name for source in table.sources)
     return Result(
-        exploration.explore(table, watch=watch),
+        exploration.explore(table, limit=limit, watch=watch),
         lambda found: page.make_page(found, title=title),
         lambda found: page.classes(found).to_frame(),
         lambda folder, found: page.write(folder, found, title=title),
@@ -82,6 +89,104 @@ def audit(data: Data, *, watch: Watcher | None = None) -> Result[Audit]:
     return Result(
         audit.audit(read(data), watch=watch), page.make_page, lambda found: found.summary(), page.write
     )
+
+
+def split(
+    data: Data,
+    method: Literal["patient", "folders", "official", "given", "image"] = "patient",
+    *,
+    val: float = 0.1,
+    test: float = 0.2,
+    seed: int = 0,
+    findings: Sequence[str] | None = None,
+) -> Table:
+    """Divide a data set into train, val and test, as training does.
+
+    Args:
+        data: Any.
+        method: As `split.method` of a recipe; all but `image` keep a patient in one part, where patients are known.
+        val: Share of the images that steer.
+        test: Share of the images that are tested on, where the method draws them.
+        seed: Another one gives another draw.
+        findings: Of which each part gets its share; None for all of the data's.
+
+    Raises:
+        DataError: There are too few patients, or the data do not say what the method needs.
+    """
+    from hilum.data.split import split
+    from hilum.recipe import SplitSettings
+
+    settings = SplitSettings(method=method, val=val, test=test, seed=seed)
+    return split(read(data), settings, findings=findings).table
+
+
+def draw_augmented(
+    data: Data,
+    recipe: Recipe | str | Path,
+    *,
+    changes: Sequence[str] = (),
+    images: int = 3,
+    versions: int = 4,
+    watch: Watcher | None = None,
+) -> Drawing:
+    """Draw some training images as they are, and beside each some versions as training sees them.
+
+    Args:
+        data: That would be trained on.
+        recipe: What would be trained: a Recipe, a shipped one's name or a TOML file.
+        changes: As of `train`.
+        images: How many.
+        versions: Of each.
+        watch: Shown the preparation.
+
+    Raises:
+        UsageError: The data do not know a finding of the recipe.
+        DataError: The data do not allow what the recipe asks.
+    """
+    from hilum.report.drawing import augmentation
+    from hilum.training.job import training_samples
+
+    chosen = _recipe(recipe, changes)
+    samples = training_samples(chosen, read(data), number=images, watch=watch or Silent())
+    return Drawing(augmentation.draw(samples, chosen, versions=versions))
+
+
+def layers(
+    recipe: Recipe | str | Path, *, changes: Sequence[str] = (), engine: str = "torch"
+) -> pd.DataFrame:
+    """Return the layers of a recipe's network: a row a layer that learns, from the image to the logits.
+
+    Args:
+        recipe: A Recipe, a shipped one's name or a TOML file.
+        changes: As of `train`.
+        engine: `torch` or `keras`.
+
+    Returns:
+        Columns layer, kind (the framework's class), parameters (their number), frozen (when training begins).
+
+    Raises:
+        UsageError: The engine does not have the architecture.
+        MissingExtraError: The engine's framework is not installed.
+    """
+    from hilum.engines.registry import load_engine
+
+    found = load_engine(engine).layers(_recipe(recipe, changes))
+    rows = [(layer.name, layer.kind, layer.parameters, layer.frozen) for layer in found]
+    return pd.DataFrame(rows, columns=["layer", "kind", "parameters", "frozen"])
+
+
+def find_gpu(engine: str = "torch") -> str:
+    """Return the name of the GPU that an engine would train on; empty where it finds none.
+
+    Args:
+        engine: `torch` or `keras`.
+
+    Raises:
+        MissingExtraError: The engine's framework is not installed.
+    """
+    from hilum.engines.registry import load_engine
+
+    return load_engine(engine).find_gpu()
 
 
 def dataset(
@@ -115,7 +220,6 @@ def dataset(
     """
     from hilum.data import examples
     from hilum.engines.registry import load_make_dataset
-    from hilum.progress import Silent
     from hilum.recipe import InputSpec, Task
 
     make, table = load_make_dataset(framework), read(data)
@@ -201,19 +305,16 @@ def train(
         DataError: The data do not allow what the recipe asks, or the split leaks.
         TrainingError: Training cannot start or go on.
     """
-    from hilum.recipe import load_recipe
     from hilum.training.proposal import propose
     from hilum.training.train import draw_phantoms, train
 
-    if isinstance(recipe, Recipe) and changes:
-        raise UsageError("changes go with a recipe's name or file; a Recipe is complete")
     table = None if data is None else read(data)
     if recipe is None:
         if table is None:
             raise UsageError("give data, a recipe that draws its own, such as 'demo', or both")
         recipe = propose(table, changes=changes).recipe
-    elif not isinstance(recipe, Recipe):
-        recipe = load_recipe(recipe, changes)
+    else:
+        recipe = _recipe(recipe, changes)
     if table is None:
         if not recipe.data.phantoms:
             raise UsageError(f"recipe {recipe.name} needs data")
@@ -221,6 +322,54 @@ def train(
     return TrainedModel(
         train(recipe, table, Path(folder), engine=engine, resume=resume, allow_leak=allow_leak, watch=watch)
     )
+
+
+def tune(
+    data: Data,
+    folder: str | Path,
+    recipe: Recipe | str | Path,
+    vary: Mapping[str, Sequence[Any]],
+    *,
+    search: Literal["grid", "tpe"] = "grid",
+    trials: int = 20,
+    engine: str = "torch",
+    watch: Watcher | None = None,
+) -> "Result[Study]":
+    """Search for the values of a recipe's keys that do best on validation; the test part is not read.
+
+    Args:
+        data: As of `train`.
+        folder: Of the study: new, or that of the same study, which then goes on where it stood.
+        recipe: What is varied: a Recipe, a shipped one's name or a TOML file.
+        vary: `section.key` -> a list of choices, or a range as a tuple (low, high) or (low, high, "log").
+        search: `grid` tries every combination of choices once; `tpe` each where those before promise most.
+        trials: How many, for `tpe`.
+        engine: `torch` or `keras`.
+        watch: Shown the progress.
+
+    Returns:
+        The search: `to_frame` a row a trial, `value.best` the best recipe.
+
+    Raises:
+        UsageError: What is varied does not fit, or the folder holds something else.
+        DataError: As of `train`.
+        TrainingError: No trial is complete.
+        MissingExtraError: Optuna (`tune`) or the engine's framework is not installed.
+    """
+    from hilum.report.tuning import page
+    from hilum.tuning.tune import TuneOptions, tune
+
+    study = tune(
+        _recipe(recipe),
+        read(data),
+        Path(folder),
+        vary=vary,
+        search=search,
+        engine=engine,
+        options=TuneOptions(trials=trials),
+        watch=watch,
+    )
+    return Result(study, page.make_page, lambda found: found.trials, page.write)
 
 
 def evaluate(
@@ -292,11 +441,20 @@ def compare(
         page.make_page,
         lambda found: pd.read_csv(io.StringIO(page.performance_csv(found))),
         page.write,
+        page.galleries,
     )
 
 
+def _recipe(recipe: Recipe | str | Path, changes: Sequence[str] = ()) -> Recipe:
+    if not isinstance(recipe, Recipe):
+        return load_recipe(recipe, changes)
+    if changes:
+        raise UsageError("changes go with a recipe's name or file; a Recipe is complete")
+    return recipe
+
+
 def _evaluated(evaluation: Evaluation) -> Result[Evaluation]:
-    from hilum.report.evaluation import page, tables
+    from hilum.report.evaluation import images_section, page, tables
 
     def to_frame(evaluation: Evaluation) -> pd.DataFrame:
         return (
@@ -305,4 +463,10 @@ def _evaluated(evaluation: Evaluation) -> Result[Evaluation]:
             .drop(columns="Model")
         )
 
-    return Result(evaluation, page.make_page, to_frame, page.write)
+    return Result(
+        evaluation,
+        page.make_page,
+        to_frame,
+        page.write,
+        lambda evaluation: images_section.galleries(evaluation.cases),
+    )

@@ -2,26 +2,28 @@
 
 import base64
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
+from hilum.data.table import Table
 from hilum.images import Location
 from hilum.inference import prediction
 from hilum.inference.explanation import Case, choose_findings, make_cases
 from hilum.inference.prediction import Prediction
 from hilum.inference.predictor import Given, Predictor, find_images, several
+from hilum.recipe import Task
+from hilum.recipe.findings import NO_FINDING
 from hilum.report.drawing.style import Drawing
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from hilum.api.classifier import BundleClassifier
 
-Images = Given | Iterable[Given]
-"""One image or several: paths (of folders and zip archives too), bytes, open files, arrays, PIL images."""
+Images = Table | Given | Iterable[Given]
+"""One image or several: a Table, paths (of folders and archives too), bytes, open files, arrays, PIL images."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class ImagePredictions(Sequence[Prediction]):
         errors = (f"{given.image}: {given.error}" for given in self.predictions if given.error)
         return (*errors, *prediction.common_warnings(self.predictions))
 
-    def to_frame(self) -> "pd.DataFrame":
+    def to_frame(self) -> pd.DataFrame:
         """Return a row an image and finding: image, finding, probability, threshold, decision, warnings, bundle."""
         return prediction.to_frame(self.predictor, self.predictions)
 
@@ -129,7 +131,8 @@ class Model:
 
         Args:
             images: A path of a file, folder or zip archive's member, bytes, an open file, an array ((height, width) or
-                (height, width, 3), uint8 or floating point in [0, 1]), a PIL image; or any of them in a list.
+                (height, width, 3), uint8 or floating point in [0, 1]), a PIL image; or any of them in a list. Or a
+                Table, whose images keep the names that it gives them.
 
         Returns:
             One prediction an image. Of an image that cannot be read `error` says why; the others are predicted.
@@ -138,13 +141,13 @@ class Model:
             UsageError: A path does not exist.
             LayoutError: A folder holds no image.
         """
-        return ImagePredictions(self.predictor, tuple(self.predictor.predict(_opened(images))))
+        return ImagePredictions(self.predictor, tuple(self._predict(images)))
 
     def explain(self, images: Images, findings: Sequence[str] | None = None) -> Explanations:
         """Explain images by the exact Grad-CAM of each finding; images that cannot be read are left out.
 
         Args:
-            images: As of `predict`.
+            images: As of `predict`; of a Table the truth and the boxes of experts are drawn too.
             findings: Which, in any spelling; None for all.
 
         Raises:
@@ -152,11 +155,13 @@ class Model:
         """
         manifest = self.predictor.manifest
         wanted = choose_findings(manifest, findings)
+        told = _Truth(images, manifest.task) if isinstance(images, Table) else None
         cases = [
             case
-            for given in self.predictor.predict(_opened(images), maps=True)
+            for row, given in enumerate(self._predict(images, maps=True))
             if not given.error
-            for case in make_cases(manifest, given, wanted)
+            for finding in wanted
+            for case in make_cases(manifest, given, [finding], **(told.of(row, finding) if told else {}))
         ]
         return Explanations(tuple(cases), self.hash)
 
@@ -166,12 +171,41 @@ class Model:
 
         return BundleClassifier(self)
 
+    def _predict(self, images: Images, *, maps: bool = False) -> Iterator[Prediction]:
+        if not isinstance(images, Table):
+            yield from self.predictor.predict(_opened(images), maps=maps)
+            return
+        given = self.predictor.predict(map(images.location, range(len(images))), maps=maps)
+        for name, one in zip(images.frame["image"], given, strict=True):
+            yield replace(one, image=name)
+
     def __repr__(self) -> str:
         manifest = self.predictor.manifest
         return f"Model({manifest.name!r}, findings={list(self.findings)}, bundle={self.hash[:16]!r})"
 
 
-def _opened(images: Images) -> Iterator[Given]:
+class _Truth:
+    """What a table tells of its images, in the words of `make_cases`."""
+
+    def __init__(self, table: Table, task: Task) -> None:
+        self._table = table
+        known = [finding for finding in task.findings if finding in (*table.findings, NO_FINDING)]
+        self._labels = pd.DataFrame(table.labels(known), columns=known).reindex(columns=list(task.findings))
+        self._exclusive = task.exclusive
+
+    def of(self, row: int, finding: str) -> dict[str, Any]:
+        """Return the label, the boxes and the true class of a row (counted from 0)."""
+        image, boxes, labels = self._table.frame["image"].iloc[row], self._table.boxes, self._labels.iloc[row]
+        own = boxes[(boxes["image"] == image) & (boxes["finding"] == finding)]
+        present = list(labels.index[labels == 1])
+        return {
+            "labels": [labels[finding]],
+            "boxes": own[["x", "y", "width", "height"]].to_numpy(float),
+            "truth": present[0] if self._exclusive and len(present) == 1 else "",
+        }
+
+
+def _opened(images: Given | Iterable[Given]) -> Iterator[Given]:
     """Yield images one by one; folders give theirs."""
     if isinstance(images, str | Path | Location):
         yield from find_images([Path(str(images))])

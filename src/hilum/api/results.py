@@ -1,7 +1,7 @@
 """What the library's functions return -> the same with a table, drawings and a look in a notebook."""
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +13,15 @@ from hilum.report.section import RESEARCH_USE, Page
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 Value = TypeVar("Value")
+Part = TypeVar("Part")
+
+
+def _no_galleries(_value: object) -> Iterable[tuple[str, "Figure"]]:
+    """Return nothing: most reports have no drawing that their page lays out in another way."""
+    return ()
 
 
 @dataclass(frozen=True)
@@ -29,16 +36,31 @@ class Result(Generic[Value]):
     _make_page: Callable[[Value], Page]
     _make_frame: Callable[[Value], "pd.DataFrame"]
     _write: Callable[[Path, Value], Path]
+    _galleries: Callable[[Value], Iterable[tuple[str, "Figure"]]] = _no_galleries
 
     @cached_property
     def page(self) -> Page:
         """The report as a list of sections."""
         return self._make_page(self.value)
 
+    @cached_property
+    def _drawings(self) -> dict[str, "Figure"]:
+        return {plot.name: plot.figure for plot in self.page.plots} | dict(self._galleries(self.value))
+
     @property
     def plots(self) -> tuple[str, ...]:
         """Names of the drawings that `plot` gives."""
-        return tuple(plot.name for plot in self.page.plots)
+        return tuple(self._drawings)
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Captions of the tables that `table` gives."""
+        return tuple(grid.caption for grid in self.page.tables)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """The sentences of the report's summary."""
+        return self.page.remarks
 
     def to_frame(self) -> "pd.DataFrame":
         """Return the figures as a data frame."""
@@ -53,12 +75,18 @@ class Result(Generic[Value]):
         Raises:
             UsageError: There is no such drawing.
         """
-        known = {plot.name: plot for plot in self.page.plots}
-        if not known:
-            raise UsageError("the report has no drawing")
-        if name and name not in known:
-            raise UsageError(f"the report has no drawing {name!r}; it has: {nearest(name, known)}")
-        return Drawing(known[name or next(iter(known))].figure)
+        return Drawing(_chosen(name, self._drawings, "drawing"))
+
+    def table(self, caption: str = "") -> "pd.DataFrame":
+        """Return a table of the report as text: figures with their intervals.
+
+        Args:
+            caption: One of `tables`; empty for the first.
+
+        Raises:
+            UsageError: There is no such table.
+        """
+        return _chosen(caption, {grid.caption: grid for grid in self.page.tables}, "table").to_frame()
 
     def write(self, folder: str | Path) -> Path:
         """Write the report into a folder, as the command does; return the path of its page."""
@@ -71,3 +99,11 @@ class Result(Generic[Value]):
             f"<ul>{warnings}</ul>{self.to_frame().to_html(max_cols=12)}"
             f"<p><small>plots: {', '.join(self.plots)}. {RESEARCH_USE}</small></p>"
         )
+
+
+def _chosen(name: str, known: Mapping[str, Part], what: str) -> Part:
+    if not known:
+        raise UsageError(f"the report has no {what}")
+    if name and name not in known:
+        raise UsageError(f"the report has no {what} {name!r}; it has: {nearest(name, known)}")
+    return known[name or next(iter(known))]

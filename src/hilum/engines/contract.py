@@ -147,6 +147,23 @@ class Trained:
     profile: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class NetworkLayer:
+    """A layer of a network that holds parameters.
+
+    Attributes:
+        name: Its path in the network; that of the head begins with `head`.
+        kind: Its class in the framework, such as `Conv2d`.
+        parameters: How many numbers are learned in it; statistics of batch norm are none.
+        frozen: Whether it stays as it is when training begins.
+    """
+
+    name: str
+    kind: str
+    parameters: int
+    frozen: bool
+
+
 class Engine(Protocol):
     """The contract of an engine.
 
@@ -179,6 +196,18 @@ class Engine(Protocol):
             StoppedError: `hooks.should_stop` said so; the state is saved.
             TrainingError: Weights that cannot be had or do not fit, a full disk, not enough memory.
         """
+        ...
+
+    def layers(self, recipe: Recipe) -> Sequence[NetworkLayer]:
+        """Build the recipe's network from random weights; return its layers from the image to the logits.
+
+        Raises:
+            UsageError: This engine does not have the architecture.
+        """
+        ...
+
+    def find_gpu(self) -> str:
+        """Return the name of the GPU that `fit` would use; empty where there is none."""
         ...
 
     def logits(self, trained: Trained, images: np.ndarray) -> np.ndarray:

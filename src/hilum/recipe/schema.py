@@ -312,6 +312,10 @@ class Recipe(RecipeSection):
         stays = self.model.frozen_share == 1 and not self.train.unfreeze_after
         return bool(self.train.stored_versions) and stays
 
+    def with_random_weights(self) -> "Recipe":
+        """Return the same network without its first weights, frozen as before: to be looked at, not to be trained."""
+        return self.model_copy(update={"model": self.model.model_copy(update={"weights": "none"})})
+
     def flat(self) -> dict[str, Any]:
         """Return every key but name and description, as `section.key` -> its value, of the types that JSON has."""
         return {

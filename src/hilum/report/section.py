@@ -306,3 +306,23 @@ class Page:
     def plots(self) -> tuple[Plot | Gallery, ...]:
         """All drawings of all sections."""
         return tuple(plot for section in self.sections for plot in section.plots)
+
+    @property
+    def tables(self) -> tuple[Grid, ...]:
+        """All tables of all sections, those beside drawings too."""
+        found: list[Grid] = []
+        for block in (block for section in self.sections for block in section.blocks):
+            if isinstance(block, Tables):
+                found += block.grids
+            elif isinstance(block, Plots) and block.beside:
+                found.append(block.beside)
+        return tuple(found)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """The sentences of the first section: its verdict and its lists."""
+        told: list[str] = []
+        for block in self.sections[0].blocks:
+            told += block.items if isinstance(block, Bullets) else []
+            told += [block.text] if isinstance(block, Verdict) else []
+        return tuple(told)

@@ -152,6 +152,28 @@ class TrainingData:
         )
 
 
+def training_samples(recipe: Recipe, table: Table, *, number: int, watch: Watcher) -> Examples:
+    """Prepare some of the images that a recipe would train on, drawn by its seed, and no others.
+
+    Patients who share a picture, which only a look at every image tells, may be divided otherwise than in training.
+
+    Args:
+        recipe: What would be trained.
+        table: On what.
+        number: At most so many.
+        watch: Told of the preparation.
+
+    Raises:
+        UsageError: The recipe does not fit the table.
+        DataError: The data do not allow what the recipe asks.
+    """
+    asked = answering(table, recipe.task, watch=watch)
+    parted = split(asked, recipe.split, findings=recipe.task.findings).table
+    rows = np.flatnonzero(parted.frame["split"] == "train")
+    chosen = np.random.default_rng(recipe.train.seed).permutation(rows)[:number]
+    return prepare(parted.select(np.isin(np.arange(len(parted)), chosen)), recipe.data, watch=watch)
+
+
 def _leaks(
     table: Table, image_numbers: np.ndarray, *, allow: bool, allowed: Sequence[str]
 ) -> tuple[str, ...]:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 import hilum.engines.keras.backend  # noqa: F401  (before Keras is imported)
-from hilum.engines.contract import Hooks, Trained, TrainingJob
-from hilum.engines.keras import train
+from hilum.engines.contract import Hooks, NetworkLayer, Trained, TrainingJob
+from hilum.engines.keras import models, train
 from hilum.engines.keras.export import export_model
 from hilum.engines.keras.weights import fetch
 from hilum.engines.weight_sources import check_weights
@@ -43,6 +43,14 @@ class KerasEngine:
     def fit(self, job: TrainingJob, hooks: Hooks) -> Trained:
         """Train a model; of the job's profile nothing is read, since a compiled step always waits for the device."""
         return train.fit(job, hooks, callbacks=self.callbacks, verbose=self.verbose)
+
+    def layers(self, recipe: Recipe) -> Sequence[NetworkLayer]:
+        """Return the layers of the recipe's network."""
+        return models.network_layers(recipe)
+
+    def find_gpu(self) -> str:
+        """Return the name of the first GPU that TensorFlow sees; empty where there is none."""
+        return train.find_gpu()
 
     def logits(self, trained: Trained, images: np.ndarray) -> np.ndarray:
         """Run images through the model in full precision."""

@@ -1,6 +1,7 @@
 """A recipe's model section -> a Keras classifier whose maps come in closed form."""
 
 import contextlib
+import math
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -9,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow
 
-from hilum.engines.contract import InitialWeights
+from hilum.engines.contract import InitialWeights, NetworkLayer
 from hilum.engines.initial_head import initial_head
 from hilum.engines.keras.backbones import layers, make_backbone, seeded
 from hilum.engines.keras.heads import KerasHead
@@ -159,6 +160,27 @@ def in_full_precision(recipe: Recipe, model: KerasClassifier) -> KerasClassifier
         copy = _classifier(recipe, backbone, model.initial)
     copy.set_weights(model.get_weights())
     return copy
+
+
+def network_layers(recipe: Recipe) -> tuple[NetworkLayer, ...]:
+    """Return the layers of a recipe's network that hold parameters, from the image to the logits."""
+    size = recipe.data.size
+    model, _ = build(recipe.with_random_weights(), images=np.zeros((1, size, size), np.uint8))
+    num_frozen = model.num_frozen
+    model.freeze(0)  # of a frozen layer Keras counts no variable as one that is learned
+    backbone = [
+        NetworkLayer(layer.name, type(layer).__name__, _numbers(layer), index < num_frozen)
+        for index, layer in enumerate(layers(model.backbone))
+    ]
+    head = [
+        NetworkLayer(f"head.{layer.name}", type(layer).__name__, _numbers(layer), False)
+        for layer in model.head_model.layers
+    ]
+    return tuple(layer for layer in (*backbone, *head) if layer.parameters)
+
+
+def _numbers(layer: Any) -> int:
+    return sum(math.prod(variable.shape) for variable in layer.trainable_variables)
 
 
 def _classifier(recipe: Recipe, backbone: Any, initial: InitialWeights) -> KerasClassifier:

@@ -350,6 +350,13 @@ def _computing(model: KerasClassifier, size: int) -> Compute:
     return lambda images: np.asarray(stored(images), np.float32)
 
 
+def find_gpu() -> str:
+    """Return the name of the first GPU; empty where there is none."""
+    gpus = tensorflow.config.list_physical_devices("GPU")
+    details = tensorflow.config.experimental.get_device_details(gpus[0]) if gpus else {}
+    return str(details.get("device_name", "GPU")) if gpus else ""
+
+
 def _device() -> str:
     return "cuda" if tensorflow.config.list_physical_devices("GPU") else "cpu"
 

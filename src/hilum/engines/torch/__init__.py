@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hilum.engines.contract import Hooks, Trained, TrainingJob
-from hilum.engines.torch import train
+from hilum.engines.contract import Hooks, NetworkLayer, Trained, TrainingJob
+from hilum.engines.torch import models, train
 from hilum.engines.torch.export import export_model
 from hilum.engines.torch.weights import check_initial_weights, fetch
 from hilum.recipe import Recipe
@@ -29,6 +29,14 @@ class TorchEngine:
     def fit(self, job: TrainingJob, hooks: Hooks) -> Trained:
         """Train a model."""
         return train.fit(job, hooks)
+
+    def layers(self, recipe: Recipe) -> Sequence[NetworkLayer]:
+        """Return the layers of the recipe's network."""
+        return models.network_layers(recipe)
+
+    def find_gpu(self) -> str:
+        """Return the name of the first GPU that PyTorch sees; empty where there is none."""
+        return train.find_gpu()
 
     def logits(self, trained: Trained, images: np.ndarray) -> np.ndarray:
         """Run images through the model in full precision."""

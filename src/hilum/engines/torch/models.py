@@ -1,6 +1,6 @@
 """A recipe's model section -> a PyTorch classifier whose maps come in closed form."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hilum.engines.contract import InitialWeights
+from hilum.engines.contract import InitialWeights, NetworkLayer
 from hilum.engines.initial_head import initial_head
 from hilum.engines.torch.backbones import Layer, layers, make_backbone
 from hilum.engines.torch.heads import TorchHead
@@ -125,3 +125,26 @@ def build(recipe: Recipe, *, images: Tensor, measure: bool = True) -> tuple[Torc
     model = TorchClassifier(backbone, TorchHead(first, settings), initial)
     model.freeze(settings.frozen_share)
     return model, initial
+
+
+def network_layers(recipe: Recipe) -> tuple[NetworkLayer, ...]:
+    """Return the layers of a recipe's network that hold parameters, from the image to the logits."""
+    size = recipe.data.size
+    model, _ = build(recipe.with_random_weights(), images=torch.zeros(1, size, size))
+    backbone = [
+        NetworkLayer(
+            layer.name, type(layer.module).__name__, _numbers(layer.parameters), index < model.num_frozen
+        )
+        for index, layer in enumerate(model.layers)
+        if layer.parameters
+    ]
+    head = [
+        NetworkLayer(f"head.{name}", type(module).__name__, _numbers(module.parameters(recurse=False)), False)
+        for name, module in model.head.named_modules()
+        if list(module.parameters(recurse=False))
+    ]
+    return (*backbone, *head)
+
+
+def _numbers(parameters: Iterable[nn.Parameter]) -> int:
+    return sum(parameter.numel() for parameter in parameters)

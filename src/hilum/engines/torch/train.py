@@ -336,6 +336,11 @@ def _tensors(arrays: Arrays) -> dict[str, Tensor]:
     return {key: torch.tensor(value) for key, value in arrays.items()}
 
 
+def find_gpu() -> str:
+    """Return the name of the first GPU; empty where there is none."""
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""
+
+
 def resolve_precision(precision: str) -> str:
     """Return `bf16` for `auto` where this machine computes in it, else `fp32`."""
     if precision != "auto":

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hilum import files
 from hilum.comparison import gallery, speed
@@ -31,6 +31,9 @@ from hilum.report.section import (
 from hilum.report.table import Cell, Grid, Notes, csv_number, csv_text, make_grid
 from hilum.stats import Estimate
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 LIMITS = (
     (
         "Intervals hold for these trained models on patients like these: another training seed, site or scanner is "
@@ -58,15 +61,20 @@ def write(folder: Path, comparison: Comparison) -> Path:
     page = make_page(comparison)
     html = render_page(page)
     write_plots(folder, page.plots)
-    if comparison.exhibits:
-        drawing = model_panels.explained(
-            comparison.exhibits, _names(comparison), title="The same images, a map a model"
-        )
-        files.write_bytes(folder / "gradcam_visualizations.png", style.png(drawing))
+    for name, drawing in galleries(comparison):
+        files.write_bytes(folder / f"{name}.png", style.png(drawing))
     files.write_text(folder / "performance_metrics.csv", performance_csv(comparison))
     write_json(folder / "comparison.json", comparison.to_dict())
     files.write_text(folder / "report.html", html)
     return folder / "report.html"
+
+
+def galleries(comparison: Comparison) -> Iterator[tuple[str, "Figure"]]:
+    """Yield file stem and drawing of the images with a map of each model, where any were explained."""
+    if comparison.exhibits:
+        title = "The same images, a map a model"
+        drawing = model_panels.explained(comparison.exhibits, _names(comparison), title=title)
+        yield "gradcam_visualizations", drawing
 
 
 def performance_csv(comparison: Comparison) -> str:
