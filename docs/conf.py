@@ -23,7 +23,8 @@ exclude_patterns += ["notebooks/*/**", "**/.ipynb_checkpoints"]
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "generated_pages"]
 myst_enable_extensions = ["deflist"]
-smartquotes = False  # of --option
+smartquotes_action = "D"  # dashes; quotes stay as they are written
+toc_object_entries_show_parents = "hide"
 default_role = "code"  # docstrings put names into single backticks
 
 myst_heading_anchors = 4
@@ -47,8 +48,9 @@ html_additional_pages = {"index": "redirect.html"}
 templates_path = ["templates"]
 html_show_sourcelink = False
 html_copy_source = False
+html_sidebars = {"docs/index": [], "docs/tutorial": []}
 html_theme_options = {
-    "show_nav_level": 2,
+    "show_nav_level": 1,
     "show_toc_level": 2,
     "header_links_before_dropdown": 6,
     "navbar_end": ["theme-switcher"],

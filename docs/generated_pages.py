@@ -18,7 +18,7 @@ from hilum.cli import app
 from hilum.recipe import all_keys
 from hilum.recipe.values import RecipeSection
 
-FIRST_LINK = re.compile(r"^(?:- |\| )\[[^\]]+\]\(([^):#]+\.(?:md|ipynb))\)", re.MULTILINE)
+FIRST_LINK = re.compile(r"^(?:- |\| )\[([^\]]+)\]\(([^):#]+\.(?:md|ipynb))\)", re.MULTILINE)
 ARRAY_LIKE = stringify_annotation(ArrayLike, "smart")
 FOREIGN = re.compile("model_config|set_[a-z]+_request")
 """What pydantic and scikit-learn put into classes."""
@@ -53,7 +53,10 @@ def shorten(_app: Any, _what: str, _name: str, value: Any, _options: Any, told: 
     """Return a signature in which NumPy's alias has its name; a recipe's keys are told one by one below it."""
     if isinstance(value, type) and issubclass(value, RecipeSection):
         return "", returned
-    return tuple(text and text.replace(ARRAY_LIKE, "ArrayLike") for text in (told, returned))
+    return tuple(
+        text and text.replace(ARRAY_LIKE, "ArrayLike").replace("<factory>", "...")
+        for text in (told, returned)
+    )
 
 
 def keep_colon(_app: Any, what: str, _name: str, _value: Any, _options: Any, lines: list[str]) -> None:
@@ -82,7 +85,8 @@ def commands(_: str = "") -> str:
 
 def contents(text: str) -> str:
     """Return a hidden table of contents of the pages that a page's own lists and tables begin with."""
-    return "\n".join(["```{toctree}", ":hidden:", "", *FIRST_LINK.findall(text), "```"])
+    entries = (f"{title} <{page}>" for title, page in FIRST_LINK.findall(text))
+    return "\n".join(["```{toctree}", ":hidden:", "", *entries, "```"])
 
 
 def docstrings(name: str) -> str:
@@ -120,5 +124,5 @@ def _command(words: list[str], command: Any) -> str:
 
 
 def _literal(text: str) -> str:
-    """Return plain text as Markdown that shows it sign by sign."""
-    return re.sub(r"([\\`*_{}\[\]<>|])", r"\\\1", text)
+    """Return plain text as Markdown that shows it sign by sign, options as code."""
+    return re.sub(r"(?<!\S)(--[a-z-]+)", r"`\1`", re.sub(r"([\\`*_{}\[\]<>|])", r"\\\1", text))

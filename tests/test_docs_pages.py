@@ -14,7 +14,7 @@ from hilum.recipe import all_keys
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = {path.relative_to(DOCS).as_posix(): path.read_text(encoding="utf-8") for path in DOCS.rglob("*.md")}
-MESSAGES = re.findall(r"```text\n(.*)\n```", PAGES["troubleshooting.md"])
+MESSAGES = re.findall(r"^> ``(.*)``$", PAGES["troubleshooting.md"], re.MULTILINE)
 MODULES = re.findall(r"^## (hilum[\w.]*)$", "\n".join(PAGES.values()), re.MULTILINE)
 SPOKEN = "\n".join(re.findall("```python\n(.*?)```", PAGES["tutorial.md"] + PAGES["python.md"], re.DOTALL))
 
@@ -104,7 +104,7 @@ def test_a_page_lists_what_it_links_to_in_the_order_of_the_site(generated):
 
     generated.fill(None, "docs/guides", source)
 
-    assert source[0].endswith("```{toctree}\n:hidden:\n\ndata.md\n../n/one.ipynb\n```")
+    assert source[0].endswith("```{toctree}\n:hidden:\n\nData <data.md>\nNotebook <../n/one.ipynb>\n```")
 
 
 @pytest.mark.parametrize("page", sorted(PAGES))
