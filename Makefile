@@ -6,14 +6,15 @@ EXTRAS ?= torch,keras,dev
 comma := ,
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: help env demo test check check-all format bench notebooks clean
+.PHONY: help env demo test check check-all docs format bench notebooks clean
 
 help:
 	@echo "make env     build .venv (EXTRAS=$(EXTRAS))"
 	@echo "make demo    the whole way on synthetic radiographs; ends with the path of a report"
 	@echo "make test    the test suite"
 	@echo "make check   format, lint, types"
-	@echo "make check-all  those, the test suite, each architecture exported at its own size, and the notebooks as stored"
+	@echo "make docs    the documentation as a site; ends with the path of its first page"
+	@echo "make check-all  check, the test suite, docs, each architecture at its own size, the notebooks as stored"
 	@echo "make bench   performance claims, each measured beside its peer"
 	@echo "make notebooks  run on real radiographs and stored with their outputs; see notebooks/README.md"
 
@@ -49,9 +50,15 @@ check: env
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-check-all: check test
+check-all: check test docs
 	$(PYTEST) -m full
 	$(PYTEST) -m full $(KERAS)
+
+# From nothing each time, so that no page is left over; a warning, such as of a link that leads nowhere, is an error.
+docs: env
+	rm -rf build/docs
+	$(BIN)/sphinx-build -q -E -W --keep-going -c docs -d build/doctrees . build/docs
+	@echo build/docs/index.html
 
 format: env
 	$(BIN)/ruff format .
@@ -66,4 +73,4 @@ notebooks: env
 	$(BIN)/python notebooks/execute.py $(NAMES)
 
 clean:
-	rm -rf $(VENV) runs .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build runs .mypy_cache .ruff_cache .pytest_cache

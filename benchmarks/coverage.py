@@ -1,6 +1,6 @@
 """How often the 95 % intervals hold the truth: simulated patients of 1 to 10 images, prevalence 1 to 50 %.
 
-`python benchmarks/coverage.py --write` puts the tables into docs/statistics.md (about a quarter of an hour on two
+`python benchmarks/coverage.py --write` puts the tables into docs/coverage.md (about a quarter of an hour on two
 cores); without --write they are printed.
 """
 
@@ -22,7 +22,7 @@ from hilum.stats.intervals import wilson
 from hilum.stats.metrics import weigh
 from hilum.stats.scores import tally_of
 
-DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "statistics.md"
+DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "coverage.md"
 MARKS = ("<!-- coverage: written by benchmarks/coverage.py -->", "<!-- end of coverage -->")
 SIMULATIONS = 1_000
 REPLICATES = 1_000
@@ -61,7 +61,7 @@ COLUMNS = ("recommended", "percentile", "bca")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/statistics.md")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/coverage.md")
     parser.add_argument("--simulations", type=int, default=SIMULATIONS, help="sets a scenario (%(default)s)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (%(default)s)")
     arguments = parser.parse_args()
@@ -161,43 +161,34 @@ def truths(
 
 def tables(results: list[Result], simulations: int) -> str:
     error = 100 * 1.96 * np.sqrt(0.95 * 0.05 / simulations)
-    drawn = f"{simulations:,} simulated sets a column, {REPLICATES:,} resamples each"
-    parts = [f"{drawn}, simulation error {error:.1f} points."]
-    parts.append(described(results))
-    parts.append(
-        "Share (%) of the printed intervals that hold the truth; in brackets the share of sets that got an "
-        "interval, where that is not all; refused: under 5 % of the sets got one. Columns as above."
+    drawn = f"{simulations:,} simulated sets each, {REPLICATES:,} resamples each"
+    given = {metric for result in results for _, metric in result.counts}
+    metrics = [metric for metric in METRICS if metric in given]
+    sections = (section(chr(ord("A") + i), result, metrics, simulations) for i, result in enumerate(results))
+    return "\n\n".join([f"{drawn}, simulation error {error:.1f} points.", *sections])
+
+
+def section(letter: str, result: Result, metrics: list[str], simulations: int) -> str:
+    """One scenario: what it is like, a row a metric, and the methods that are for one metric alone."""
+
+    def held(column: str, metric: str) -> str:
+        return cell(result.counts.get((column, metric), [0, 0]), simulations)
+
+    head = f"{letter}: {result.scenario.patients:,} patients, prevalence {100 * result.prevalence:.1f} %"
+    truth = (
+        f"Of the patients {result.positive_patients:.0f} have the finding on average. "
+        f"The true AUROC is {result.truth['auroc']:.2f}."
     )
-    parts += [
-        held(results, column, simulations) for column in (*COLUMNS, "DeLong", "DeLong, patients", "Wilson")
-    ]
-    return "\n\n".join(parts)
-
-
-def described(results: list[Result]) -> str:
-    rows = {
-        "Patients": [str(r.scenario.patients) for r in results],
-        "of them with the finding, mean": [f"{r.positive_patients:.0f}" for r in results],
-        "Prevalence, %": [f"{100 * r.prevalence:.1f}" for r in results],
-        "True AUROC": [f"{r.truth['auroc']:.2f}" for r in results],
-    }
-    return table("The sets", rows)
-
-
-def held(results: list[Result], column: str, simulations: int) -> str:
-    metrics = [m for m in (*METRICS, "auroc difference") if any((column, m) in r.counts for r in results)]
-    return table(
-        column, {m: [cell(r.counts.get((column, m), [0, 0]), simulations) for r in results] for m in metrics}
+    rows = [f"| {metric} | {' | '.join(held(column, metric) for column in COLUMNS)} |" for metric in metrics]
+    table = "\n".join(["| metric | recommended | percentile | BCa |", "| --- | ---: | ---: | ---: |", *rows])
+    others = (
+        f"- the difference of two AUROCs, recommended: {held('recommended', 'auroc difference')}\n"
+        f"- DeLong's interval of AUROC: {held('DeLong', 'auroc')}; "
+        f"with patients as clusters: {held('DeLong, patients', 'auroc')}\n"
+        f"- Wilson's of sensitivity: {held('Wilson', 'sensitivity')}; "
+        f"of specificity: {held('Wilson', 'specificity')}"
     )
-
-
-def table(head: str, rows: dict[str, list[str]]) -> str:
-    columns = len(next(iter(rows.values())))
-    lines = [
-        f"| {head} | " + " | ".join(chr(ord("A") + i) for i in range(columns)) + " |",
-        "| --- |" + " ---: |" * columns,
-    ]
-    return "\n".join([*lines, *(f"| {name} | " + " | ".join(cells) + " |" for name, cells in rows.items())])
+    return "\n\n".join([f"## {head}", truth, table, "Beside them:", others])
 
 
 def cell(count: list[int], simulations: int) -> str:

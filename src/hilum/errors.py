@@ -1,4 +1,4 @@
-"""Every failure that a user can meet, as one tree; the command line turns each into a line and an exit status.
+"""Every failure that a user can meet, as one tree; the command line turns each into a line and an exit status::
 
     HilumError                        exit status 1
     ├── UsageError (ValueError)       exit status 2: an argument, a path or a setting is wrong
