@@ -39,7 +39,7 @@ def test_the_python_of_the_readme_runs(place):
     )
 
     assert done.returncode == 0, done.stderr
-    assert (place / "report" / "report.html").is_file()
+    assert (place / "runs" / "mine" / "evaluation" / "report.html").is_file()
     assert list((place / "maps").glob("film-*.png"))
 
 

@@ -135,7 +135,7 @@ def test_the_thin_line_is_explained_only_where_one_is_drawn(make_case: Callable[
 
     assert "Thin line: half of the scale." in with_it
     assert "Thin line" not in without
-    assert "Green: box drawn by an expert." in without
+    assert "Green: box that came with the data." in without
 
 
 def test_an_unknown_truth_does_not_read_as_the_answer(make_case: Callable[..., Case]) -> None:

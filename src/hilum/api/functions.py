@@ -395,7 +395,8 @@ def evaluate(
 
     folder = model.predictor.bundle.folder if isinstance(model, Model) else Path(model)
     subject = evaluate.subject(folder, None if data is None else read(data))
-    return _evaluated(evaluate.evaluate(subject, split=split, watch=watch))
+    evaluation = evaluate.evaluate(subject, split=split, watch=watch)
+    return _evaluated(evaluation, subject.output(evaluation))
 
 
 def score(
@@ -441,7 +442,7 @@ def compare(
         page.make_page,
         lambda found: pd.read_csv(io.StringIO(page.performance_csv(found))),
         page.write,
-        page.galleries,
+        lambda found: ((name, Drawing(figure)) for name, figure in page.galleries(found)),
     )
 
 
@@ -453,7 +454,7 @@ def _recipe(recipe: Recipe | str | Path, changes: Sequence[str] = ()) -> Recipe:
     return recipe
 
 
-def _evaluated(evaluation: Evaluation) -> Result[Evaluation]:
+def _evaluated(evaluation: Evaluation, place: Path | None = None) -> Result[Evaluation]:
     from hilum.report.evaluation import images_section, page, tables
 
     def to_frame(evaluation: Evaluation) -> pd.DataFrame:
@@ -468,5 +469,8 @@ def _evaluated(evaluation: Evaluation) -> Result[Evaluation]:
         page.make_page,
         to_frame,
         page.write,
-        lambda evaluation: images_section.galleries(evaluation.cases),
+        lambda evaluation: (
+            (name, Drawing(figure)) for name, figure in images_section.galleries(evaluation.cases)
+        ),
+        place,
     )

@@ -13,15 +13,9 @@ from hilum.report.section import RESEARCH_USE, Page
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
 
 Value = TypeVar("Value")
 Part = TypeVar("Part")
-
-
-def _no_galleries(_value: object) -> Iterable[tuple[str, "Figure"]]:
-    """Return nothing: most reports have no drawing that their page lays out in another way."""
-    return ()
 
 
 @dataclass(frozen=True)
@@ -36,7 +30,8 @@ class Result(Generic[Value]):
     _make_page: Callable[[Value], Page]
     _make_frame: Callable[[Value], "pd.DataFrame"]
     _write: Callable[[Path, Value], Path]
-    _galleries: Callable[[Value], Iterable[tuple[str, "Figure"]]] = _no_galleries
+    _galleries: Callable[[Value], Iterable[tuple[str, Drawing]]] = lambda _value: ()
+    _place: Path | None = None
 
     @cached_property
     def page(self) -> Page:
@@ -44,8 +39,9 @@ class Result(Generic[Value]):
         return self._make_page(self.value)
 
     @cached_property
-    def _drawings(self) -> dict[str, "Figure"]:
-        return {plot.name: plot.figure for plot in self.page.plots} | dict(self._galleries(self.value))
+    def _drawings(self) -> dict[str, Drawing]:
+        plots = {plot.name: Drawing(plot.figure) for plot in self.page.plots}
+        return plots | dict(self._galleries(self.value))
 
     @property
     def plots(self) -> tuple[str, ...]:
@@ -54,7 +50,7 @@ class Result(Generic[Value]):
 
     @property
     def tables(self) -> tuple[str, ...]:
-        """Captions of the tables that `table` gives."""
+        """The captions of the tables that `table` gives."""
         return tuple(grid.caption for grid in self.page.tables)
 
     @property
@@ -75,7 +71,7 @@ class Result(Generic[Value]):
         Raises:
             UsageError: There is no such drawing.
         """
-        return Drawing(_chosen(name, self._drawings, "drawing"))
+        return _chosen(name, self._drawings, "drawing")
 
     def table(self, caption: str = "") -> "pd.DataFrame":
         """Return a table of the report as text: figures with their intervals.
@@ -88,9 +84,20 @@ class Result(Generic[Value]):
         """
         return _chosen(caption, {grid.caption: grid for grid in self.page.tables}, "table").to_frame()
 
-    def write(self, folder: str | Path) -> Path:
-        """Write the report into a folder, as the command does; return the path of its page."""
-        return self._write(Path(folder), self.value)
+    def write(self, folder: str | Path | None = None) -> Path:
+        """Write the report into a folder; return the path of its page.
+
+        Args:
+            folder: Where to; None where the command puts it: of an evaluation into the run's folder, where `compare`
+                and evaluations on other data find it.
+
+        Raises:
+            UsageError: There is no such usual place.
+        """
+        place = self._place if folder is None else Path(folder)
+        if place is None:
+            raise UsageError("give the folder that the report is written into")
+        return self._write(place, self.value)
 
     def _repr_html_(self) -> str:
         warnings = "".join(f"<li>{html.escape(warning)}</li>" for warning in self.page.warnings)

@@ -160,7 +160,9 @@ def load(folder: Path, name: str, *, images: Path | None = None) -> Contender:
             f"{folder} {what}; give folders that `hilum train -o` finished, with a {run.bundle.name}/ in them"
         )
     if not run.metrics.is_file():
-        raise UsageError(f"{folder} was not evaluated; run `hilum evaluate {folder}` first")
+        raise UsageError(
+            f"{folder} was not evaluated; run `hilum evaluate {folder}` first, or write() the evaluation"
+        )
     model = Predictor.load(folder)
     stored = external.read_stored(external.find_report(folder), model.bundle.manifest.findings)
     if stored.bundle != model.bundle.hash:

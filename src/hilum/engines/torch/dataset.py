@@ -29,7 +29,7 @@ class RadiographDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         if not -len(self) <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
         square = self.examples.cached.images(np.array([row % len(self)]))
-        return torch.from_numpy(square).to(torch.float32) / 255, torch.from_numpy(self.labels[row])
+        return torch.from_numpy(square).to(torch.float32) / 255, torch.tensor(self.labels[row])
 
 
 def make_dataset(examples: Examples, labels: np.ndarray) -> RadiographDataset:

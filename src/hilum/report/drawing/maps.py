@@ -345,7 +345,7 @@ def _legend(cases: Sequence[Case], limit: float) -> str:
         for end in (-level, level)
     )
     said = ["Thin line: half of the scale."] * crossed
-    said += ["Green: box drawn by an expert."] * any(len(case.boxes) for case in cases)
+    said += ["Green: box that came with the data."] * any(len(case.boxes) for case in cases)
     return " ".join(said)
 
 

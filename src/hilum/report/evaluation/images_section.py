@@ -23,7 +23,7 @@ def section(evaluation: Evaluation) -> Section | None:
     if not cases:
         return None
     limit = maps.scale_limit(cases)
-    boxes = " Green: a box drawn by an expert." if any(len(case.boxes) for case in cases) else ""
+    boxes = " Green: a box that came with the data." if any(len(case.boxes) for case in cases) else ""
     lead = (
         "Each row: the radiograph, the radiograph under its evidence map, the map. Warm places speak for the "
         f"{'class that was called' if evaluation.task.exclusive else 'finding'}, cold places against it: the colour "
