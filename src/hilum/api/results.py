@@ -54,7 +54,7 @@ class Result(Generic[Value]):
 
     @property
     def tables(self) -> tuple[str, ...]:
-        """Captions of the tables that `table` gives."""
+        """Names of the tables that `table` gives: their captions."""
         return tuple(grid.caption for grid in self.page.tables)
 
     @property
