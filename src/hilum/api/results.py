@@ -50,7 +50,7 @@ class Result(Generic[Value]):
 
     @property
     def tables(self) -> tuple[str, ...]:
-        """The captions of the tables that `table` gives."""
+        """Names of the tables that `table` gives: their captions."""
         return tuple(grid.caption for grid in self.page.tables)
 
     @property
