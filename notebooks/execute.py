@@ -32,7 +32,7 @@ NOTEBOOKS = (
 """In the order in which they run: the second of the pair reads what the first one left."""
 FROM_NOTHING = ("nih_multilabel",)
 MOST_BYTES = 1_500_000
-WIDEST, COLOURS, JPEG_QUALITY = 1_100, 256, 80
+WIDEST, COLOURS, JPEG_QUALITY = 1_100, 256, 75
 
 
 def main() -> None:
