@@ -79,9 +79,16 @@ AUDIT = {
         "patients, with clashing labels, or within a patient; leave out the copies.",
     ),
     "unreadable-image": Wording(
-        "warning", _unreadable, "The audit could not read an image; get the file again."
+        "warning",
+        _unreadable,
+        "The audit could not read an image; get a damaged file again, convert one of a kind that is not read.",
     ),
     "blank-image": Wording("warning", _image, "An image spans next to no grey levels; leave it out."),
+    "few-bits-image": Wording(
+        "warning",
+        _image,
+        "An image uses fewer bits than its file declares and is read nearly black; scale it to the whole range.",
+    ),
     "inverted-image": Wording(
         "warning", _image, "An image looks like a negative; look at it, and exchange black and white."
     ),

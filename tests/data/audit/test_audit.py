@@ -2,6 +2,7 @@ import json
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -105,6 +106,8 @@ def test_odd_pictures_are_told(folder, phantoms):
     framed = phantoms[5].copy()
     framed[:60] = 255
     (folder / "5.jpeg").write_bytes(encoded(framed))
+    twelve_bits = cv2.imencode(".png", phantoms[6].astype(np.uint16) * 16)[1].tobytes()
+    (folder / "6.jpeg").write_bytes(twelve_bits)  # what a file is, its content says
     found = check(table(folder, [f"p{row}" for row in range(40)]), folder)
 
     told = {
@@ -112,7 +115,8 @@ def test_odd_pictures_are_told(folder, phantoms):
         for one in found.checks
         if one.issues
     }
-    assert told == {"unreadable": [0, 1], "blank": [2], "inverted": [3], "tiny": [4], "saturated": [5]}
+    assert told == {"unreadable": [0, 1], "blank": [2], "few-bits": [6], "inverted": [3], "tiny": [4],
+                    "saturated": [5]}  # fmt: skip
     assert cases(found, "unreadable")[1].notice.text.startswith("1.jpeg: ")
     assert cases(found, "tiny")[0].notice.text == "4.jpeg: 56 x 56 pixels"
 

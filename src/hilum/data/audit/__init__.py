@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -111,6 +112,7 @@ def _look(table: Table, directory: Path, watch: Watcher) -> ImageEvidence:
     slots = cached.slots[read]
     blank = image_quality.blank(cached.pixels, slots)
     pairs = _pairs(table, cached, read[~blank], directory, watch)
+    few_bits = _uses_few_bits(table, read[blank])
     return ImageEvidence(
         looked=True,
         rows=read,
@@ -119,11 +121,23 @@ def _look(table: Table, directory: Path, watch: Watcher) -> ImageEvidence:
         height=cached.height,
         pairs=pairs,
         same_file=tuple(bool(cached.slots[pair.first] == cached.slots[pair.second]) for pair in pairs),
-        blank=read[blank],
+        blank=read[blank][~few_bits],
+        few_bits=read[blank][few_bits],
         saturated=read[~blank & image_quality.saturated(cached.pixels, slots)],
         inverted=read[~blank & image_quality.inverted(cached.pixels, slots)],
         tiny=np.flatnonzero(image_quality.tiny(cached.width, cached.height)),
     )
+
+
+def _uses_few_bits(table: Table, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return of which rows the decoder says that the file uses fewer bits than it declares."""
+
+    def says(row: int) -> bool:
+        notices = images.prepare(table.location(row), duplicates.SIDE).provenance.notices
+        return any(given.code == "few-bits-used" for given in notices)
+
+    with ThreadPoolExecutor() as pool:
+        return np.fromiter(pool.map(says, rows.tolist()), dtype=bool, count=len(rows))
 
 
 def _pairs(

@@ -35,6 +35,7 @@ class ImageEvidence:
         pairs: The same pictures.
         same_file: Of each pair, whether the files' bytes are equal.
         blank: Pictures of next to no grey levels; these have no pairs.
+        few_bits: Such pictures whose files use fewer bits than they declare, and are read nearly black; not in `blank`.
         saturated: Pictures that are white or black over a large share.
         inverted: Pictures that look like a negative.
         tiny: Pictures of few pixels.
@@ -48,6 +49,7 @@ class ImageEvidence:
     pairs: tuple[DuplicatePair, ...]
     same_file: tuple[bool, ...]
     blank: Rows
+    few_bits: Rows
     saturated: Rows
     inverted: Rows
     tiny: Rows
@@ -61,7 +63,7 @@ class ImageEvidence:
 def unseen(table: Table) -> ImageEvidence:
     """Return what is seen of a table without images."""
     none, unknown = np.zeros(0, np.int64), np.zeros(len(table), np.int32)
-    return ImageEvidence(False, none, (), unknown, unknown, (), (), none, none, none, none)
+    return ImageEvidence(False, none, (), unknown, unknown, (), (), *[none] * 5)
 
 
 def parts_of(table: Table) -> list[str]:
@@ -176,7 +178,7 @@ def single_images(table: Table, seen: ImageEvidence) -> tuple[Check, ...]:
             FAULT,
             "Images that cannot be read",
             "They are left out of training and of every figure, and what is left may no longer be a fair sample.",
-            "Get the files again.",
+            "Get damaged files again; convert what is of a kind that is not read.",
             issues(
                 unread, lambda images, row: notice("unreadable-image", images=images, reason=reasons[row])
             ),
@@ -189,6 +191,16 @@ def single_images(table: Table, seen: ImageEvidence) -> tuple[Check, ...]:
             f"They span fewer than {image_quality.BLANK_RANGE} of 255 grey levels: nothing can be seen in them.",
             "Leave them out.",
             issues(seen.blank, lambda images, _: notice("blank-image", images=images)),
+            skipped,
+        ),
+        Check(
+            "few-bits",
+            FAULT,
+            "Images that use fewer bits than they declare",
+            "Their brightest value is far below what the file allows, such as 12 bits in a file of 16: read as declared they "
+            "are nearly black.",
+            "Write them anew, with their values scaled to the file's whole range.",
+            issues(seen.few_bits, lambda images, _: notice("few-bits-image", images=images)),
             skipped,
         ),
         Check(
