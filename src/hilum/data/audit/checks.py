@@ -197,8 +197,8 @@ def single_images(table: Table, seen: ImageEvidence) -> tuple[Check, ...]:
             "few-bits",
             FAULT,
             "Images that use fewer bits than they declare",
-            "Their brightest value is far below what the file allows, such as 12 bits in a file of 16: read as declared "
-            "they are nearly black.",
+            "Their brightest value is far below what the file allows, such as 12 bits in a file of 16: read as "
+            "declared they are nearly black.",
             "Write them anew, with their values scaled to the file's whole range.",
             issues(seen.few_bits, lambda images, _: notice("few-bits-image", images=images)),
             skipped,
