@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import hilum
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = {"docs", "notebooks", "CHANGELOG.md", "CONTRIBUTING.md"}
+PAGES = {"docs", "notebooks", "README.md", "CHANGELOG.md", "CONTRIBUTING.md"}
 """What of the repository the site shows."""
 
 project, release = "Hilum", hilum.__version__

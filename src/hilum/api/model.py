@@ -15,12 +15,15 @@ from hilum.inference import prediction
 from hilum.inference.explanation import Case, choose_findings, make_cases
 from hilum.inference.prediction import Prediction
 from hilum.inference.predictor import Given, Predictor, find_images, several
+from hilum.progress import Watcher
 from hilum.recipe import Task
 from hilum.recipe.findings import NO_FINDING
 from hilum.report.drawing.style import Drawing
 
 if TYPE_CHECKING:
     from hilum.api.classifier import BundleClassifier
+    from hilum.api.results import Result
+    from hilum.evaluation.evaluation import Evaluation
 
 Images = Table | Given | Iterable[Given]
 """One image or several: a Table, paths (of folders and archives too), bytes, open files, arrays, PIL images."""
@@ -164,6 +167,18 @@ class Model:
             for case in make_cases(manifest, given, [finding], **(told.of(row, finding) if told else {}))
         ]
         return Explanations(tuple(cases), self.hash)
+
+    def evaluate(
+        self,
+        data: Table | str | Path | None = None,
+        *,
+        split: str | None = None,
+        watch: Watcher | None = None,
+    ) -> "Result[Evaluation]":
+        """Score the model with intervals by patient; arguments and errors as of `hilum.evaluate`."""
+        from hilum.api.functions import evaluate
+
+        return evaluate(self, data, split=split, watch=watch)
 
     def as_classifier(self) -> "BundleClassifier":
         """Return a view of the model with scikit-learn's interface."""
