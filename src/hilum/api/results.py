@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from hilum.errors import UsageError, nearest
 from hilum.report.drawing.style import Drawing
@@ -13,13 +13,12 @@ from hilum.report.section import RESEARCH_USE, Page
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
 
 Value = TypeVar("Value")
 Part = TypeVar("Part")
 
 
-def _no_galleries(_value: object) -> Iterable[tuple[str, "Figure"]]:
+def _no_galleries(_value: object) -> Iterable[tuple[str, Any]]:
     """Return nothing: most reports have no drawing that their page lays out in another way."""
     return ()
 
@@ -36,7 +35,7 @@ class Result(Generic[Value]):
     _make_page: Callable[[Value], Page]
     _make_frame: Callable[[Value], "pd.DataFrame"]
     _write: Callable[[Path, Value], Path]
-    _galleries: Callable[[Value], Iterable[tuple[str, "Figure"]]] = _no_galleries
+    _galleries: Callable[[Value], Iterable[tuple[str, Any]]] = _no_galleries
 
     @cached_property
     def page(self) -> Page:
@@ -44,8 +43,9 @@ class Result(Generic[Value]):
         return self._make_page(self.value)
 
     @cached_property
-    def _drawings(self) -> dict[str, "Figure"]:
-        return {plot.name: plot.figure for plot in self.page.plots} | dict(self._galleries(self.value))
+    def _drawings(self) -> dict[str, Drawing]:
+        figures = {plot.name: plot.figure for plot in self.page.plots} | dict(self._galleries(self.value))
+        return {name: Drawing(figure) for name, figure in figures.items()}
 
     @property
     def plots(self) -> tuple[str, ...]:
@@ -75,7 +75,7 @@ class Result(Generic[Value]):
         Raises:
             UsageError: There is no such drawing.
         """
-        return Drawing(_chosen(name, self._drawings, "drawing"))
+        return _chosen(name, self._drawings, "drawing")
 
     def table(self, caption: str = "") -> "pd.DataFrame":
         """Return a table of the report as text: figures with their intervals.
