@@ -65,6 +65,12 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(autouse=True)
+def width_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take back the width of a terminal that pytest-xdist tells its workers: tables would be folded to it."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture(autouse=True)
 def tensorboard_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keeps TensorBoard from loading TensorFlow where that is installed: PyTorch after it aborts the process."""
     monkeypatch.setitem(sys.modules, "tensorboard.compat.notf", ModuleType("notf"))

@@ -82,7 +82,9 @@ def test_every_data_set_is_named_as_a_reader():
 
 @pytest.mark.parametrize("page", sorted(PAGES))
 def test_no_table_is_wider_than_four_columns(page):
-    assert [line for line in PAGES[page].splitlines() if re.match(r"\|( *:?-+:? *\|){5,}$", line)] == []
+    most = 5 if page == "seeds.md" else 4  # a grade stands beside each promise
+    wider = rf"\|( *:?-+:? *\|){{{most + 1},}}$"
+    assert [line for line in PAGES[page].splitlines() if re.match(wider, line)] == []
 
 
 def test_the_page_of_keys_has_every_key(generated):

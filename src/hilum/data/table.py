@@ -343,7 +343,8 @@ def make_frame(
     if odd := sorted(set(columns) - set(_UNKNOWN)):
         raise TypeError(f"a table has no column {odd[0]!r}; it has: {', '.join(_UNKNOWN)}")
     index = pd.RangeIndex(len(image))
-    values = {**_UNKNOWN, **columns, "image": image, "source": files.printable(source), "patient": patient}
+    sources = files.printable(source) if isinstance(source, str) else source
+    values = {**_UNKNOWN, **columns, "image": image, "source": sources, "patient": patient}
     types = {"age": np.dtype(np.float64), "width": np.dtype(np.int64), "height": np.dtype(np.int64)}
 
     def column(name: str) -> pd.Series:

@@ -188,6 +188,14 @@ class Engine(Protocol):
         """
         ...
 
+    def fetch_weights(self, recipe: Recipe) -> None:
+        """Bring the initial weights here that come from a hub; those that are here already are not fetched again.
+
+        Raises:
+            TrainingError: They could not be fetched.
+        """
+        ...
+
     def fit(self, job: TrainingJob, hooks: Hooks) -> Trained:
         """Train a model.
 

@@ -1,7 +1,7 @@
 """A recipe and a Table -> divided Examples -> the TrainingJob that an engine is given; the way of every training."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,9 +57,23 @@ def check_named(recipe: Recipe, engine: str) -> None:
 
 
 def divide(
-    recipe: Recipe, table: Table, *, allow_leak: bool, watch: Watcher, allowed: Sequence[str] = ()
+    recipe: Recipe,
+    table: Table,
+    *,
+    allow_leak: bool,
+    watch: Watcher,
+    allowed: Sequence[str] = (),
+    before_preparing: Callable[[], None] = lambda: None,
 ) -> Divided:
-    """Prepare the images that a recipe asks about and divides them; `allowed` are leaks that were allowed before.
+    """Prepare the images that a recipe asks about and divide them.
+
+    Args:
+        recipe: What is asked.
+        table: Of what.
+        allow_leak: Whether the split may leak.
+        watch: Shown the progress.
+        allowed: Leaks that were allowed before.
+        before_preparing: Called when the table is known to fit, before its images are read, which takes long.
 
     Raises:
         UsageError: The recipe does not fit the table.
@@ -68,6 +82,7 @@ def divide(
     task = recipe.task
     answers = answering(table, task, watch=watch)
     check_source(answers, recipe.split)
+    before_preparing()
     examples = prepare(answers, recipe.data, watch=watch)
     image_numbers = same_images(examples.cached.pixels, examples.cached.slots)
     parted = split(examples.table, recipe.split, findings=task.findings, image_numbers=image_numbers)

@@ -122,7 +122,14 @@ def train(
     if resume and not RunFolder(folder).recipe.exists():
         watch.finish(f"note: nothing to resume in {folder}: the training begins")
     allowed = _allowed_leaks(folder) if resume else ()
-    divided = divide(recipe, table, allow_leak=allow_leak, allowed=allowed, watch=watch)
+    divided = divide(
+        recipe,
+        table,
+        allow_leak=allow_leak,
+        allowed=allowed,
+        watch=watch,
+        before_preparing=lambda: loaded.fetch_weights(recipe),
+    )
     examples, parted, leaks = divided.examples, divided.parted, divided.leaks
     data = TrainingData(recipe, examples)
     job = data.job(

@@ -36,6 +36,9 @@ class KerasEngine:
         """Refuse weights that cannot be had, and more than one process."""
         check_weights(recipe.model.weights, engine=self.name, architecture=recipe.model.architecture)
         train.check_devices(devices)
+
+    def fetch_weights(self, recipe: Recipe) -> None:
+        """Fetch ImageNet weights."""
         if recipe.model.weights == "imagenet":
             name = architecture(recipe.model.architecture, self.name).engines[self.name]
             fetch(name, size=recipe.data.size)

@@ -19,12 +19,15 @@ class TorchEngine:
     name = "torch"
 
     def check(self, recipe: Recipe, *, devices: int = 1) -> None:
-        """Refuse a model that timm does not know, weights that cannot be had, and more devices than there are."""
+        """Refuse a model that timm does not know, weights of another kind, and more devices than there are."""
         name = architecture(recipe.model.architecture, self.name).engines[self.name]
         check_initial_weights(name, recipe.model.weights)
         train.check_devices(devices)
+
+    def fetch_weights(self, recipe: Recipe) -> None:
+        """Fetch ImageNet weights from the hub."""
         if recipe.model.weights == "imagenet":
-            fetch(name)
+            fetch(architecture(recipe.model.architecture, self.name).engines[self.name])
 
     def fit(self, job: TrainingJob, hooks: Hooks) -> Trained:
         """Train a model."""
