@@ -321,7 +321,7 @@ class KnownColumns(TypedDict, total=False):
 def make_frame(
     *,
     image: Sequence[str],
-    source: str,
+    source: Sequence[str] | str,
     patient: Sequence[str],
     findings: Sequence[str],
     labels: ArrayLike,
@@ -331,7 +331,7 @@ def make_frame(
 
     Args:
         image: Paths relative to the source's root.
-        source: Name of the source.
+        source: Name of the source, or one a row.
         patient: One a row, never empty.
         findings: Names of the finding columns.
         labels: (rows, findings): 1 present, 0 absent, NaN unknown.

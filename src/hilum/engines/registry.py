@@ -85,5 +85,5 @@ def check_installed(name: str) -> None:
         MissingExtraError: A package is not installed.
     """
     for package in REGISTRY[name].packages:
-        if importlib.util.find_spec(package) is None:
+        if sys.modules.get(package) is None and importlib.util.find_spec(package) is None:
             require(package, extra=name)
