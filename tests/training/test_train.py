@@ -113,7 +113,8 @@ def test_weights_that_cannot_be_fetched_are_told_before_an_image_is_prepared(tmp
     weights.fetch.cache_clear()
 
     with pytest.raises(TrainingError, match="are not on this machine and could not be fetched"):
-        train(load_recipe("kermany-densenet121", ["split.method=patient"]), phantoms, tmp_path / "run")
+        changes = ["split.method=patient", "task.findings=['Nodule']"]
+        train(load_recipe("kermany-densenet121", changes), phantoms, tmp_path / "run")
 
 
 def test_validation_is_no_test_and_says_so(run):
