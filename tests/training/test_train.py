@@ -111,9 +111,9 @@ def test_weights_that_cannot_be_fetched_are_told_before_an_image_is_prepared(tmp
     monkeypatch.setattr(weights, "make_backbone", unreachable)
     monkeypatch.setattr(weights, "_reachable", lambda: False)
     weights.fetch.cache_clear()
+    changes = ["split.method=patient", "task.findings=['Nodule']"]
 
     with pytest.raises(TrainingError, match="are not on this machine and could not be fetched"):
-        changes = ["split.method=patient", "task.findings=['Nodule']"]
         train(load_recipe("kermany-densenet121", changes), phantoms, tmp_path / "run")
 
 
