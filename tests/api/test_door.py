@@ -131,6 +131,11 @@ def test_an_evaluation_is_that_of_the_library(sites, model):
     )
 
 
+def test_a_model_that_is_open_is_not_opened_again(model, monkeypatch):
+    monkeypatch.setattr(Predictor, "load", lambda *_, **__: pytest.fail("the bundle was read again"))
+    assert model.evaluate(split="val").value.bundle == model.hash
+
+
 def test_a_result_draws_shows_and_writes_its_report(sites, tmp_path):
     given = hilum.evaluate(sites.run, split="val")
     given.plot("roc").save(tmp_path / "roc.png")

@@ -393,8 +393,8 @@ def evaluate(
     """
     from hilum.evaluation import evaluate
 
-    folder = model.predictor.bundle.folder if isinstance(model, Model) else Path(model)
-    subject = evaluate.subject(folder, None if data is None else read(data))
+    source = model.predictor if isinstance(model, Model) else Path(model)
+    subject = evaluate.subject(source, None if data is None else read(data))
     evaluation = evaluate.evaluate(subject, split=split, watch=watch)
     return _evaluated(evaluation, subject.output(evaluation))
 

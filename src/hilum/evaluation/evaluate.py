@@ -67,7 +67,7 @@ class Subject:
 
 
 def subject(
-    folder: Path,
+    folder: Path | Predictor,
     table: Table | None = None,
     *,
     expect: str | None = None,
@@ -77,7 +77,7 @@ def subject(
     """Load a run or a bundle, with the data to evaluate it on.
 
     Args:
-        folder: A run's folder or a bundle.
+        folder: A run's folder or a bundle, or one that is loaded already.
         table: The data; a run's own if None.
         expect: The hash that the bundle must have, or its beginning.
         images: Where the images of a run's own data lie now, if they were moved.
@@ -87,11 +87,12 @@ def subject(
         UsageError: There is no bundle, no data for one alone, or no report at `internal`.
         BundleError: The bundle is damaged.
     """
-    predictor = Predictor.load(folder, expect=expect)
+    predictor = folder if isinstance(folder, Predictor) else Predictor.load(folder, expect=expect)
     run = RunFolder.of_bundle(predictor.bundle.folder)
     if table is None:
         if run is None or not run.table.is_file():
-            raise UsageError(f"{folder} holds a bundle without a run's table; give the data with --data")
+            place = predictor.bundle.folder if isinstance(folder, Predictor) else folder
+            raise UsageError(f"{place} holds a bundle without a run's table; give the data with --data")
         table = Table.read(run.table, images=images)
     return Subject(predictor, table, run, find_report(internal) if internal else None)
 
